@@ -1,0 +1,163 @@
+"""The array backend: which module computes, where an array lies, and where random numbers come from.
+
+Everything in minirnn is written once, against ``xp``: NumPy for arrays on the host, CuPy for arrays
+on the GPU. A function asks its *arguments* where they lie (:func:`get_array_module`); only a function
+that makes arrays out of nothing (a new layer's weights, say) asks the default (:func:`set_backend`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+# A NumPy or a CuPy array. Typed as Any: the stubs of the one refuse arrays of the other.
+Array: TypeAlias = Any
+RNG: TypeAlias = int | np.random.Generator | None
+
+_BACKENDS = ("numpy", "cupy")
+
+
+def _load(name: str) -> ModuleType:
+    if name not in _BACKENDS:
+        raise ValueError(f"backend: expected one of {_BACKENDS}, got {name!r}")
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            "the cupy backend needs CuPy and a CUDA GPU: pip install 'minirnn[cupy]'"
+        ) from error
+
+
+_default: ModuleType = _load(os.environ.get("MINIRNN_BACKEND", "numpy"))
+_checks = os.environ.get("MINIRNN_CHECKS", "0") == "1"
+_generator = np.random.default_rng()
+
+
+def set_backend(name: str) -> None:
+    """Choose where new layers and arrays are made: ``"numpy"`` (the default) or ``"cupy"``.
+
+    The environment variable ``MINIRNN_BACKEND`` sets it at import.
+
+    Raises
+    ------
+    ValueError
+        If `name` is neither of the two.
+    ImportError
+        If CuPy is asked for and not installed.
+    """
+    global _default
+    _default = _load(name)
+
+
+def default_xp() -> ModuleType:
+    """Return the module in which new arrays are made; see :func:`set_backend`."""
+    return _default
+
+
+def is_array(x: object) -> bool:
+    """Tell whether `x` is a NumPy or a CuPy array, without importing CuPy."""
+    if isinstance(x, np.ndarray):
+        return True
+    # An array of CuPy's can only exist if somebody has imported CuPy already.
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def get_array_module(x: Any) -> ModuleType:
+    """Return the module (``numpy`` or ``cupy``) that computes on the array `x`.
+
+    CuPy is never imported for the question.
+
+    Raises
+    ------
+    TypeError
+        If `x` is an array of neither.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> get_array_module(np.zeros(3)).__name__
+    'numpy'
+    """
+    if isinstance(x, np.ndarray):
+        return np
+    if is_array(x):
+        return sys.modules["cupy"]
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__module__}.{type(x).__name__}")
+
+
+def asnumpy(x: Any) -> Array:
+    """Return `x` as a NumPy array, copied to the host if it lies on the GPU.
+
+    Parameters
+    ----------
+    x : array or array-like
+        A CuPy array is copied; anything else goes through ``numpy.asarray``.
+    """
+    if is_array(x) and not isinstance(x, np.ndarray):
+        return np.asarray(x.get())
+    return np.asarray(x)
+
+
+def set_checks(enabled: bool) -> None:
+    """Switch the checks that read array *values* on for GPU arrays (off at first).
+
+    Such checks (is every token in the vocabulary, every class in range) need the values on the host,
+    which would stall a GPU; on the host they always run. ``MINIRNN_CHECKS=1`` sets it at import.
+    """
+    global _checks
+    _checks = bool(enabled)
+
+
+def reads_values(x: Array) -> bool:
+    """Tell whether checks may read the values of `x`: always on the host, on request on the GPU."""
+    return _checks or isinstance(x, np.ndarray)
+
+
+def manual_seed(seed: int) -> None:
+    """Restart the generator behind every draw that is given no ``rng=`` of its own.
+
+    Examples
+    --------
+    >>> manual_seed(0)
+    >>> a = generator().random()
+    >>> manual_seed(0)
+    >>> a == generator().random()
+    True
+    """
+    global _generator
+    _generator = np.random.default_rng(seed)
+
+
+def generator(rng: RNG = None) -> np.random.Generator:
+    """Return the NumPy generator meant by `rng`: itself, one seeded by it, or the library's own.
+
+    Random numbers are drawn on the host on every backend, so that a seed means the same
+    everywhere.
+
+    Raises
+    ------
+    TypeError
+        If `rng` is neither ``None`` nor an integer nor a ``numpy.random.Generator``.
+    """
+    if rng is None:
+        return _generator
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        return np.random.default_rng(rng)
+    raise TypeError(
+        f"rng: expected None, a seed or a numpy.random.Generator, got {type(rng).__name__}"
+    )
+
+
+def uniform(rng: RNG, low: float, high: float, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Draw from the uniform distribution on ``[low, high)``, as an array of the default backend."""
+    values = generator(rng).uniform(low, high, shape).astype(dtype)
+    return _default.asarray(values)

@@ -1,0 +1,68 @@
+"""The errors that bad input gets: what was expected, and what came, before anything is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .backend import Array, get_array_module, is_array
+
+
+def array_module(**arrays: Any) -> Any:
+    """Return the module on which all given arrays lie; entries that are ``None`` do not count.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no array, or if some lie on the host and some on the GPU.
+    """
+    places = {}
+    for name, x in arrays.items():
+        if x is None:
+            continue
+        if not is_array(x):
+            raise TypeError(
+                f"{name}: expected a NumPy or CuPy array, got {type(x).__module__}.{type(x).__name__}"
+            )
+        places[name] = get_array_module(x)
+    if len(set(places.values())) > 1:
+        where = ", ".join(f"{name} lies in {xp.__name__}" for name, xp in places.items())
+        raise TypeError(f"arrays of both NumPy and CuPy: {where}; move one with .to() or asnumpy()")
+    return next(iter(places.values()))
+
+
+def floating(name: str, x: Any, like: Array, of: str = "the parameters") -> None:
+    """Require `x` to be a floating-point array of the dtype, and on the device, of `like`."""
+    if type(x) is type(like) and x.dtype == like.dtype and x.dtype.kind == "f":
+        return
+    array_module(**{name: x, of.replace("the ", ""): like})
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name}: expected a floating-point array, got dtype {x.dtype}")
+    raise TypeError(f"{name}: expected dtype {like.dtype}, that of {of}, got {x.dtype}")
+
+
+def integers(name: str, x: Any) -> None:
+    """Require `x` to be an array of integers."""
+    array_module(**{name: x})
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected an integer array, got dtype {x.dtype}")
+
+
+def shape(name: str, x: Array, expected: tuple[int, ...], axes: str) -> None:
+    """Require `x` to have exactly the shape `expected`; `axes` says what the axes mean."""
+    if x.shape != expected:
+        raise ValueError(f"{name}: expected shape {axes} = {expected}, got {x.shape}")
+
+
+def positive(**sizes: Any) -> None:
+    """Require every given size to be a positive integer."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {size!r}")
+
+
+def probability(name: str, p: float) -> None:
+    """Require `p` to lie in ``[0, 1]``."""
+    if isinstance(p, bool) or not 0.0 <= p <= 1.0:
+        raise ValueError(f"{name}: expected a probability in [0, 1], got {p!r}")

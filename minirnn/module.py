@@ -1,0 +1,454 @@
+"""Parameter, Module and Sequential: who owns the weights, and nothing that remembers a forward pass."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .backend import Array, _load, asnumpy, get_array_module
+
+M = TypeVar("M", bound="Module")
+
+
+class Parameter:
+    """A weight and its gradient.
+
+    Parameters
+    ----------
+    data : array of floating point
+        The initial value. The array is owned by the parameter from then on.
+
+    Attributes
+    ----------
+    data : array
+        The value. Assigning copies *into* the array that is there, so that a parameter that is a
+        view of a :class:`ParameterBuffer` stays one.
+    grad : array
+        The gradient, of the shape of `data`; zeros until a backward pass adds to it. Never ``None``.
+    name : str
+        The dotted name of the parameter in the model that owns it, for messages.
+    """
+
+    __slots__ = ("_data", "_grad", "buffer", "name")
+
+    def __init__(self, data: Array) -> None:
+        xp = get_array_module(data)
+        if data.dtype.kind != "f":
+            raise TypeError(f"data: expected a floating-point array, got dtype {data.dtype}")
+        self._data: Array = xp.ascontiguousarray(data)
+        # Made at the first look: a model that only answers never pays for gradients.
+        self._grad: Array | None = None
+        self.buffer: ParameterBuffer | None = None
+        self.name = "parameter"
+
+    @property
+    def data(self) -> Array:
+        """The value, an array."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._data[...] = self._same_shape("data", value)
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, an array of the shape of `data`."""
+        if self._grad is None:
+            self._grad = get_array_module(self._data).zeros_like(self._data)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        # `p.grad += x` adds in place and then assigns the array to itself.
+        if value is not self._grad:
+            self.grad[...] = self._same_shape("grad", value)
+
+    def _same_shape(self, what: str, value: Any) -> Any:
+        xp = get_array_module(self._data)
+        value = value if isinstance(value, xp.ndarray) else np.asarray(value)
+        if value.shape != self.shape:
+            raise ValueError(f"{self.name}.{what}: expected shape {self.shape}, got {value.shape}")
+        return xp.asarray(value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `data`."""
+        return tuple(self._data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `data`."""
+        dtype: np.dtype[Any] = self._data.dtype
+        return dtype
+
+    @property
+    def size(self) -> int:
+        """The number of entries of `data`."""
+        return int(self._data.size)
+
+    def zero_grad(self) -> None:
+        """Set the gradient to zero."""
+        if self._grad is not None:
+            self._grad[...] = 0
+
+    def _move(self, data: Array, grad: Array | None, buffer: ParameterBuffer | None) -> None:
+        self._data, self._grad, self.buffer = data, grad, buffer
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name}, shape={self.shape}, dtype={self.dtype})"
+
+
+class ParameterBuffer:
+    """All parameters of a model in one contiguous array, and their gradients in another.
+
+    The parameters become views of the two arrays, so that clearing the gradients, clipping them
+    and an optimiser step are a handful of array operations whatever the number of layers.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        All of one dtype and on one device. Values and gradients are kept.
+
+    Attributes
+    ----------
+    data, grad : array of shape (sum of sizes,)
+    parameters : list of Parameter
+        In the order in which they lie in the arrays.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise ValueError("parameters: expected at least one, got none")
+        kinds = {(get_array_module(p.data).__name__, p.dtype) for p in self.parameters}
+        if len(kinds) > 1:
+            found = ", ".join(f"{dtype} in {place}" for place, dtype in sorted(kinds, key=str))
+            raise TypeError(f"parameters: expected one dtype and one device, got {found}")
+        xp = get_array_module(self.parameters[0].data)
+        self.data: Array = xp.concatenate([p.data.ravel() for p in self.parameters])
+        self.grad: Array = xp.concatenate([p.grad.ravel() for p in self.parameters])
+        start = 0
+        for p in self.parameters:
+            span = slice(start, start + p.size)
+            p._move(self.data[span].reshape(p.shape), self.grad[span].reshape(p.shape), self)
+            start = span.stop
+
+
+def shared_buffer(parameters: list[Parameter]) -> ParameterBuffer | None:
+    """Return the buffer that holds exactly `parameters`, in that order, if there is one."""
+    buffer = parameters[0].buffer if parameters else None
+    if buffer is None or buffer.parameters != parameters:
+        return None
+    # A parameter that moved to another buffer since has left this one's arrays.
+    return buffer if all(p.buffer is buffer for p in parameters) else None
+
+
+class _Inference(threading.local):
+    """Whether this thread is inside ``model(x)``, where no layer saves anything for backward."""
+
+    active = False
+
+
+_inference = _Inference()
+
+
+def saving() -> bool:
+    """Tell whether ``forward`` has to save a context: not inside ``model(x)``."""
+    return not _inference.active
+
+
+class Context(NamedTuple):
+    """What a layer's ``forward`` hands to its ``backward``.
+
+    Attributes
+    ----------
+    layer : Module
+        The layer that made it, and the only one whose ``backward`` takes it.
+    saved : NamedTuple or None
+        What backward needs, as the functional pair defines it; ``None`` if the forward pass ran
+        inside ``model(x)``.
+    """
+
+    layer: Module
+    saved: Any
+
+
+class Module:
+    """A piece of a model: it owns :class:`Parameter` and other modules, found by attribute.
+
+    Modules in a list or tuple that is an attribute are found too, under ``name.index``.
+
+    A subclass defines the pair
+
+        ``y, ctx = forward(x, ...)``    and    ``dx = backward(ctx, dy)``
+
+    where `ctx` is whatever its backward needs; most often the tuple of its layers' contexts.
+    Nothing of a forward pass stays in the module: a layer may be called twice, backward passes may
+    run in any order and in several threads, and to drop `ctx` is to free the memory. A context
+    refers to the weights, it does not copy them: step the optimiser after backward, not before.
+
+    ``model(x)`` is inference: it returns `y` alone, and no layer inside it saves a context, also in a
+    module of your own.
+    """
+
+    training: bool = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Compute ``(y, ctx)``; every subclass has its own."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, ctx: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the parameters' gradients into their ``grad`` and return the inputs' gradients."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return ``forward(...)`` without its context, saving nothing for backward."""
+        before, _inference.active = _inference.active, True
+        try:
+            return self.forward(*args, **kwargs)[0]
+        finally:
+            _inference.active = before
+
+    def _saved(self, ctx: Any) -> Any:
+        """Return what `ctx` saved, if it is this layer's."""
+        if type(ctx) is not Context:
+            raise ValueError(
+                f"ctx: expected the context that {type(self).__name__}.forward returned, "
+                f"got {type(ctx).__name__}"
+            )
+        if ctx.layer is not self:
+            raise ValueError(
+                f"ctx: expected a context of this {type(self).__name__}, "
+                f"got one that another {type(ctx.layer).__name__} made"
+            )
+        if ctx.saved is None:
+            raise ValueError(
+                "ctx: expected a context of a training forward pass, got one that was made inside "
+                "model(x), which saves nothing; call model.forward(x)"
+            )
+        return ctx.saved
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter):
+            value.name = name
+        object.__setattr__(self, name, value)
+        for child_name, child in self._children_in(name, value):
+            for inner, parameter in child.named_parameters():
+                parameter.name = f"{child_name}.{inner}"
+
+    @staticmethod
+    def _children_in(name: str, value: Any) -> Iterator[tuple[str, Module]]:
+        if isinstance(value, Module):
+            yield name, value
+        elif type(value) in (list, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, Module):
+                    yield f"{name}.{index}", item
+
+    def _children(self) -> Iterator[tuple[str, Module]]:
+        for name, value in vars(self).items():
+            yield from self._children_in(name, value)
+
+    def modules(self) -> Iterator[Module]:
+        """Iterate over this module and all modules inside it, each once."""
+        seen: set[int] = set()
+
+        def walk(module: Module) -> Iterator[Module]:
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield module
+                for _, child in module._children():
+                    yield from walk(child)
+
+        return walk(self)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over ``(dotted name, Parameter)``, in the order of definition, each once."""
+        seen: set[int] = set()
+        for name, parameter in self._all_names(""):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def _all_names(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter):
+                yield prefix + name, value
+        for name, child in self._children():
+            yield from child._all_names(f"{prefix}{name}.")
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Iterate over the parameters, in the order of definition, each once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        parameters = list(self.parameters())
+        buffer = shared_buffer(parameters)
+        if buffer is not None:
+            buffer.grad[...] = 0
+            return
+        for parameter in parameters:
+            parameter.zero_grad()
+
+    def flatten_parameters(self) -> ParameterBuffer:
+        """Move all parameters and gradients into one contiguous buffer each, and return it.
+
+        Values do not change. Do it after ``to`` and before training starts; arrays taken from
+        ``parameter.data`` earlier are no longer the parameter's.
+        """
+        return ParameterBuffer(self.parameters())
+
+    def train(self: M, mode: bool = True) -> M:
+        """Switch this module and all inside it to training (dropout on), or with ``False`` off."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Switch this module and all inside it to evaluation: dropout is off."""
+        return self.train(False)
+
+    def to(self: M, target: str | DTypeLike) -> M:
+        """Move the parameters to a backend (``"numpy"``, ``"cupy"``) or convert them to a dtype.
+
+        Values and gradients go along; a parameter buffer is made anew. The module is changed in
+        place and returned.
+
+        Examples
+        --------
+        >>> import minirnn
+        >>> minirnn.Linear(3, 2).to("float64").weight.dtype
+        dtype('float64')
+        """
+        move: Callable[[Array], Array]
+        if isinstance(target, str) and target in ("numpy", "cupy"):
+            xp: ModuleType = _load(target)
+            move = asnumpy if xp is np else xp.asarray
+        else:
+            dtype = np.dtype(target)
+            if dtype.kind != "f":
+                raise TypeError(f"to: expected a backend or a floating-point dtype, got {target!r}")
+
+            def move(x: Array) -> Array:
+                return x.astype(dtype, copy=False)
+
+        parameters = list(self.parameters())
+        buffer = shared_buffer(parameters)
+        for p in parameters:
+            p._move(move(p._data), None if p._grad is None else move(p._grad), None)
+        if buffer is not None:
+            ParameterBuffer(parameters)
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of every parameter's value under its dotted name, those of torch."""
+        return {name: p.data.copy() for name, p in self._all_names("")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy values into the parameters, by name.
+
+        Parameters
+        ----------
+        state_dict : mapping from str to array-like
+            What :meth:`state_dict` returned, an ``.npz`` file opened by NumPy, or a torch
+            ``state_dict`` of CPU tensors. Values are converted to the parameters' dtype.
+        strict : bool
+            With ``False``, names that are missing or unexpected are passed over.
+
+        Raises
+        ------
+        ValueError
+            If entries are missing, unexpected, of another shape or not floating point: all of them
+            in one message, and the module unchanged.
+        """
+        own = dict(self._all_names(""))
+        problems = []
+        if strict:
+            problems += [f"missing: {name}" for name in own if name not in state_dict]
+            problems += [f"unexpected: {name}" for name in state_dict if name not in own]
+        values = {}
+        for name, parameter in own.items():
+            if name not in state_dict:
+                continue
+            value = asnumpy(state_dict[name])
+            if value.shape != parameter.shape:
+                problems.append(f"{name}: expected shape {parameter.shape}, got {value.shape}")
+            elif value.dtype.kind != "f":
+                problems.append(f"{name}: expected floating point, got dtype {value.dtype}")
+            values[name] = value
+        if problems:
+            raise ValueError(
+                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
+            )
+        for name, value in values.items():
+            own[name].data = value
+
+    def _describe(self) -> str:
+        """Return the constructor's arguments as ``repr`` shows them."""
+        return ""
+
+    def __repr__(self) -> str:
+        inner = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children()]
+        body = "\n  " + "\n  ".join(inner) + "\n" if inner else self._describe()
+        return f"{type(self).__name__}({body})"
+
+
+class Sequential(Module):
+    """Layers one after the other: forward in order, backward in the reverse order.
+
+    From a layer that returns a pair ``(output, state)``, as the recurrent ones do, the output goes
+    on to the next layer; its backward's input gradient likewise.
+
+    Parameters
+    ----------
+    *layers : Module
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> model = minirnn.Sequential(minirnn.Linear(4, 8), minirnn.Dropout(0.5), minirnn.Linear(8, 2))
+    >>> y, ctx = model.forward(np.ones((3, 4), np.float32))
+    >>> model.backward(ctx, np.ones_like(y)).shape
+    (3, 4)
+    """
+
+    def __init__(self, *layers: Module) -> None:
+        for index, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise TypeError(f"layer {index}: expected a Module, got {type(layer).__name__}")
+            setattr(self, str(index), layer)
+
+    def __len__(self) -> int:
+        return len(vars(self).keys() - {"training"})
+
+    def __iter__(self) -> Iterator[Module]:
+        return (layer for _, layer in self._children())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]
+
+    def forward(self, x: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return the last layer's output and the contexts of all layers."""
+        contexts = []
+        for layer in self:
+            x, ctx = layer.forward(x)
+            x = x[0] if type(x) is tuple else x
+            contexts.append(ctx)
+        return x, tuple(contexts)
+
+    def backward(self, ctx: tuple[Any, ...], dy: Any) -> Any:
+        """Return the gradient of the first layer's input."""
+        layers = list(self)
+        if not isinstance(ctx, tuple) or len(ctx) != len(layers):
+            raise ValueError(f"ctx: expected a tuple of {len(layers)} contexts, one a layer")
+        for layer, layer_ctx in zip(reversed(layers), reversed(ctx), strict=True):
+            dy = layer.backward(layer_ctx, dy)
+            dy = dy[0] if type(dy) is tuple else dy
+        return dy
