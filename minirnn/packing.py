@@ -1,0 +1,655 @@
+"""Packed batches: sequences of different lengths, stored step by step without any padding.
+
+Sort the sequences by descending length and write down, time step by time step, the rows that are
+still running::
+
+    lengths 4, 2, 1                 t = 0      1    2  3
+    a b c d                         a e g  |  b f | c | d
+    e f           is packed as
+    g                               batch_sizes = 3, 2, 1, 1
+
+A recurrence then runs over the first ``batch_sizes[t]`` rows of its state at step t and never meets a
+padded value. The format is that of ``torch.nn.utils.rnn`` and so are the functions' names.
+
+Packing moves values and drops padding, so it is linear, and its adjoint is padding with zeros: the
+gradient of ``pack_padded_sequence`` is ``pad_packed_sequence`` of the gradient, and the other way
+round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import checks
+from .backend import Array, asnumpy, get_array_module
+
+
+class Window(NamedTuple):
+    """A run of steps of a packed batch, itself a packed batch.
+
+    Attributes
+    ----------
+    rows : slice
+        Its rows among all rows.
+    states : slice
+        In ``[h_0; all rows]``, the states before its first step and then its own rows.
+    layout : Layout
+        Of its rows; sequences that ended just before it have length zero in it.
+    """
+
+    rows: slice
+    states: slice
+    layout: Layout
+
+
+class Layout:
+    """Where each time step lies in the rows of a packed batch.
+
+    Everything here is on the host: a loop over a GPU's rows must never ask the GPU where they are.
+
+    Parameters
+    ----------
+    batch_sizes : array of int64, shape (T,)
+        Descending.
+    batch_size : int
+        The number of sequences, those of length zero included.
+
+    Attributes
+    ----------
+    sizes, starts : list of int, length T
+        Step t is ``rows[starts[t] : starts[t] + sizes[t]]``.
+    rows : int
+        The number of rows, the sum of all lengths.
+    equal : bool
+        Whether all sequences have the same length.
+    """
+
+    def __init__(self, batch_sizes: Array, batch_size: int) -> None:
+        self.sizes: list[int] = batch_sizes.tolist()
+        self.batch_size = batch_size
+        self.steps = len(self.sizes)
+        self.starts: list[int] = []
+        row = 0
+        for size in self.sizes:
+            self.starts.append(row)
+            row += size
+        self.rows = row
+        self.equal = row == self.steps * batch_size
+
+    def split(self, rows: Array) -> list[Array]:
+        """Return one view per step of an array with one row for each of the batch's."""
+        if self.equal:
+            return list(rows.reshape(self.steps, self.batch_size, *rows.shape[1:]))
+        return [
+            rows[start : start + size] for start, size in zip(self.starts, self.sizes, strict=True)
+        ]
+
+    def split_blocks(self, blocks: Array) -> list[Array]:
+        """Return one view (G, n, H) per step of an array (G, N, H), its rows in G blocks."""
+        if self.equal:
+            by_step = blocks.reshape(len(blocks), self.steps, self.batch_size, *blocks.shape[2:])
+            return list(by_step.swapaxes(0, 1))
+        return [
+            blocks[:, start : start + size]
+            for start, size in zip(self.starts, self.sizes, strict=True)
+        ]
+
+    def split_previous(self, states: Array) -> list[Array]:
+        """Return, per step, a view of the states before it, out of ``states = [h_0; all rows]``."""
+        if self.equal:
+            return self.split(states[: self.rows])
+        before = [0] + [self.batch_size + start for start in self.starts[:-1]]
+        return [
+            states[start : start + size] for start, size in zip(before, self.sizes, strict=False)
+        ]
+
+    def previous_rows(self, states: Array) -> Array:
+        """Return, row by row, the states before, out of ``states = [h_0; all rows]``."""
+        if self.equal:
+            return states[: self.rows]
+        xp = get_array_module(states)
+        return xp.take(states, xp.asarray(self.previous), axis=0)
+
+    def last_states(self, states: Array) -> Array:
+        """Return each sequence's last state, out of ``states = [h_0; all rows]``."""
+        if self.equal:
+            return states[self.rows :]
+        xp = get_array_module(states)
+        return xp.take(states, xp.asarray(self.last), axis=0)
+
+    def reversed_rows(self, rows: Array) -> Array:
+        """Return the rows with every sequence reversed in its own time."""
+        xp = get_array_module(rows)
+        return xp.take(rows, xp.asarray(self.reverse), axis=0)
+
+    def spread(self, values: Array) -> Array:
+        """Return, row by row, the entry of `values`, one per sequence, that belongs to the row."""
+        xp = get_array_module(values)
+        return xp.take(values, xp.asarray(self._step_and_sequence[1]), axis=0)
+
+    def windows(self, length: int) -> list[Window]:
+        """Cut the batch into windows of `length` steps; the last may be shorter."""
+        if self.steps <= length:
+            return [Window(slice(0, self.rows), slice(0, self.batch_size + self.rows), self)]
+        windows = []
+        ends = [*self.starts, self.rows]
+        for first in range(0, self.steps, length):
+            stop = min(first + length, self.steps)
+            rows = slice(ends[first], ends[stop])
+            entering = self.batch_size if first == 0 else self.sizes[first - 1]
+            states = slice(self.batch_size + rows.start - entering, self.batch_size + rows.stop)
+            windows.append(Window(rows, states, Layout(np.array(self.sizes[first:stop]), entering)))
+        return windows
+
+    @cached_property
+    def _step_and_sequence(self) -> tuple[Array, Array]:
+        """For every row, its time step and its sequence."""
+        step = np.repeat(np.arange(self.steps), self.sizes)
+        return step, np.arange(self.rows) - np.asarray(self.starts, np.int64)[step]
+
+    @cached_property
+    def lengths(self) -> Array:
+        """The length of every sequence, descending."""
+        return (np.asarray(self.sizes)[:, None] > np.arange(self.batch_size)).sum(0)
+
+    @cached_property
+    def last(self) -> Array:
+        """For every sequence, the index of its last state in ``[h_0; all rows]``.
+
+        A sequence of length zero ends where it began, in its row of ``h_0``.
+        """
+        before = self.lengths - 1
+        sequence = np.arange(self.batch_size)
+        starts = np.asarray([*self.starts, 0], np.int64)  # [-1] for length zero: not used
+        return np.where(before < 0, sequence, self.batch_size + starts[before] + sequence)
+
+    @cached_property
+    def previous(self) -> Array:
+        """For every row, the index of the state before it in ``[h_0; all rows]``."""
+        first = np.arange(self.sizes[0] if self.sizes else 0)
+        step, sequence = self._step_and_sequence
+        later = slice(len(first), None)
+        starts = np.asarray(self.starts, np.int64)
+        return np.concatenate([first, self.batch_size + starts[step[later] - 1] + sequence[later]])
+
+    @cached_property
+    def reverse(self) -> Array:
+        """For every row, the row of the same sequence counted from its other end.
+
+        Reversing every sequence in its own time keeps the lengths, so it permutes the rows of
+        the same layout; doing it twice changes nothing.
+        """
+        step, sequence = self._step_and_sequence
+        starts = np.asarray(self.starts, np.int64)
+        return starts[self.lengths[sequence] - 1 - step] + sequence
+
+
+@lru_cache(maxsize=64)
+def equal_lengths(steps: int, batch_size: int) -> Layout:
+    """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape."""
+    return Layout(np.full(steps, batch_size, np.int64), batch_size)
+
+
+class _Fields(NamedTuple):
+    data: Array
+    batch_sizes: Array
+    sorted_indices: Array | None = None
+    unsorted_indices: Array | None = None
+
+
+class PackedSequence(_Fields):
+    """Sequences of different lengths as one array of rows; see the module's text for the order.
+
+    Made by :func:`pack_padded_sequence` or :func:`pack_sequence`, seldom by hand.
+
+    Parameters
+    ----------
+    data : array of shape (sum of lengths, ...)
+        The rows, on the host or on the GPU.
+    batch_sizes : array of int64 on the host, shape (T,)
+        How many sequences are still running at each step; descending.
+    sorted_indices : array of int64 on the host, shape (B,), optional
+        ``sorted_indices[k]`` is the place, in the batch as it was given, of the k-th longest sequence.
+        ``None`` means that the batch was given in descending order, and B is ``batch_sizes[0]``. It is
+        there also for a sorted batch if some lengths are zero, since `batch_sizes` cannot count those.
+    unsorted_indices : array of int64 on the host, shape (B,), optional
+        The inverse permutation; derived from `sorted_indices` if not given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the batch sizes are not descending positive integers that add up to the rows of `data`, or if
+        an index array is no permutation.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.PackedSequence.html
+    """
+
+    _layout: Layout
+
+    def __new__(  # noqa: D102 (described by the class)
+        cls,
+        data: Array,
+        batch_sizes: Any,
+        sorted_indices: Any = None,
+        unsorted_indices: Any = None,
+    ) -> PackedSequence:
+        get_array_module(data)
+        sizes = _host_integers("batch_sizes", batch_sizes)
+        if np.any(sizes[1:] > sizes[:-1]) or (len(sizes) and sizes[-1] < 1):
+            raise ValueError(f"batch_sizes: expected positive and descending, got {sizes.tolist()}")
+        if data.ndim < 1 or len(data) != sizes.sum():
+            raise ValueError(
+                f"data: expected {sizes.sum()} rows, the sum of batch_sizes, got shape {data.shape}"
+            )
+        if sorted_indices is None and unsorted_indices is not None:
+            sorted_indices = _inverse(_permutation("unsorted_indices", unsorted_indices))
+        if sorted_indices is None:
+            if not len(sizes):
+                raise ValueError("batch_sizes: expected at least one step, got none")
+            return cls._make_valid(data, sizes, None, None, Layout(sizes, int(sizes[0])))
+        order = _permutation("sorted_indices", sorted_indices)
+        if len(sizes) and len(order) < sizes[0]:
+            raise ValueError(
+                f"sorted_indices: expected at least batch_sizes[0] = {sizes[0]} entries, got {len(order)}"
+            )
+        inverse = _inverse(order)
+        if unsorted_indices is not None and not np.array_equal(
+            _permutation("unsorted_indices", unsorted_indices), inverse
+        ):
+            raise ValueError("unsorted_indices: expected the inverse of sorted_indices")
+        return cls._make_valid(data, sizes, order, inverse, Layout(sizes, len(order)))
+
+    @classmethod
+    def _make_valid(
+        cls,
+        data: Array,
+        batch_sizes: Array,
+        sorted_indices: Array | None,
+        unsorted_indices: Array | None,
+        layout: Layout,
+    ) -> PackedSequence:
+        packed = super().__new__(cls, data, batch_sizes, sorted_indices, unsorted_indices)
+        packed._layout = layout
+        return packed
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self)
+
+    @property
+    def layout(self) -> Layout:
+        """Where each step lies in the rows; shared by all that :meth:`map` makes from this batch."""
+        return self._layout
+
+    @property
+    def batch_size(self) -> int:
+        """The number of sequences, those of length zero included."""
+        return self._layout.batch_size
+
+    def map(self, fn: Callable[[Array], Array]) -> PackedSequence:
+        """Apply `fn` to all rows at once and return the result, packed in the same way.
+
+        Parameters
+        ----------
+        fn : callable
+            Takes `data`; returns an array with as many rows.
+
+        Raises
+        ------
+        ValueError
+            If the result has another number of rows.
+
+        Examples
+        --------
+        >>> packed = pack_sequence([np.array([1.0, 2.0]), np.array([3.0])])
+        >>> packed.map(lambda rows: 10 * rows).data
+        array([10., 30., 20.])
+        """
+        data = fn(self.data)
+        get_array_module(data)
+        if data.ndim < 1 or len(data) != self._layout.rows:
+            raise ValueError(
+                f"map: expected {self._layout.rows} rows from the function, got shape {data.shape}"
+            )
+        return self._make_valid(data, *self[1:], self._layout)
+
+
+def _host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Array:
+    """Return `values` as a one-dimensional int64 array on the host, refusing anything inexact."""
+    array = asnumpy(values)
+    if array.size == 0 and not hasattr(values, "dtype"):
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
+    if array.ndim != 1 or (shape is not None and array.shape != shape):
+        raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
+    return array.astype(np.int64, copy=False)
+
+
+def _permutation(name: str, values: Any) -> Array:
+    order = _host_integers(name, values)
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise ValueError(f"{name}: expected a permutation of 0..{len(order) - 1}, got {order}")
+    return order
+
+
+def _inverse(order: Array) -> Array:
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return inverse
+
+
+def _sort(lengths: Array, enforce_sorted: bool) -> tuple[Array, Array | None]:
+    """Return the lengths in descending order and the permutation that sorts them, if one is needed."""
+    if np.all(lengths[1:] <= lengths[:-1]):
+        order = None if enforce_sorted and lengths[-1] > 0 else np.arange(len(lengths))
+        return lengths, order
+    if enforce_sorted:
+        raise ValueError(
+            f"lengths: expected descending order, got {lengths.tolist()}; "
+            "pass enforce_sorted=False to have the batch sorted"
+        )
+    order = np.argsort(-lengths, kind="stable")
+    return lengths[order], order
+
+
+def _pack(
+    flat: Array, lengths: Array, order: Array | None, start: Array | int, stride: int
+) -> PackedSequence:
+    """Gather the packed rows out of `flat`, where step t of sequence k is row ``start[k] + t * stride``.
+
+    `lengths` is descending, and so numbers the sequences; `start` is in the same order.
+    """
+    running = lengths > np.arange(lengths[0])[:, None]  # (T, B)
+    batch_sizes = running.sum(1)
+    rows = (start + stride * np.arange(lengths[0])[:, None])[running]
+    xp = get_array_module(flat)
+    return PackedSequence._make_valid(
+        xp.take(flat, xp.asarray(rows), axis=0),
+        batch_sizes,
+        order,
+        None if order is None else _inverse(order),
+        Layout(batch_sizes, len(lengths)),
+    )
+
+
+_NO_CHECK: Any = object()
+
+
+def pack_padded_sequence(
+    input: Array,
+    lengths: Any,
+    batch_first: bool = False,
+    enforce_sorted: bool = True,
+    *,
+    check_padding: Any = _NO_CHECK,
+) -> PackedSequence:
+    """Pack a padded batch of sequences of different lengths.
+
+    Its gradient is :func:`pad_packed_sequence` of the packed gradient, with zeros as padding.
+
+    Parameters
+    ----------
+    input : array of shape (T, B, ...), or (B, T, ...) with `batch_first`
+        Any dtype, any number of trailing dimensions.
+    lengths : list or array of int, shape (B,)
+        Steps of each sequence, 0 to T. Length zero is allowed (torch refuses it): such a sequence has
+        no rows, and a recurrent layer leaves its state as it was.
+    batch_first : bool
+    enforce_sorted : bool
+        Demand that the lengths come in descending order. With ``False`` the batch is sorted, and whatever
+        unpacks it or runs over it restores the order given.
+    check_padding : scalar, keyword-only
+        The value that fills the padding. If given, lengths that disagree with it are refused: every
+        sequence must end on a step that is not all `check_padding`, and all steps after it must be.
+
+    Returns
+    -------
+    PackedSequence
+        A copy; the steps beyond the longest length are dropped.
+
+    Raises
+    ------
+    ValueError
+        If a length is negative, larger than T or no integer, if their number is not B, if the batch is
+        empty, if the order is enforced and not there, or if `check_padding` finds a disagreement.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.pack_padded_sequence.html
+
+    Examples
+    --------
+    >>> batch = np.array([[1, 2, 3], [4, 5, 0]])
+    >>> packed = pack_padded_sequence(batch, [3, 2], batch_first=True, check_padding=0)
+    >>> packed.data, packed.batch_sizes
+    (array([1, 4, 2, 5, 3]), array([2, 2, 1]))
+    """
+    xp = get_array_module(input)
+    if input.ndim < 2:
+        axes = "(B, T, ...)" if batch_first else "(T, B, ...)"
+        raise ValueError(f"input: expected at least 2 dimensions {axes}, got shape {input.shape}")
+    B, T = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
+    if B == 0:
+        raise ValueError("input: expected at least one sequence, got an empty batch")
+    lengths = _host_integers("lengths", lengths, (B,))
+    if lengths.min() < 0 or lengths.max() > T:
+        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {lengths.tolist()}")
+    if check_padding is not _NO_CHECK:
+        _check_padding(input, lengths, batch_first, check_padding)
+    lengths, order = _sort(lengths, enforce_sorted)
+    place = np.arange(B) if order is None else order
+    flat = xp.ascontiguousarray(input).reshape(B * T, *input.shape[2:])
+    if batch_first:
+        return _pack(flat, lengths, order, place * T, 1)
+    return _pack(flat, lengths, order, place, B)
+
+
+def _check_padding(input: Array, lengths: Array, batch_first: bool, value: Any) -> None:
+    by_sequence = asnumpy(input if batch_first else input.swapaxes(0, 1))
+    B, T = by_sequence.shape[:2]
+    by_sequence = by_sequence.reshape(B, T, int(np.prod(by_sequence.shape[2:])))
+    is_value = np.isnan(by_sequence) if value != value else np.equal(by_sequence, value)
+    filled = ~is_value.all(2)
+    # The last step that is not padding, counted from 1; 0 if all of them are.
+    true = np.where(filled.any(1), T - filled[:, ::-1].argmax(1), 0)
+    wrong = np.flatnonzero(true != lengths)
+    if len(wrong):
+        k = wrong[0]
+        raise ValueError(
+            f"lengths: sequence {k} is given length {lengths[k]}, but its padding (value {value}) "
+            f"starts after step {true[k]}; the padding says lengths = {true.tolist()}, "
+            f"got {lengths.tolist()}"
+        )
+
+
+def pad_packed_sequence(
+    sequence: PackedSequence,
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    total_length: int | None = None,
+) -> tuple[Array, Array]:
+    """Unpack into a padded batch, in the order in which the batch was given.
+
+    The inverse of :func:`pack_padded_sequence`, and its adjoint.
+
+    Parameters
+    ----------
+    sequence : PackedSequence
+    batch_first : bool
+    padding_value : scalar
+        What to put after the end of each sequence.
+    total_length : int, optional
+        Pad to this many steps instead of the longest length.
+
+    Returns
+    -------
+    padded : array of shape (T, B, ...), or (B, T, ...) with `batch_first`
+    lengths : array of int64 on the host, shape (B,)
+
+    Raises
+    ------
+    TypeError
+        If `sequence` is no PackedSequence.
+    ValueError
+        If `total_length` is smaller than the longest length.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.pad_packed_sequence.html
+
+    Examples
+    --------
+    >>> packed = pack_sequence([np.array([1, 2, 3]), np.array([4])])
+    >>> pad_packed_sequence(packed, batch_first=True, padding_value=-1)
+    (array([[ 1,  2,  3],
+           [ 4, -1, -1]]), array([3, 1]))
+    """
+    if not isinstance(sequence, PackedSequence):
+        raise TypeError(f"sequence: expected a PackedSequence, got {type(sequence).__name__}")
+    layout, data = sequence.layout, sequence.data
+    xp = get_array_module(data)
+    B, T = layout.batch_size, layout.steps
+    if total_length is not None:
+        if total_length < T:
+            raise ValueError(
+                f"total_length: expected at least the longest length, {T}, got {total_length}"
+            )
+        T = total_length
+    step, place = layout._step_and_sequence
+    if sequence.sorted_indices is not None:
+        place = sequence.sorted_indices[place]
+    rows = place * T + step if batch_first else step * B + place
+    flat = xp.full((B * T, *data.shape[1:]), padding_value, data.dtype)
+    flat[xp.asarray(rows)] = data
+    lengths = layout.lengths
+    if sequence.unsorted_indices is not None:
+        lengths = lengths[sequence.unsorted_indices]
+    return flat.reshape(*((B, T) if batch_first else (T, B)), *data.shape[1:]), lengths
+
+
+def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> PackedSequence:
+    """Pack a list of sequences of different lengths.
+
+    Parameters
+    ----------
+    sequences : list of arrays of shape (length, ...)
+        All of one dtype and with the same trailing dimensions.
+    enforce_sorted : bool
+        As in :func:`pack_padded_sequence`.
+
+    Returns
+    -------
+    PackedSequence
+
+    Examples
+    --------
+    >>> pack_sequence([np.array([4]), np.array([1, 2, 3])], enforce_sorted=False).data
+    array([1, 4, 2, 3])
+    """
+    flat, lengths = _concatenate(sequences)
+    starts = np.cumsum(lengths) - lengths
+    lengths, order = _sort(lengths, enforce_sorted)
+    return _pack(flat, lengths, order, starts if order is None else starts[order], 1)
+
+
+def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
+    """Unpack into a list of sequences, in the order in which they were given.
+
+    Examples
+    --------
+    >>> unpack_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]))
+    [array([1, 2, 3]), array([4])]
+    """
+    padded, lengths = pad_packed_sequence(packed_sequences, batch_first=True)
+    return unpad_sequence(padded, lengths, batch_first=True)
+
+
+def pad_sequence(
+    sequences: Sequence[Array],
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> Array:
+    """Stack a list of sequences of different lengths into a padded batch.
+
+    Parameters
+    ----------
+    sequences : list of arrays of shape (length, ...)
+    batch_first : bool
+    padding_value : scalar
+    padding_side : {"right", "left"}
+
+    Returns
+    -------
+    array of shape (T, B, ...), or (B, T, ...) with `batch_first`
+
+    Examples
+    --------
+    >>> pad_sequence([np.array([1, 2, 3]), np.array([4])], batch_first=True)
+    array([[1, 2, 3],
+           [4, 0, 0]])
+    """
+    if padding_side not in ("left", "right"):
+        raise ValueError(f"padding_side: expected 'right' or 'left', got {padding_side!r}")
+    flat, lengths = _concatenate(sequences)
+    xp = get_array_module(flat)
+    B, T = len(lengths), int(lengths.max())
+    sequence = np.repeat(np.arange(B), lengths)
+    step = np.arange(len(sequence)) - (np.cumsum(lengths) - lengths)[sequence]
+    if padding_side == "left":
+        step += (T - lengths)[sequence]
+    rows = sequence * T + step if batch_first else step * B + sequence
+    padded = xp.full((B * T, *flat.shape[1:]), padding_value, flat.dtype)
+    padded[xp.asarray(rows)] = flat
+    return padded.reshape(*((B, T) if batch_first else (T, B)), *flat.shape[1:])
+
+
+def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = False) -> list[Array]:
+    """Cut a padded batch into a list of sequences; the inverse of :func:`pad_sequence`.
+
+    Examples
+    --------
+    >>> unpad_sequence(np.array([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True)
+    [array([1, 2, 3]), array([4])]
+    """
+    get_array_module(padded_sequences)
+    if padded_sequences.ndim < 2:
+        raise ValueError(
+            f"padded_sequences: expected at least 2 dimensions, got {padded_sequences.shape}"
+        )
+    by_sequence = padded_sequences if batch_first else padded_sequences.swapaxes(0, 1)
+    B, T = by_sequence.shape[:2]
+    lengths = _host_integers("lengths", lengths, (B,))
+    if B and (lengths.min() < 0 or lengths.max() > T):
+        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {lengths.tolist()}")
+    return [
+        sequence[:length].copy()
+        for sequence, length in zip(by_sequence, lengths.tolist(), strict=True)
+    ]
+
+
+def _concatenate(sequences: Sequence[Array]) -> tuple[Array, Array]:
+    """Return all steps of all sequences in one array, and the lengths."""
+    if isinstance(sequences, PackedSequence) or not isinstance(sequences, Sequence):
+        raise TypeError(f"sequences: expected a list of arrays, got {type(sequences).__name__}")
+    if not sequences:
+        raise ValueError("sequences: expected at least one, got an empty list")
+    xp = checks.array_module(**{f"sequences[{k}]": s for k, s in enumerate(sequences)})
+    first = sequences[0]
+    for k, s in enumerate(sequences):
+        if s.ndim < 1 or s.shape[1:] != first.shape[1:]:
+            raise ValueError(
+                f"sequences[{k}]: expected shape (length, {', '.join(map(str, first.shape[1:]))}), "
+                f"got {s.shape}"
+            )
+        if s.dtype != first.dtype:
+            raise TypeError(
+                f"sequences[{k}]: expected dtype {first.dtype}, that of sequences[0], got {s.dtype}"
+            )
+    return xp.concatenate(sequences), np.array([len(s) for s in sequences])
