@@ -1,0 +1,145 @@
+r"""The Elman recurrence, with tanh or ReLU, over packed rows.
+
+Forward, with :math:`\phi` the nonlinearity:
+
+.. math::  h_t = \phi(z_t), \qquad z_t = W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}
+
+Backward. A state reaches the loss through the output at its own step and through the next state, so
+
+.. math::
+    dh_t &= dy_t + W_{hh}^\top dz_{t+1} \\
+    dz_t &= dh_t \odot \phi'(z_t), \qquad \tanh' = 1 - h^2, \quad \mathrm{relu}' = [h > 0]
+
+and, as the weights are the same at every step, their gradients are sums over all rows:
+
+.. math::
+    dW_{ih} = \sum_t dz_t x_t^\top, \quad dW_{hh} = \sum_t dz_t h_{t-1}^\top, \quad
+    db = \sum_t dz_t, \quad dx_t = W_{ih}^\top dz_t
+
+References
+----------
+https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html;
+P. Werbos, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78 (1990).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..backend import Array, get_array_module
+from ..packing import Layout
+from .gemm import column_sums, step_product
+
+GATES = ("h",)
+
+
+class RNNContext(NamedTuple):
+    """What BPTT through one layer has to remember: its input and its states."""
+
+    x: Array  # (N, I), a row per step of a sequence
+    h: Array  # (B + N, H): h_0 over all h_t
+    w_ih: Array  # (H, I)
+    w_hh: Array  # (H, H)
+    layout: Layout
+    nonlinearity: str
+    mask: Array | None  # (B, H): recurrent dropout
+
+
+def forward(
+    x: Array,
+    states: tuple[Array],
+    weights: tuple[Array, Array, Array | None, Array | None],
+    layout: Layout,
+    nonlinearity: str = "tanh",
+    mask: Array | None = None,
+) -> RNNContext:
+    """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones.
+
+    Parameters
+    ----------
+    x : array of shape (N, I)
+    states : (h,), h an array of shape (B + N, H)
+    weights : (w_ih, w_hh, b_ih, b_hh), of shapes (H, I), (H, H), (H,), (H,); or None for the biases
+    layout : Layout
+        Where the steps lie in the N rows.
+    nonlinearity : {"tanh", "relu"}
+    mask : array of shape (B, H), optional
+        Multiplies the state that enters the recurrent product, the same at every step.
+    """
+    (h,) = states
+    w_ih, w_hh, b_ih, b_hh = weights
+    xp = get_array_module(x)
+    z = h[layout.batch_size :]  # z_t becomes h_t in its place
+    xp.matmul(x, w_ih.T, out=z)
+    if b_ih is not None and b_hh is not None:
+        z += b_ih + b_hh
+    w = step_product(w_hh)
+    product = xp.empty((layout.batch_size, len(w)), x.dtype)
+    for h_prev, h_t in zip(layout.split_previous(h), layout.split(z), strict=True):
+        n = len(h_t)
+        if mask is not None:
+            h_prev = h_prev * mask[:n]
+        h_t += xp.dot(h_prev, w, product[:n])
+        if nonlinearity == "tanh":
+            xp.tanh(h_t, h_t)
+        else:
+            xp.maximum(h_t, 0, out=h_t)
+    return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask)
+
+
+def backward(
+    ctx: RNNContext, dy: Array | None, dstates: tuple[Array], trace: tuple[Array] | None = None
+) -> tuple[Array, tuple[Array], tuple[Array, Array, Array, Array]]:
+    """Return the gradients of the input, of the initial state and of the weights.
+
+    Parameters
+    ----------
+    ctx : RNNContext
+    dy : array of shape (N, H), optional
+        Gradient of the states at all steps, as far as they are the output.
+    dstates : (dh_n,), dh_n an array of shape (B, H)
+        Gradient of each sequence's last state. It waits in its row until the loop, coming from
+        the end, reaches that sequence's last step.
+    trace : (array of shape (N, H),), optional
+        Filled with dL/dh_t, the total gradient at every step.
+
+    Returns
+    -------
+    dx : array of shape (N, I)
+    dstates : (dh_0,)
+    dweights : (dw_ih, dw_hh, db_ih, db_hh)
+    """
+    x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
+    xp = get_array_module(x)
+    y = h[layout.batch_size :]
+    if nonlinearity == "tanh":
+        dz = y * y
+        xp.subtract(1, dz, dz)
+    else:
+        dz = (y > 0).astype(y.dtype)
+    dh = dstates[0].copy()
+    dys = [None] * layout.steps if dy is None else layout.split(dy)
+    traces = [None] * layout.steps if trace is None else layout.split(trace[0])
+    steps = list(zip(layout.split(dz), dys, traces, strict=True))
+    for dz_t, dy_t, trace_t in reversed(steps):
+        n = len(dz_t)
+        dh_t = dh[:n]
+        if dy_t is not None:
+            dh_t += dy_t
+        if trace_t is not None:
+            trace_t[...] = dh_t
+        dz_t *= dh_t
+        xp.dot(dz_t, w_hh, dh_t)
+        if mask is not None:
+            dh_t *= mask[:n]
+
+    h_prev = layout.previous_rows(h)
+    if mask is not None:
+        h_prev = h_prev * layout.spread(mask)
+    db = column_sums(dz)
+    return dz @ w_ih, (dh,), (dz.T @ x, dz.T @ h_prev, db, db)
+
+
+def gates(ctx: RNNContext) -> dict[str, Array]:
+    """Return the gates' values by name: none here."""
+    return {}
