@@ -1,0 +1,40 @@
+r"""The affine map :math:`y = x W^\top + b`, over rows.
+
+:math:`dx = dy\, W, \quad dW = dy^\top x, \quad db = \sum_{rows} dy`
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..backend import Array, get_array_module
+from .gemm import column_sums
+
+
+class LinearContext(NamedTuple):
+    """The input and the weight."""
+
+    x: Array  # (N, in)
+    weight: Array  # (out, in)
+
+
+def forward(
+    x: Array, weight: Array, bias: Array | None = None, save: bool = True
+) -> tuple[Array, LinearContext | None]:
+    """Return ``x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    x : array of shape (N, in)
+    weight : array of shape (out, in)
+    bias : array of shape (out,), optional
+    """
+    y = get_array_module(x).dot(x, weight.T)
+    if bias is not None:
+        y += bias
+    return y, LinearContext(x, weight) if save else None
+
+
+def backward(ctx: LinearContext, dy: Array) -> tuple[Array, Array, Array]:
+    """Return ``dx, dweight, dbias`` for dy of shape (N, out)."""
+    return dy @ ctx.weight, dy.T @ ctx.x, column_sums(dy)

@@ -1,0 +1,501 @@
+"""The layers beside the recurrent ones, and the losses: parameters and checks around the pairs.
+
+What acts on each step by itself (Linear, Embedding, Dropout) takes a PackedSequence as it is and
+returns one: pack the tokens, then embed them, and no padding is ever looked up.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import checks
+from .backend import RNG, Array, default_xp, generator, get_array_module, reads_values, uniform
+from .functional import dropout, embedding, linear, loss
+from .module import Context, Module, Parameter, saving
+from .packing import PackedSequence
+
+
+def _data(x: Any) -> Any:
+    return x.data if isinstance(x, PackedSequence) else x
+
+
+def _like(x: Any, rows: Array) -> Any:
+    """Return `rows` in the form of `x`: packed in the same way, or as they are."""
+    return x.map(lambda _: rows) if isinstance(x, PackedSequence) else rows
+
+
+def _check_gradient(dy: Any, shape: tuple[int, ...], like: Array, packed: bool) -> Array:
+    if isinstance(dy, PackedSequence) != packed:
+        wanted = "a PackedSequence like the output" if packed else "an array like the output"
+        raise TypeError(f"dy: expected {wanted}, got {type(dy).__name__}")
+    rows = _data(dy)
+    checks.floating("dy", rows, like)
+    checks.shape("dy", rows, shape, "that of the output")
+    return rows
+
+
+class Linear(Module):
+    r"""The affine map :math:`y = x W^\top + b`.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+    dtype : dtype, keyword-only
+    rng : seed or Generator, keyword-only
+        For the initial weights, uniform on ``+-1/sqrt(in_features)``.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (out_features, in_features)
+    bias : Parameter of shape (out_features,), or None
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> layer = minirnn.Linear(3, 2)
+    >>> y, ctx = layer.forward(np.ones((5, 3), np.float32))
+    >>> layer.backward(ctx, np.ones_like(y)).shape
+    (5, 3)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        checks.positive(in_features=in_features, out_features=out_features)
+        bound = 1 / math.sqrt(in_features)
+        rng = generator(rng)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(uniform(rng, -bound, bound, (out_features, in_features), dtype))
+        self.bias = Parameter(uniform(rng, -bound, bound, (out_features,), dtype)) if bias else None
+
+    def forward(self, x: Any) -> tuple[Any, Context]:
+        """Map the last axis of `x`.
+
+        Parameters
+        ----------
+        x : array of shape (..., in_features), or PackedSequence of such rows
+
+        Returns
+        -------
+        y, ctx : array of shape (..., out_features), or PackedSequence; Context
+        """
+        rows = _data(x)
+        weight = self.weight.data
+        checks.floating("x", rows, weight)
+        if rows.ndim < 1 or rows.shape[-1] != self.in_features:
+            raise ValueError(f"x: expected shape (..., {self.in_features}), got {rows.shape}")
+        flat = rows if rows.ndim == 2 else rows.reshape(-1, self.in_features)
+        bias = None if self.bias is None else self.bias.data
+        y, saved = linear.forward(flat, weight, bias, saving())
+        if rows.ndim != 2:
+            y = y.reshape(*rows.shape[:-1], self.out_features)
+        packed = isinstance(x, PackedSequence)
+        return _like(x, y), Context(self, saved and (saved, y.shape, packed))
+
+    def backward(self, ctx: Context, dy: Any) -> Any:
+        """Add to the parameters' gradients and return that of `x`, in its form."""
+        saved, shape, packed = self._saved(ctx)
+        rows = _check_gradient(dy, shape, saved.weight, packed)
+        dx, dweight, dbias = linear.backward(saved, rows.reshape(-1, self.out_features))
+        self.weight.grad += dweight
+        if self.bias is not None:
+            self.bias.grad += dbias
+        return _like(dy, dx if len(shape) == 2 else dx.reshape(*shape[:-1], self.in_features))
+
+    def _describe(self) -> str:
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"{self.in_features}, {self.out_features}{bias}"
+
+
+class Embedding(Module):
+    """A table of vectors, looked up by token.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim : int
+    padding_idx : int, optional
+        The token whose row starts at zero and never gets a gradient; negative counts from the end.
+    dtype : dtype, keyword-only
+    rng : seed or Generator, keyword-only
+        For the initial weights, standard normal.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (num_embeddings, embedding_dim)
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> minirnn.Embedding(11, 4, padding_idx=10)(np.array([[1, 2], [3, 10]])).shape
+    (2, 2, 4)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        checks.positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise ValueError(
+                    f"padding_idx: expected a token of {num_embeddings}, got {padding_idx}"
+                )
+            padding_idx %= num_embeddings
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = padding_idx
+        values = generator(rng).standard_normal((num_embeddings, embedding_dim)).astype(dtype)
+        if padding_idx is not None:
+            values[padding_idx] = 0
+        self.weight = Parameter(default_xp().asarray(values))
+
+    def forward(self, tokens: Any) -> tuple[Any, Context]:
+        """Look up.
+
+        Parameters
+        ----------
+        tokens : array of int of any shape, or PackedSequence of ints
+
+        Returns
+        -------
+        y, ctx : array of shape (..., embedding_dim), or PackedSequence; Context
+
+        Raises
+        ------
+        IndexError
+            If a token is outside ``[0, num_embeddings)``: the first, with its position.
+        """
+        index = _data(tokens)
+        checks.integers("tokens", index)
+        checks.array_module(tokens=index, weight=self.weight.data)
+        if reads_values(index):
+            _check_range("token", index, self.num_embeddings)
+        y, saved = embedding.forward(
+            index.reshape(-1), self.weight.data, self.padding_idx, saving()
+        )
+        if index.ndim != 1:
+            y = y.reshape(*index.shape, self.embedding_dim)
+        packed = isinstance(tokens, PackedSequence)
+        return _like(tokens, y), Context(self, saved and (saved, y.shape, packed))
+
+    def backward(self, ctx: Context, dy: Any) -> None:
+        """Add to the table's gradient; tokens have none."""
+        saved, shape, packed = self._saved(ctx)
+        rows = _check_gradient(dy, shape, self.weight.data, packed)
+        self.weight.grad += embedding.backward(saved, rows.reshape(-1, self.embedding_dim))
+
+    def _describe(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+def _check_range(what: str, index: Array, limit: int) -> None:
+    if index.size and (index.min() < 0 or index.max() >= limit):
+        xp = get_array_module(index)
+        where = tuple(int(axis[0]) for axis in xp.nonzero((index < 0) | (index >= limit)))
+        raise IndexError(
+            f"{what}: expected 0 <= {what} < {limit}, got {int(index[where])} at position "
+            f"{where[0] if len(where) == 1 else where}"
+        )
+
+
+class Dropout(Module):
+    """Drop entries with probability `p` in training, and scale up the others by ``1 / (1 - p)``.
+
+    Parameters
+    ----------
+    p : float
+    rng : seed or Generator, keyword-only
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> minirnn.Dropout(0.5, rng=0)(np.ones(4))
+    array([2., 2., 2., 0.])
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: RNG = None) -> None:
+        checks.probability("p", p)
+        self.p = p
+        self._rng = None if rng is None else generator(rng)
+
+    def forward(self, x: Any) -> tuple[Any, Context]:
+        """Return `x` with entries dropped; in evaluation, `x` itself.
+
+        Parameters
+        ----------
+        x : array of floating point, or PackedSequence
+        """
+        rows = _data(x)
+        xp = checks.array_module(x=rows)
+        if rows.dtype.kind != "f":
+            raise TypeError(f"x: expected a floating-point array, got dtype {rows.dtype}")
+        packed = isinstance(x, PackedSequence)
+        if not self.training or self.p == 0:
+            like = xp.empty(0, rows.dtype)
+            return x, Context(self, (None, rows.shape, packed, like) if saving() else None)
+        y, saved = dropout.forward(rows, self.p, self._rng, saving())
+        return _like(x, y), Context(self, saved and (saved, rows.shape, packed, saved.mask))
+
+    def backward(self, ctx: Context, dy: Any) -> Any:
+        """Return the gradient of `x`, through the same mask."""
+        saved, shape, packed, like = self._saved(ctx)
+        rows = _check_gradient(dy, shape, like, packed)
+        return dy if saved is None else _like(dy, dropout.backward(saved, rows))
+
+    def _describe(self) -> str:
+        return str(self.p)
+
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+class _Loss(Module):
+    def __init__(self, reduction: str) -> None:
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction: expected one of {_REDUCTIONS}, got {reduction!r}")
+        self.reduction = reduction
+
+    def _backward(self, pair: Callable[..., Array], ctx: Context, dloss: Any) -> Array:
+        """Check `dloss` and return what the pair's backward makes of it, in the input's shape."""
+        saved, shape, like = self._saved(ctx)
+        if self.reduction == "none":
+            checks.floating("dloss", dloss, like)
+            checks.shape("dloss", dloss, shape, "that of the loss")
+        elif getattr(dloss, "shape", ()) != ():
+            raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
+        return pair(saved, dloss)
+
+
+class CrossEntropyLoss(_Loss):
+    """Cross entropy of a softmax over logits with integer classes.
+
+    Parameters
+    ----------
+    weight : array of shape (C,), optional
+        Weight of each class; the mean is taken over the weights of the targets.
+    ignore_index : int
+        Targets of this value count for nothing.
+    reduction : {"mean", "sum", "none"}
+    label_smoothing : float
+        In [0, 1]: how much of the target is spread over all classes (Szegedy et al., "Rethinking
+        the Inception architecture for computer vision", CVPR 2016).
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> criterion = minirnn.CrossEntropyLoss()
+    >>> loss, ctx = criterion.forward(np.zeros((2, 4)), np.array([0, 3]))
+    >>> criterion.backward(ctx)
+    array([[-0.375,  0.125,  0.125,  0.125],
+           [ 0.125,  0.125,  0.125, -0.375]])
+    """
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        checks.probability("label_smoothing", label_smoothing)
+        if weight is not None:
+            checks.array_module(weight=weight)
+        self.weight, self.ignore_index = weight, ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Array, targets: Array) -> tuple[Array, Context]:
+        """Return the loss.
+
+        Parameters
+        ----------
+        logits : array of shape (N, C), (C,) or (N, C, d1, ...)
+        targets : array of int, shape (N,), () or (N, d1, ...)
+            Classes in [0, C), or `ignore_index`.
+
+        Returns
+        -------
+        loss, ctx : scalar array, or one of the shape of `targets` with reduction "none"; Context
+
+        Raises
+        ------
+        IndexError
+            If a class is outside ``[0, C)`` and not `ignore_index`: the first, with its position.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all targets are ignored and the mean of none, NaN, is returned.
+        """
+        xp = checks.array_module(logits=logits, targets=targets, weight=self.weight)
+        checks.integers("targets", targets)
+        checks.floating("logits", logits, logits)
+        if logits.ndim < 1:
+            raise ValueError(f"logits: expected shape (N, C), got {logits.shape}")
+        axis = min(1, logits.ndim - 1)
+        C = logits.shape[axis]
+        expected = logits.shape[:axis] + logits.shape[axis + 1 :]
+        checks.shape("targets", targets, expected, "that of logits without the classes")
+        if C == 0 or targets.size == 0:
+            raise ValueError(f"logits: expected at least one row and class, got {logits.shape}")
+        if self.weight is not None:
+            checks.floating("weight", self.weight, logits, "the logits")
+            checks.shape("weight", self.weight, (C,), "(C,)")
+        # On the host a look at the targets tells whether any is ignored at all.
+        ignore: int | None = self.ignore_index
+        if reads_values(targets) and (targets.min() >= 0 > self.ignore_index):
+            ignore = None
+        if reads_values(targets):
+            self._check_classes(targets, C, ignore)
+        rows = xp.moveaxis(logits, axis, -1).reshape(-1, C)
+        value, saved = loss.cross_entropy_forward(
+            rows,
+            targets.reshape(-1),
+            self.weight,
+            ignore,
+            self.reduction,
+            self.label_smoothing,
+            saving(),
+        )
+        if self.reduction == "none":
+            value = value.reshape(targets.shape)
+        return value, Context(
+            self, saved and ((saved, logits.shape), targets.shape, logits[..., :0])
+        )
+
+    def _check_classes(self, targets: Array, C: int, ignore: int | None) -> None:
+        if ignore is None:
+            _check_range("class", targets, C)
+            return
+        ignored = targets == ignore
+        _check_range("class", get_array_module(targets).where(ignored, 0, targets), C)
+        if self.reduction == "mean" and bool(ignored.all()):
+            warnings.warn(
+                f"all targets are ignored (ignore_index={ignore}): the mean loss is NaN",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
+        """Return the gradient of the logits; `dloss` is that of the loss, of its shape."""
+
+        def pair(saved: Any, dloss: Any) -> Array:
+            rows_ctx, shape = saved
+            d = dloss.reshape(-1) if self.reduction == "none" else dloss
+            dlogits = loss.cross_entropy_backward(rows_ctx, d)
+            if len(shape) <= 2:
+                return dlogits.reshape(shape)
+            xp = get_array_module(dlogits)
+            return xp.moveaxis(dlogits.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+        return self._backward(pair, ctx, dloss)
+
+
+def _check_pair(input: Array, target: Array) -> None:
+    checks.array_module(input=input, target=target)
+    checks.floating("input", input, input)
+    checks.floating("target", target, input, "the input")
+    checks.shape("target", target, input.shape, "that of the input")
+
+
+class MSELoss(_Loss):
+    """Mean squared error.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+
+    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
+        """Return the loss of two floating-point arrays of one shape."""
+        _check_pair(input, target)
+        value, saved = loss.mse_forward(input, target, self.reduction, saving())
+        return value, Context(self, saved and (saved, input.shape, input))
+
+    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
+        """Return the gradient of `input`; that of `target` is its negative."""
+        return self._backward(loss.mse_backward, ctx, dloss)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """Binary cross entropy of a sigmoid over logits.
+
+    Parameters
+    ----------
+    weight : array that broadcasts to the input, optional
+    reduction : {"mean", "sum", "none"}
+    pos_weight : array that broadcasts to the input, optional
+        Weight of the positive class.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
+    """
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        reduction: str = "mean",
+        pos_weight: Array | None = None,
+    ) -> None:
+        super().__init__(reduction)
+        checks.array_module(weight=weight, pos_weight=pos_weight) if not (
+            weight is None and pos_weight is None
+        ) else None
+        self.weight, self.pos_weight = weight, pos_weight
+
+    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
+        """Return the loss of logits with targets in [0, 1], floating point and of the same shape."""
+        _check_pair(input, target)
+        for name, w in (("weight", self.weight), ("pos_weight", self.pos_weight)):
+            if w is not None:
+                checks.floating(name, w, input, "the input")
+        value, saved = loss.bce_with_logits_forward(
+            input, target, self.weight, self.pos_weight, self.reduction, saving()
+        )
+        return value, Context(self, saved and (saved, input.shape, input))
+
+    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
+        """Return the gradient of the logits."""
+        return self._backward(loss.bce_with_logits_backward, ctx, dloss)
