@@ -1,0 +1,76 @@
+"""minirnn: recurrent networks without autograd, forward and backward written out by hand.
+
+The README shows a model and a training step; :mod:`minirnn.functional` has the mathematics.
+"""
+
+from . import functional, init
+from .backend import asnumpy, get_array_module, manual_seed, set_backend, set_checks
+from .clip import clip_grad_norm_, clip_grad_value_
+from .layers import BCEWithLogitsLoss, CrossEntropyLoss, Dropout, Embedding, Linear, MSELoss
+from .lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
+from .module import Module, Parameter, ParameterBuffer, Sequential
+from .optim import SGD, Adam, AdamW
+from .packing import (
+    PackedSequence,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+    unpack_sequence,
+    unpad_sequence,
+)
+from .recurrent import GRU, LSTM, RNN, Recurrent, Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "BCEWithLogitsLoss",
+    "CosineAnnealingLR",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "ExponentialLR",
+    "LambdaLR",
+    "Linear",
+    "LinearLR",
+    "MSELoss",
+    "Module",
+    "PackedSequence",
+    "Parameter",
+    "ParameterBuffer",
+    "Recurrent",
+    "ReduceLROnPlateau",
+    "Sequential",
+    "SequentialLR",
+    "StepLR",
+    "Trace",
+    "asnumpy",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "functional",
+    "get_array_module",
+    "init",
+    "manual_seed",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
+    "set_backend",
+    "set_checks",
+    "unpack_sequence",
+    "unpad_sequence",
+]

@@ -1,0 +1,791 @@
+"""RNN, LSTM and GRU: stacking, directions and windows of time around the recurrences.
+
+A recurrence (:mod:`minirnn.functional.rnn` and its siblings) knows one layer in one direction, over
+packed rows. What is common to all of them is here, once:
+
+- the forms of input: packed, padded, batch first, unbatched. All become packed rows;
+- the reverse direction: the same recurrence over rows in which every sequence is reversed;
+- windows: the recurrence runs over a few dozen steps at a time, so that scratch space, what a
+  checkpoint recomputes and what inference keeps are all the size of a window.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import checks, init
+from .backend import RNG, Array, default_xp, generator, get_array_module
+from .functional import dropout as dropout_pair
+from .functional import gru, lstm, rnn
+from .module import Context, Module, Parameter, saving
+from .packing import Layout, PackedSequence, Window, equal_lengths
+
+# A window is the unit of scratch memory and of recomputation. With 32 steps its matrix products are
+# large enough, and its bookkeeping (about 10 us) is small beside it.
+_WINDOW = 32
+
+
+class Trace(NamedTuple):
+    """Every step of every layer, forward or backward.
+
+    Each field holds one entry a layer; an array has the form of the layer's output, directions
+    side by side.
+
+    Attributes
+    ----------
+    h : tuple of arrays
+        Forward the states h_t; backward dL/dh_t, the total gradient that reaches each state.
+    c : tuple of arrays
+        LSTM only, else empty: the cells c_t, or dL/dc_t.
+    gates : dict from gate name to tuple of arrays
+        Forward only, else empty: the gates' values, under ``i f g o`` or ``r z n``.
+    """
+
+    h: tuple[Any, ...]
+    c: tuple[Any, ...] = ()
+    gates: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 (never written to)
+
+
+class _Form(NamedTuple):
+    """The form in which the input came, in which everything that has its form goes back."""
+
+    kind: str  # "packed", "padded", "batch_first" or "unbatched"
+    packed: PackedSequence | None
+    layout: Layout
+
+    def rows(self, name: str, x: Any, features: int, like: Array) -> Array:
+        """Return the rows of `x`, something of this form with the given number of features."""
+        if self.packed is not None:
+            if not isinstance(x, PackedSequence):
+                raise TypeError(f"{name}: expected a PackedSequence like input, got {type(x)}")
+            if x.layout is not self.layout and not np.array_equal(
+                x.batch_sizes, self.packed.batch_sizes
+            ):
+                raise ValueError(
+                    f"{name}: expected batch_sizes {self.packed.batch_sizes.tolist()}, "
+                    f"those of input, got {x.batch_sizes.tolist()}"
+                )
+            checks.floating(name, x.data, like)
+            checks.shape(name, x.data, (self.layout.rows, features), "(rows, features)")
+            return x.data
+        checks.floating(name, x, like)
+        T, B = self.layout.steps, self.layout.batch_size
+        if self.kind == "unbatched":
+            checks.shape(name, x, (T, features), "(T, features)")
+        elif self.kind == "padded":
+            checks.shape(name, x, (T, B, features), "(T, B, features)")
+        else:
+            checks.shape(name, x, (B, T, features), "(B, T, features)")
+            x = x.swapaxes(0, 1)
+        return x.reshape(self.layout.rows, features)
+
+    def restore(self, rows: Array) -> Any:
+        """Return `rows` in this form."""
+        if self.packed is not None:
+            return self.packed.map(lambda _: rows)
+        if self.kind == "unbatched":
+            return rows
+        x = rows.reshape(self.layout.steps, self.layout.batch_size, rows.shape[1])
+        return x if self.kind == "padded" else x.swapaxes(0, 1)
+
+
+class _Checkpoint(NamedTuple):
+    """Enough to run one window again."""
+
+    x: Array
+    start: tuple[Array, ...]  # the states that enter the window
+    mask: Array | None
+
+
+class _Saved(NamedTuple):
+    """What one forward pass of a recurrent layer leaves for backward."""
+
+    form: _Form
+    dropouts: list[Any]  # a context for each layer, None where nothing was dropped
+    passes: list[list[Any]]  # for each layer and direction, a context for each window
+    like: Array
+
+
+class Recurrent(Module):
+    """What RNN, LSTM and GRU share; a new cell is a subclass with a recurrence of its own.
+
+    Attributes
+    ----------
+    recurrence : module or object
+        The pure pair, ``forward`` and ``backward``; ``GATES``, the names of the blocks of W_ih and W_hh;
+        and ``gates(ctx)``, their values by name. See :mod:`minirnn.functional.gru`.
+    """
+
+    recurrence: ClassVar[Any]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        proj_size: int = 0,
+        recurrent_dropout: float = 0.0,
+        checkpoint: bool = False,
+        init: str = "torch",
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        checks.positive(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        checks.probability("dropout", dropout)
+        checks.probability("recurrent_dropout", recurrent_dropout)
+        if init not in ("torch", "orthogonal"):
+            raise ValueError(f"init: expected 'torch' or 'orthogonal', got {init!r}")
+        if dropout and num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} acts between layers, and there is only one: it does nothing",
+                stacklevel=3,
+            )
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
+        self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
+        self.checkpoint = checkpoint
+        self.proj_size = proj_size
+        self.num_directions = 2 if bidirectional else 1
+        self._rng = None if rng is None else generator(rng)
+        self._names: list[tuple[str | None, ...]] = []
+        for layer in range(num_layers):
+            features = input_size if layer == 0 else self.num_directions * self.output_size
+            for direction in range(self.num_directions):
+                self._names.append(self._add_weights(layer, direction, features, dtype))
+        if init == "orthogonal":
+            self._initialize_orthogonal()
+
+    def _add_weights(
+        self, layer: int, direction: int, features: int, dtype: DTypeLike
+    ) -> tuple[str | None, ...]:
+        bound = 1 / math.sqrt(self.hidden_size)
+        names: list[str | None] = []
+        for kind, shape in self._weight_shapes(features).items():
+            if shape is None:
+                names.append(None)
+                continue
+            name = f"{kind}_l{layer}" + ("_reverse" if direction else "")
+            values = generator(self._rng).uniform(-bound, bound, shape).astype(dtype)
+            setattr(self, name, Parameter(default_xp().asarray(values)))
+            names.append(name)
+        return tuple(names)
+
+    def _weight_shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
+        """Return the shapes of one pass's weights, in the order that the recurrence takes them."""
+        H, P, G = self.hidden_size, self.output_size, len(self.recurrence.GATES)
+        bias = (G * H,) if self.bias else None
+        return {
+            "weight_ih": (G * H, features),
+            "weight_hh": (G * H, P),
+            "bias_ih": bias,
+            "bias_hh": bias,
+        }
+
+    def _initialize_orthogonal(self) -> None:
+        gates = len(self.recurrence.GATES)
+        rng = generator(self._rng)
+        for k in range(len(self._names)):
+            w_ih, w_hh, *others = self._weights(k)
+            init.xavier_uniform_(w_ih, rng=rng)
+            init.orthogonal_(w_hh, blocks=gates, rng=rng)
+            for p in others:
+                if p is None:
+                    continue
+                if len(p.shape) == 2:  # the LSTM's projection
+                    init.orthogonal_(p, rng=rng)
+                else:
+                    p.data[...] = 0
+
+    @property
+    def output_size(self) -> int:
+        """Features of one direction's output: `hidden_size`, or `proj_size` if there is one."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def _state_sizes(self) -> tuple[int, ...]:
+        """Features of each array of the state."""
+        return (self.output_size,)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Further arguments of the recurrence's forward."""
+        return {}
+
+    def _weights(self, k: int) -> tuple[Any, ...]:
+        return tuple(None if name is None else getattr(self, name) for name in self._names[k])
+
+    # -- the state: an array, or for the LSTM a pair -------------------------------------------
+
+    def _unpack_state(self, name: str, state: Any) -> tuple[Any, ...]:
+        return (state,)
+
+    def _pack_state(self, arrays: list[Array]) -> Any:
+        return arrays[0]
+
+    def _check_state(self, name: str, state: Any, form: _Form, like: Array) -> list[Array | None]:
+        """Return the state's arrays as (layers * directions, B, features), sorted as the rows are."""
+        L = self.num_layers * self.num_directions
+        B = form.layout.batch_size
+        arrays: list[Array | None] = []
+        given = self._unpack_state(name, state) if state is not None else ()
+        labels = [name] if len(self._state_sizes) == 1 else [name, name.replace("h_", "c_")]
+        for label, x, size in zip(labels, given, self._state_sizes, strict=False):
+            if x is None:
+                arrays.append(None)
+                continue
+            checks.floating(label, x, like)
+            if form.kind == "unbatched":
+                checks.shape(label, x, (L, size), "(num_layers * num_directions, features)")
+                x = x[:, None]
+            else:
+                checks.shape(label, x, (L, B, size), "(num_layers * num_directions, B, features)")
+            if form.packed is not None and form.packed.sorted_indices is not None:
+                x = x[:, form.packed.sorted_indices]
+            arrays.append(x)
+        return arrays or [None] * len(self._state_sizes)
+
+    def _restore_state(self, arrays: list[Array], form: _Form) -> Any:
+        if form.kind == "unbatched":
+            arrays = [x[:, 0] for x in arrays]
+        elif form.packed is not None and form.packed.unsorted_indices is not None:
+            arrays = [x[:, form.packed.unsorted_indices] for x in arrays]
+        return self._pack_state(arrays)
+
+    def _form(self, input: Any) -> tuple[_Form, Array, Array]:
+        """Return the input's form, its rows, and an array of the dtype and device of the weights."""
+        like = getattr(self, str(self._names[0][0])).data
+        if isinstance(input, PackedSequence):
+            form = _Form("packed", input, input.layout)
+        else:
+            checks.floating("input", input, like)
+            if input.ndim == 2:
+                form = _Form("unbatched", None, equal_lengths(len(input), 1))
+            elif input.ndim == 3:
+                T, B = input.shape[:2] if not self.batch_first else input.shape[1::-1]
+                if B == 0:
+                    raise ValueError(
+                        f"input: expected at least one sequence, got shape {input.shape}"
+                    )
+                kind = "batch_first" if self.batch_first else "padded"
+                form = _Form(kind, None, equal_lengths(T, B))
+            else:
+                axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
+                raise ValueError(
+                    f"input: expected {axes}, (T, I) or a PackedSequence, got shape {input.shape}"
+                )
+        return form, form.rows("input", input, self.input_size, like), like
+
+    # -- forward -------------------------------------------------------------------------------
+
+    def forward(self, input: Any, h_0: Any = None, *, trace: bool = False) -> tuple[Any, Context]:
+        """Run over whole sequences.
+
+        Parameters
+        ----------
+        input : array or PackedSequence
+            (T, B, I); (B, T, I) with `batch_first`; (T, I) unbatched; or packed.
+        h_0 : array of shape (num_layers * num_directions, B, H), optional
+            Initial states, zero if not given; without the axis B for unbatched input. For the LSTM a
+            pair ``(h_0, c_0)``.
+        trace : bool, keyword-only
+            Return every step's states and gates too, as a :class:`Trace`.
+
+        Returns
+        -------
+        (output, h_n), ctx
+            The last layer's states at every step, in the form of the input and with directions
+            side by side; the last states of every layer and direction in the shape of `h_0`; the
+            context for :meth:`backward`. With `trace`, ``(output, h_n, trace), ctx``.
+
+        Raises
+        ------
+        TypeError
+            If `input` or `h_0` is not floating point, not of the weights' dtype, or on another device.
+        ValueError
+            If a shape does not fit.
+        """
+        form, x, like = self._form(input)
+        initial = self._check_state("h_0", h_0, form, like)
+        xp = get_array_module(x)
+        layout, D = form.layout, self.num_directions
+        save = saving() or trace
+        shape = (self.num_layers * D, layout.batch_size)
+        finals = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
+        dropouts: list[Any] = []
+        passes = []
+        for layer in range(self.num_layers):
+            dropped = None
+            if layer and self.dropout and self.training:
+                x, dropped = dropout_pair.forward(x, self.dropout, self._rng, save)
+            dropouts.append(dropped)
+            outputs = []
+            for direction in range(D):
+                k = layer * D + direction
+                y, final, contexts = self._scan(
+                    layout.reversed_rows(x) if direction else x,
+                    [None if s is None else s[k] for s in initial],
+                    k,
+                    layout,
+                    save,
+                    checkpoint=self.checkpoint and not trace,
+                )
+                for whole, part in zip(finals, final, strict=True):
+                    whole[k] = part
+                outputs.append(layout.reversed_rows(y) if direction else y)
+                passes.append(contexts)
+            x = outputs[0] if D == 1 else xp.concatenate(outputs, axis=1)
+        result = (form.restore(x), self._restore_state(finals, form))
+        saved = _Saved(form, dropouts, passes, like) if saving() else None
+        if trace:
+            return (*result, self._trace(form, passes)), Context(self, saved)
+        return result, Context(self, saved)
+
+    def _scan(
+        self,
+        x: Array,
+        initial: list[Array | None],
+        k: int,
+        layout: Layout,
+        save: bool,
+        checkpoint: bool,
+    ) -> tuple[Array, list[Array], list[Any]]:
+        """Run one layer in one direction; return its states, the last ones, and the contexts."""
+        xp = get_array_module(x)
+        B, N = layout.batch_size, layout.rows
+        weights = tuple(None if p is None else p.data for p in self._weights(k))
+        mask = None
+        if self.recurrent_dropout and self.training:
+            mask_shape = (B, self.output_size)
+            mask = dropout_pair.draw_mask(mask_shape, self.recurrent_dropout, self._rng, x)
+        windows = _windows(layout)
+        contexts: list[Any] = []
+        if save and not checkpoint:
+            states = [xp.empty((B + N, size), x.dtype) for size in self._state_sizes]
+            for s, s_0 in zip(states, initial, strict=True):
+                s[:B] = 0 if s_0 is None else s_0
+            for w in windows:
+                part = tuple(s[w.states] for s in states)
+                contexts.append(self._forward_window(x[w.rows], part, weights, w, mask))
+            return states[0][B:], [layout.last_states(s) for s in states], contexts
+        # Nothing but the output outlives a window.
+        y = xp.empty((N, self.output_size), x.dtype)
+        current = [
+            xp.zeros((B, size), x.dtype) if s_0 is None else s_0.copy()
+            for s_0, size in zip(initial, self._state_sizes, strict=True)
+        ]
+        for w in windows:
+            entering = w.layout.batch_size
+            start = tuple(s[:entering].copy() for s in current)
+            part = self._window_states(start, w)
+            self._forward_window(x[w.rows], part, weights, w, mask)
+            y[w.rows] = part[0][entering:]
+            for s, s_w in zip(current, part, strict=True):
+                s[:entering] = w.layout.last_states(s_w)
+            if save:
+                contexts.append(_Checkpoint(x[w.rows], start, mask))
+        return y, current, contexts
+
+    def _window_states(self, start: tuple[Array, ...], w: Window) -> tuple[Array, ...]:
+        xp = get_array_module(start[0])
+        entering, rows = w.layout.batch_size, w.layout.rows
+        states = tuple(xp.empty((entering + rows, s.shape[1]), s.dtype) for s in start)
+        for s, s_0 in zip(states, start, strict=True):
+            s[:entering] = s_0
+        return states
+
+    def _forward_window(
+        self,
+        x: Array,
+        states: tuple[Array, ...],
+        weights: tuple[Array | None, ...],
+        w: Window,
+        mask: Array | None,
+    ) -> Any:
+        window_mask = None if mask is None else mask[: w.layout.batch_size]
+        return self.recurrence.forward(
+            x, states, weights, w.layout, mask=window_mask, **self._options
+        )
+
+    # -- backward ------------------------------------------------------------------------------
+
+    def backward(
+        self, ctx: Context, doutput: Any = None, dh_n: Any = None, *, trace: bool = False
+    ) -> Any:
+        """Run backward through time: add the weights' gradients into their ``grad``.
+
+        Parameters
+        ----------
+        ctx : Context
+            From this layer's :meth:`forward`.
+        doutput : array or PackedSequence, optional
+            Gradient of `output`, in its form; ``None`` if the loss does not depend on it.
+        dh_n : array of the shape of `h_n`, optional
+            Gradient of the last states; for the LSTM a pair ``(dh_n, dc_n)``, each of which may be
+            ``None``.
+        trace : bool, keyword-only
+            Return dL/dh_t (and dL/dc_t) of every step and layer too, as a :class:`Trace`: where they
+            shrink or grow with the distance to the loss, gradients vanish or explode.
+
+        Returns
+        -------
+        dinput, dh_0
+            Gradients of the input, in its form, and of the initial states. With `trace`,
+            ``dinput, dh_0, trace``.
+
+        Raises
+        ------
+        TypeError
+            If a gradient is not floating point, not of the weights' dtype, or on another device.
+        ValueError
+            If `ctx` is another layer's, or a gradient's shape does not fit.
+        """
+        form, dropouts, passes, like = self._saved(ctx)
+        xp = get_array_module(like)
+        layout, D, P = form.layout, self.num_directions, self.output_size
+        dy = None if doutput is None else form.rows("doutput", doutput, D * P, like)
+        last = self._check_state("dh_n", dh_n, form, like)
+        shape = (self.num_layers * D, layout.batch_size)
+        dinitial = [xp.empty((*shape, size), like.dtype) for size in self._state_sizes]
+        traces = []
+        for layer in reversed(range(self.num_layers)):
+            dx = None
+            for direction in range(D):
+                k = layer * D + direction
+                dy_k = dy
+                if dy is not None and D == 2:
+                    dy_k = xp.ascontiguousarray(dy[:, direction * P : (direction + 1) * P])
+                    dy_k = layout.reversed_rows(dy_k) if direction else dy_k
+                dstates = [
+                    xp.zeros((layout.batch_size, size), like.dtype) if s is None else s[k].copy()
+                    for s, size in zip(last, self._state_sizes, strict=True)
+                ]
+                trace_k = None
+                if trace:
+                    trace_k = tuple(
+                        xp.empty((layout.rows, size), like.dtype) for size in self._state_sizes
+                    )
+                    traces.append(trace_k)
+                dx_k = self._scan_back(passes[k], dy_k, dstates, k, layout, trace_k)
+                for whole, part in zip(dinitial, dstates, strict=True):
+                    whole[k] = part
+                if direction:
+                    dx += layout.reversed_rows(dx_k)
+                else:
+                    dx = dx_k
+            dy = dx
+            if dropouts[layer] is not None:
+                dy = dropout_pair.backward(dropouts[layer], dy)
+        result = (form.restore(dy), self._restore_state(dinitial, form))
+        if not trace:
+            return result
+        ordered = [
+            traces[(self.num_layers - 1 - layer) * D + direction]
+            for layer in range(self.num_layers)
+            for direction in range(D)
+        ]
+        by_state = [self._by_layer(form, s) for s in zip(*ordered, strict=True)]
+        return (*result, Trace(by_state[0], by_state[1] if len(by_state) == 2 else ()))
+
+    def _scan_back(
+        self,
+        contexts: list[Any],
+        dy: Array | None,
+        dstates: list[Array],
+        k: int,
+        layout: Layout,
+        trace: tuple[Array, ...] | None,
+    ) -> Array:
+        """Run one layer in one direction backward; `dstates` becomes the initial states' gradient."""
+        windows = _windows(layout)
+        parameters = self._weights(k)
+        dx: Array = None
+        for w, ctx in zip(reversed(windows), reversed(contexts), strict=True):
+            if isinstance(ctx, _Checkpoint):
+                weights = tuple(None if p is None else p.data for p in parameters)
+                part = self._window_states(ctx.start, w)
+                ctx = self._forward_window(ctx.x, part, weights, w, ctx.mask)
+            entering = w.layout.batch_size
+            dx_w, dstart, dweights = self.recurrence.backward(
+                ctx,
+                None if dy is None else dy[w.rows],
+                tuple(s[:entering] for s in dstates),
+                None if trace is None else tuple(s[w.rows] for s in trace),
+            )
+            for s, ds in zip(dstates, dstart, strict=True):
+                s[:entering] = ds
+            for parameter, dw in zip(parameters, dweights, strict=False):
+                if parameter is not None:
+                    grad = parameter.grad
+                    grad += dw
+            if len(windows) == 1:
+                return dx_w
+            if dx is None:
+                dx = get_array_module(dx_w).empty((layout.rows, dx_w.shape[1]), dx_w.dtype)
+            dx[w.rows] = dx_w
+        return dx
+
+    # -- looking inside ------------------------------------------------------------------------
+
+    def _trace(self, form: _Form, passes: list[list[Any]]) -> Trace:
+        xp = get_array_module(passes[0][0].h)
+
+        def gather(read: Callable[[Any], Array]) -> tuple[Any, ...]:
+            return self._by_layer(form, [xp.concatenate([read(c) for c in p]) for p in passes])
+
+        def gate(name: str) -> tuple[Any, ...]:
+            return gather(lambda c: self.recurrence.gates(c)[name])
+
+        names = self.recurrence.gates(passes[0][0])
+        return Trace(
+            gather(lambda c: c.h[c.layout.batch_size :]),
+            gather(lambda c: c.c[c.layout.batch_size :]) if len(self._state_sizes) == 2 else (),
+            {name: gate(name) for name in names},
+        )
+
+    def _by_layer(self, form: _Form, per_pass: Any) -> tuple[Any, ...]:
+        """Put the directions of each layer side by side, in the form of the output."""
+        D = self.num_directions
+        xp = get_array_module(per_pass[0])
+        layers = []
+        for k in range(0, len(per_pass), D):
+            sides = [per_pass[k]]
+            if D == 2:
+                sides.append(form.layout.reversed_rows(per_pass[k + 1]))
+            layers.append(form.restore(xp.concatenate(sides, axis=1)))
+        return tuple(layers)
+
+    def _describe(self) -> str:
+        text = f"{self.input_size}, {self.hidden_size}"
+        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        defaults |= {"bidirectional": False, "proj_size": 0, "recurrent_dropout": 0.0}
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            if value != default:
+                text += f", {name}={value!r}"
+        return text
+
+
+def _windows(layout: Layout) -> list[Window]:
+    """Return the windows of a pass: 32 steps each, or sqrt(T) for a very long one."""
+    return layout.windows(max(_WINDOW, math.isqrt(layout.steps)))
+
+
+class RNN(Recurrent):
+    r"""Elman network, stacked and in both directions if asked for: torch's ``nn.RNN``.
+
+    :math:`h_t = \phi(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})`; see
+    :mod:`minirnn.functional.rnn` for it and its derivatives.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+    nonlinearity : {"tanh", "relu"}
+    bias : bool
+    batch_first : bool
+        Padded input and output are (B, T, ...). States are not affected.
+    dropout : float
+        Probability to drop an entry of each layer's output but the last one's, in training.
+    bidirectional : bool
+    recurrent_dropout : float, keyword-only
+        Probability to drop an entry of the state that enters the recurrent product, in training;
+        one mask a sequence (Gal and Ghahramani, "A theoretically grounded application of dropout
+        in recurrent neural networks", NeurIPS 2016).
+    checkpoint : bool, keyword-only
+        Keep one state in every max(32, sqrt(T)) steps for backward and compute the others again.
+        Gradients are the same bit for bit.
+    init : {"torch", "orthogonal"}, keyword-only
+        Uniform on ``+-1/sqrt(hidden_size)``; or orthogonal W_hh, Xavier W_ih and zero biases.
+    dtype : dtype, keyword-only
+    rng : seed or Generator, keyword-only
+        For the weights and for dropout.
+
+    Attributes
+    ----------
+    weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k} : Parameter
+        Of layer k; with ``_reverse`` for the reverse direction.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> rnn = minirnn.RNN(4, 8, num_layers=2, rng=0)
+    >>> x = np.ones((5, 3, 4), np.float32)
+    >>> (output, h_n), ctx = rnn.forward(x)
+    >>> output.shape, h_n.shape
+    ((5, 3, 8), (2, 3, 8))
+    >>> dx, dh_0 = rnn.backward(ctx, None, np.ones_like(h_n))
+    >>> dx.shape, rnn.weight_hh_l0.grad.shape
+    ((5, 3, 4), (8, 8))
+    """
+
+    recurrence: ClassVar[Any] = rnn
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        **keywords: Any,
+    ) -> None:
+        _check_nonlinearity(nonlinearity)
+        _refuse_proj_size(self, keywords)
+        self.nonlinearity = nonlinearity
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            **keywords,
+        )
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"nonlinearity": self.nonlinearity}
+
+
+class GRU(Recurrent):
+    r"""Gated recurrent unit: torch's ``nn.GRU``, gates in the order r, z, n.
+
+    :math:`h_t = (1 - z) \odot n + z \odot h_{t-1}`; see :mod:`minirnn.functional.gru` for it and its
+    derivatives. Arguments, attributes and calls are those of :class:`RNN`, without `nonlinearity`.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> output, h_n = minirnn.GRU(4, 8)(np.ones((5, 3, 4), np.float32))
+    >>> output.shape
+    (5, 3, 8)
+    """
+
+    recurrence: ClassVar[Any] = gru
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        _refuse_proj_size(self, keywords)
+        super().__init__(*args, **keywords)
+
+
+class LSTM(Recurrent):
+    r"""Long short-term memory: torch's ``nn.LSTM``, gates in the order i, f, g, o.
+
+    :math:`c_t = f \odot c_{t-1} + i \odot g, \; h_t = o \odot \tanh c_t`; see
+    :mod:`minirnn.functional.lstm` for it and its derivatives. Arguments, attributes and calls are those
+    of :class:`RNN`, without `nonlinearity`; the state is the pair ``(h, c)`` everywhere.
+
+    Parameters
+    ----------
+    proj_size : int
+        If positive, :math:`h_t` is projected to this size by ``weight_hr_l{k}``; smaller than
+        `hidden_size`.
+    forget_bias : float, optional, keyword-only
+        Initial sum of the forget gate's two biases (Jozefowicz et al., "An empirical exploration
+        of recurrent network architectures", ICML 2015, recommend 1). As drawn if not given.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> lstm = minirnn.LSTM(4, 8)
+    >>> (output, (h_n, c_n)), ctx = lstm.forward(np.ones((5, 3, 4), np.float32))
+    >>> dx, (dh_0, dc_0) = lstm.backward(ctx, np.ones_like(output))
+    """
+
+    recurrence: ClassVar[Any] = lstm
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        forget_bias: float | None = None,
+        **keywords: Any,
+    ) -> None:
+        if isinstance(proj_size, bool) or not 0 <= proj_size < hidden_size:
+            raise ValueError(
+                f"proj_size: expected 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size}"
+            )
+        if forget_bias is not None and not bias:
+            raise ValueError("forget_bias: expected None for a layer without biases")
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size=proj_size,
+            **keywords,
+        )
+        if forget_bias is not None:
+            forget = slice(hidden_size, 2 * hidden_size)
+            for k in range(len(self._names)):
+                _, _, b_ih, b_hh, _ = self._weights(k)
+                b_ih.data[forget] = forget_bias
+                b_hh.data[forget] = 0
+
+    def _weight_shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
+        projection = (self.proj_size, self.hidden_size) if self.proj_size else None
+        return {**super()._weight_shapes(features), "weight_hr": projection}
+
+    @property
+    def _state_sizes(self) -> tuple[int, ...]:
+        return (self.output_size, self.hidden_size)
+
+    def _unpack_state(self, name: str, state: Any) -> tuple[Any, ...]:
+        return _pair(name, state)
+
+    def _pack_state(self, arrays: list[Array]) -> Any:
+        return tuple(arrays)
+
+
+def _pair(name: str, state: Any) -> tuple[Any, Any]:
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        raise TypeError(
+            f"{name}: expected a pair ({name}, {name.replace('h_', 'c_')}), got {type(state).__name__}"
+        )
+    return state[0], state[1]
+
+
+def _check_nonlinearity(nonlinearity: str) -> None:
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+
+
+def _refuse_proj_size(layer: Recurrent, keywords: dict[str, Any]) -> None:
+    if "proj_size" in keywords:
+        raise TypeError(f"proj_size: {type(layer).__name__} has no projection, only LSTM does")

@@ -1,0 +1,46 @@
+"""What several tests use."""
+
+import numpy as np
+
+import minirnn
+
+
+def close(actual, expected, tolerance=1e-10):
+    """Assert agreement to `tolerance`, relative to the largest expected entry if that is above 1."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    scale = max(1.0, np.abs(expected).max(initial=0.0))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+def directional_derivative(f, x, direction, eps=1e-5):
+    """Return d f(x + s * direction) / ds at s = 0, by a fourth-order central difference.
+
+    `x` is changed in place and restored, so it may be a parameter's array.
+    """
+    start = x.copy()
+    values = []
+    for s in (-2, -1, 1, 2):
+        x[...] = start + s * eps * direction
+        values.append(f())
+    x[...] = start
+    return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * eps)
+
+
+def check_gradients(f, pairs, rng, tolerance=1e-8):
+    """Compare ``<gradient, direction>`` with the numerical derivative for each (array, gradient)."""
+    for x, gradient in pairs:
+        direction = rng.standard_normal(x.shape)
+        expected = directional_derivative(f, x, direction)
+        actual = np.vdot(gradient, direction)
+        assert abs(actual - expected) <= tolerance * max(1, abs(expected)), (actual, expected)
+
+
+def packed_like(packed, rng, features):
+    """Return random rows, packed as `packed` is."""
+    return packed.map(lambda rows: rng.standard_normal((len(rows), features)))
+
+
+def data(x):
+    """Return the array in an output, packed or not."""
+    return x.data if isinstance(x, minirnn.PackedSequence) else x
