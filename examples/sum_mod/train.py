@@ -1,0 +1,199 @@
+"""Learn to add digits mod 10, over packed batches of different lengths.
+
+    python examples/sum_mod/train.py
+    python examples/sum_mod/train.py --cell gru
+    python examples/sum_mod/train.py --batch_size 64 --lr 0.005 --hidden_dim 32 --num_layers 3 \
+        --warmup_step 2000 --min_lr 1e-4
+
+Without flags it trains a tanh RNN by a recipe that works for every seed that was tried: one wide layer,
+an orthogonal W_hh, a large batch, a large step that is warmed up, annealed and clipped.
+"""
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from model import SumMod, accuracy, draw
+
+import minirnn
+
+
+def arguments(argv=None):
+    """Read the flags."""
+    p = argparse.ArgumentParser(
+        description="Train a recurrent network to add digits mod 10.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.add_argument("--cell", choices=["rnn", "gru", "lstm"], default="rnn")
+    p.add_argument("--batch_size", type=int, default=256)
+    p.add_argument("--lr", type=float, default=5e-3, help="highest learning rate")
+    p.add_argument("--min_lr", type=float, default=1e-5, help="learning rate at the end")
+    p.add_argument("--warmup_step", type=int, default=1000, help="steps up to the highest rate")
+    p.add_argument("--clip", type=float, default=0.5, help="limit of the gradient's norm")
+    p.add_argument("--embed_dim", type=int, default=10)
+    p.add_argument("--hidden_dim", type=int, default=64)
+    p.add_argument("--num_layers", type=int, default=1)
+    p.add_argument("--min_seq_len", type=int, default=2)
+    p.add_argument("--max_seq_len", type=int, default=5)
+    p.add_argument("--max_number", type=int, default=9, help="largest digit")
+    p.add_argument("--total_steps", type=int, default=20_000)
+    p.add_argument("--log_every", type=int, default=100)
+    p.add_argument("--eval_every", type=int, default=1000)
+    p.add_argument("--save_every", type=int, default=5000)
+    p.add_argument("--save_dir", type=Path, default=Path("runs"))
+    p.add_argument("--run_name", default=None, help="by default, made of the cell and the seed")
+    p.add_argument("--seed", type=int, default=0)
+    args = p.parse_args(argv)
+    for name in ("batch_size", "embed_dim", "hidden_dim", "num_layers", "max_number"):
+        if getattr(args, name) < 1:
+            p.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
+    for name in ("total_steps", "log_every", "eval_every", "save_every"):
+        if getattr(args, name) < 1:
+            p.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
+    if not 1 <= args.min_seq_len <= args.max_seq_len:
+        p.error(
+            f"expected 1 <= min_seq_len <= max_seq_len, got {args.min_seq_len}, {args.max_seq_len}"
+        )
+    if not 0 <= args.warmup_step < args.total_steps:
+        p.error(f"--warmup_step: expected 0 to total_steps - 1, got {args.warmup_step}")
+    return args
+
+
+def schedule(optimizer, args):
+    """Return a linear warm-up and then a cosine down to the lowest rate."""
+    cosine = minirnn.CosineAnnealingLR(
+        optimizer, args.total_steps - args.warmup_step, eta_min=args.min_lr
+    )
+    if args.warmup_step == 0:
+        return cosine
+    warmup = minirnn.LinearLR(optimizer, 1 / args.warmup_step, total_iters=args.warmup_step)
+    return minirnn.SequentialLR(optimizer, [warmup, cosine], [args.warmup_step])
+
+
+def train(args, report=lambda row: None, save=lambda model, step: None):
+    """Train a model; `report` gets a row of metrics now and then, `save` the model."""
+    minirnn.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    model = SumMod(args.cell, args.max_number, args.embed_dim, args.hidden_dim, args.num_layers)
+    model.flatten_parameters()
+    criterion = minirnn.CrossEntropyLoss()
+    optimizer = minirnn.Adam(model.parameters(), lr=args.lr)
+    scheduler = schedule(optimizer, args)
+    parameters = list(model.parameters())
+    lengths = (args.min_seq_len, args.max_seq_len, args.max_number)
+    for step in range(1, args.total_steps + 1):
+        tokens, sums = draw(rng, args.batch_size, *lengths)
+        logits, ctx = model.forward(tokens)
+        loss, ctx_loss = criterion.forward(logits, sums)
+        optimizer.zero_grad()
+        model.backward(ctx, criterion.backward(ctx_loss))
+        norm = minirnn.clip_grad_norm_(parameters, args.clip)
+        optimizer.step()
+        if step % args.log_every == 0 or step == args.total_steps:
+            row = {
+                "step": step,
+                "loss": float(loss),
+                "accuracy": float((logits.argmax(1) == sums).mean()),
+                "grad_norm": float(norm),
+                "lr": scheduler.get_last_lr()[0],
+                "eval_accuracy": None,
+            }
+            if step % args.eval_every == 0 or step == args.total_steps:
+                row["eval_accuracy"] = accuracy(model, *lengths)
+            report(row)
+        scheduler.step()
+        if step % args.save_every == 0 or step == args.total_steps:
+            save(model, step)
+    return model
+
+
+def plot(rows, path):
+    """Draw loss, accuracy, gradient norm and learning rate against the step."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
+    steps = [row["step"] for row in rows]
+    for axis, name in zip(axes.flat, ["loss", "accuracy", "grad_norm", "lr"], strict=True):
+        axis.plot(steps, [row[name] for row in rows], linewidth=0.8, label="training batch")
+        axis.set_title(name.replace("_", " "))
+        axis.grid(alpha=0.3)
+    evaluated = [row for row in rows if row["eval_accuracy"] is not None]
+    axes[0, 1].plot(
+        [row["step"] for row in evaluated],
+        [row["eval_accuracy"] for row in evaluated],
+        "o-",
+        markersize=3,
+        label="10,000 fresh sequences",
+    )
+    axes[0, 1].legend(loc="lower right")
+    axes[0, 0].set_yscale("log")
+    for axis in axes[1]:
+        axis.set_xlabel("step")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main(argv=None):
+    """Train, and write all there is to know of the run into its folder."""
+    args = arguments(argv)
+    folder = args.save_dir / (args.run_name or f"sum_mod-{args.cell}-seed{args.seed}")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
+    (folder / "args.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    rows = []
+    start = time.perf_counter()
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        bar = None
+        print("no progress bar: pip install 'minirnn[track]'")
+    else:
+        bar = tqdm(total=args.total_steps, unit="step", mininterval=0.5)
+
+    def report(row):
+        rows.append(row)
+        shown = {name: f"{row[name]:.4f}" for name in ("loss", "accuracy", "grad_norm")}
+        if bar is not None:
+            bar.set_postfix(shown, refresh=False)
+            bar.update(row["step"] - bar.n)  # the bar itself shows steps/s
+        elif row["eval_accuracy"] is not None:
+            rate = row["step"] / (time.perf_counter() - start)
+            print(f"step {row['step']}: {shown}, {rate:.0f} steps/s", flush=True)
+
+    def save(model, step):
+        np.savez(folder / f"weights-{step:06d}.npz", **model.state_dict())
+
+    model = train(args, report, save)
+    if bar is not None:
+        bar.close()
+    with (folder / "log.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+    result = {
+        f"length {low}-{high}" if low != high else f"length {low}": accuracy(
+            model, low, high, args.max_number
+        )
+        for low, high in [(args.min_seq_len, args.max_seq_len), (10, 10), (20, 20)]
+    }
+    for name, value in result.items():
+        print(f"accuracy on {name}: {value:.4f}")
+    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    try:
+        plot(rows, folder / "curves.png")
+    except ImportError:
+        print("no picture of the curves: pip install 'minirnn[plot]'")
+    print(f"weights, arguments, log and curves are in {folder}")
+    return result
+
+
+if __name__ == "__main__":
+    main()
