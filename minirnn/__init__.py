@@ -5,6 +5,7 @@ The README shows a model and a training step; :mod:`minirnn.functional` has the 
 
 from . import functional, init
 from .backend import asnumpy, get_array_module, manual_seed, set_backend, set_checks
+from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
 from .layers import BCEWithLogitsLoss, CrossEntropyLoss, Dropout, Embedding, Linear, MSELoss
 from .lr_scheduler import (
@@ -28,6 +29,7 @@ from .packing import (
     unpad_sequence,
 )
 from .recurrent import GRU, LSTM, RNN, Recurrent, Trace
+from .unroll import TruncatedWindow, by_layer_direction, last_step, truncated_bptt
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,8 @@ __all__ = [
     "Dropout",
     "Embedding",
     "ExponentialLR",
+    "GRUCell",
+    "LSTMCell",
     "LambdaLR",
     "Linear",
     "LinearLR",
@@ -52,18 +56,22 @@ __all__ = [
     "PackedSequence",
     "Parameter",
     "ParameterBuffer",
+    "RNNCell",
     "Recurrent",
     "ReduceLROnPlateau",
     "Sequential",
     "SequentialLR",
     "StepLR",
     "Trace",
+    "TruncatedWindow",
     "asnumpy",
+    "by_layer_direction",
     "clip_grad_norm_",
     "clip_grad_value_",
     "functional",
     "get_array_module",
     "init",
+    "last_step",
     "manual_seed",
     "pack_padded_sequence",
     "pack_sequence",
@@ -71,6 +79,7 @@ __all__ = [
     "pad_sequence",
     "set_backend",
     "set_checks",
+    "truncated_bptt",
     "unpack_sequence",
     "unpad_sequence",
 ]

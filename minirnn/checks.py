@@ -66,3 +66,9 @@ def probability(name: str, p: float) -> None:
     """Require `p` to lie in ``[0, 1]``."""
     if isinstance(p, bool) or not 0.0 <= p <= 1.0:
         raise ValueError(f"{name}: expected a probability in [0, 1], got {p!r}")
+
+
+def choice(name: str, value: str, options: tuple[str, ...]) -> None:
+    """Require `value` to be one of `options`."""
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {options}, got {value!r}")

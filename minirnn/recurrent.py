@@ -144,8 +144,7 @@ class Recurrent(Module):
         checks.positive(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         checks.probability("dropout", dropout)
         checks.probability("recurrent_dropout", recurrent_dropout)
-        if init not in ("torch", "orthogonal"):
-            raise ValueError(f"init: expected 'torch' or 'orthogonal', got {init!r}")
+        checks.choice("init", init, ("torch", "orthogonal"))
         if dropout and num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} acts between layers, and there is only one: it does nothing",
@@ -417,6 +416,33 @@ class Recurrent(Module):
             x, states, weights, w.layout, mask=window_mask, **self._options
         )
 
+    def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
+        """Take one time step at inference: streaming, equal to the forward pass over all steps.
+
+        Parameters
+        ----------
+        x_t : array of shape (B, input_size) or (input_size,)
+        state : array of shape (num_layers, B, H), or for the LSTM a pair, optional
+            The state that the step before returned; without the axis B if `x_t` has none.
+
+        Returns
+        -------
+        output, state
+            The last layer's h, (B, H) or (H,), and the state for the next step.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional: its reverse direction would have to begin at the end.
+        """
+        if self.bidirectional:
+            raise ValueError("step: a bidirectional layer cannot run step by step")
+        if x_t.ndim not in (1, 2):
+            raise ValueError(f"x_t: expected shape (B, I) or (I,), got {x_t.shape}")
+        sequence = x_t[:, None] if self.batch_first and x_t.ndim == 2 else x_t[None]
+        output, state = self(sequence, state)
+        return output[:, 0] if self.batch_first and x_t.ndim == 2 else output[0], state
+
     # -- backward ------------------------------------------------------------------------------
 
     def backward(
@@ -646,7 +672,7 @@ class RNN(Recurrent):
         bidirectional: bool = False,
         **keywords: Any,
     ) -> None:
-        _check_nonlinearity(nonlinearity)
+        checks.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
         _refuse_proj_size(self, keywords)
         self.nonlinearity = nonlinearity
         super().__init__(
@@ -779,11 +805,6 @@ def _pair(name: str, state: Any) -> tuple[Any, Any]:
             f"{name}: expected a pair ({name}, {name.replace('h_', 'c_')}), got {type(state).__name__}"
         )
     return state[0], state[1]
-
-
-def _check_nonlinearity(nonlinearity: str) -> None:
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
 
 
 def _refuse_proj_size(layer: Recurrent, keywords: dict[str, Any]) -> None:

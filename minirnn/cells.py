@@ -1,0 +1,218 @@
+"""One step of a recurrence as a layer of its own, for loops written by the user."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import checks
+from .backend import RNG, Array, generator, get_array_module, uniform
+from .functional import gru, lstm, rnn
+from .module import Context, Module, Parameter, saving
+from .packing import equal_lengths
+
+
+class _Cell(Module):
+    """What the three cells share: a recurrence over a batch of length one."""
+
+    recurrence: ClassVar[Any]
+    _states = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        checks.positive(input_size=input_size, hidden_size=hidden_size)
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        rows = len(self.recurrence.GATES) * hidden_size
+        bound = 1 / math.sqrt(hidden_size)
+        rng = generator(rng)
+
+        def draw(*shape: int) -> Parameter:
+            return Parameter(uniform(rng, -bound, bound, shape, dtype))
+
+        self.weight_ih = draw(rows, input_size)
+        self.weight_hh = draw(rows, hidden_size)
+        self.bias_ih = draw(rows) if bias else None
+        self.bias_hh = draw(rows) if bias else None
+
+    @property
+    def _parameters(self) -> tuple[Parameter | None, ...]:
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {}
+
+    def _arrays(self, name: str, state: Any, shape: tuple[int, ...]) -> list[Array | None]:
+        """Return the arrays of a state or of its gradient, checked."""
+        given = (state,) if self._states == 1 or state is None else state
+        if (
+            self._states == 2
+            and state is not None
+            and (type(given) is not tuple or len(given) != 2)
+        ):
+            raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")
+        for x in given:
+            if x is not None:
+                checks.floating(name, x, self.weight_ih.data)
+                checks.shape(name, x, shape, "that of the input with hidden_size features")
+        return list(given) if state is not None else [None] * self._states
+
+    def _pack(self, arrays: list[Array], batched: bool) -> Any:
+        arrays = arrays if batched else [x[0] for x in arrays]
+        return arrays[0] if self._states == 1 else tuple(arrays)
+
+    def forward(self, input: Array, hx: Any = None) -> tuple[Any, Context]:
+        """Take one step.
+
+        Parameters
+        ----------
+        input : array of shape (B, input_size) or (input_size,)
+        hx : array of shape (B, hidden_size) or (hidden_size,), optional
+            The state before, zero if not given; for the LSTM a pair ``(h, c)``.
+
+        Returns
+        -------
+        h, ctx
+            The state after, for the LSTM a pair ``(h, c)``; the context for :meth:`backward`.
+        """
+        weights = tuple(None if p is None else p.data for p in self._parameters)
+        checks.floating("input", input, self.weight_ih.data)
+        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input: expected shape (B, {self.input_size}) or ({self.input_size},), "
+                f"got {input.shape}"
+            )
+        batched = input.ndim == 2
+        H = self.hidden_size
+        given = self._arrays("hx", hx, (*input.shape[:-1], H))
+        x = input.reshape(-1, self.input_size)
+        B = len(x)
+        if B == 0:
+            raise ValueError(f"input: expected at least one row, got shape {input.shape}")
+        states = tuple(get_array_module(x).empty((2 * B, H), x.dtype) for _ in given)
+        for s, s_0 in zip(states, given, strict=True):
+            s[:B] = 0 if s_0 is None else s_0
+        extra = (None,) if self._states == 2 else ()  # the LSTM's projection, which a cell has not
+        ctx = self.recurrence.forward(
+            x, states, weights + extra, equal_lengths(1, B), **self._options
+        )
+        result = self._pack([s[B:] for s in states], batched)
+        return result, Context(self, (ctx, batched) if saving() else None)
+
+    def backward(self, ctx: Context, dh: Any) -> tuple[Array, Any]:
+        """Add the weights' gradients into their ``grad``.
+
+        Parameters
+        ----------
+        ctx : Context
+        dh : array of the shape of the state; for the LSTM a pair, either of which may be ``None``
+            Gradient of the state after.
+
+        Returns
+        -------
+        dinput, dhx
+            Gradients of the input and of the state before.
+        """
+        saved, batched = self._saved(ctx)
+        B, H = len(saved.x), self.hidden_size
+        xp = get_array_module(saved.x)
+        shape = (B, H) if batched else (H,)
+        dstates = [
+            xp.zeros((B, H), saved.x.dtype) if d is None else d.reshape(B, H)
+            for d in self._arrays("dh", dh, shape)
+        ]
+        dx, dstates, dweights = self.recurrence.backward(saved, None, tuple(dstates))
+        for p, dw in zip(self._parameters, dweights, strict=False):
+            if p is not None:
+                p.grad += dw
+        return dx if batched else dx[0], self._pack(list(dstates), batched)
+
+    def _describe(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+class RNNCell(_Cell):
+    r"""One step of :class:`~minirnn.RNN`: :math:`h' = \phi(W_{ih} x + b_{ih} + W_{hh} h + b_{hh})`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+    bias : bool
+    nonlinearity : {"tanh", "relu"}
+    dtype, rng
+        Keyword-only, as for the layers.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh, bias_ih, bias_hh : Parameter
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.RNNCell.html
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> cell = minirnn.RNNCell(3, 4)
+    >>> h, ctx = cell.forward(np.ones((2, 3), np.float32))
+    >>> dx, dh = cell.backward(ctx, np.ones_like(h))
+    >>> dx.shape, dh.shape
+    ((2, 3), (2, 4))
+    """
+
+    recurrence: ClassVar[Any] = rnn
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        checks.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        self.nonlinearity = nonlinearity
+        super().__init__(input_size, hidden_size, bias, dtype=dtype, rng=rng)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"nonlinearity": self.nonlinearity}
+
+
+class LSTMCell(_Cell):
+    """One step of :class:`~minirnn.LSTM`, without projection; the state is a pair ``(h, c)``.
+
+    Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTMCell.html
+    """
+
+    recurrence: ClassVar[Any] = lstm
+    _states = 2
+
+
+class GRUCell(_Cell):
+    """One step of :class:`~minirnn.GRU`.
+
+    Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.GRUCell.html
+    """
+
+    recurrence: ClassVar[Any] = gru
