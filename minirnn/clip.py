@@ -1,22 +1,14 @@
-"""Limits on gradients, between backward and the optimiser's step."""
+"""Limits on the gradients, for between backward and the optimiser's step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import reduce
+from typing import Any
 
-from .backend import Array, get_array_module
+from .backend import Array, get_array_module, reads_values
 from .module import Parameter, shared_buffer
-
-
-def _list(parameters: Iterable[Parameter] | Parameter) -> list[Parameter]:
-    return [parameters] if isinstance(parameters, Parameter) else list(parameters)
-
-
-def _gradients(parameters: list[Parameter]) -> list[Array]:
-    """Return the gradients in as few arrays as they lie in."""
-    buffer = shared_buffer(parameters)
-    return [p.grad for p in parameters] if buffer is None else [buffer.grad]
 
 
 def clip_grad_norm_(
@@ -25,28 +17,43 @@ def clip_grad_norm_(
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
 ) -> Array:
-    r"""Scale all gradients so that their norm, taken over all of them together, is at most `max_norm`.
+    r"""Scale all gradients by one factor, so that their norm as one long vector is at most `max_norm`.
 
-    .. math::  g \leftarrow g \cdot \min(1, \mathrm{max\_norm} / (\lVert g \rVert + 10^{-6}))
+    .. math::  g \leftarrow g \cdot \min\Big(1, \frac{\mathrm{max\_norm}}{\lVert g \rVert_p + 10^{-6}}\Big)
+
+    The direction stays. Backpropagation through time multiplies one Jacobian a step, so a
+    gradient can come out longer than usual by orders of magnitude; this keeps such a one from
+    undoing what was learnt.
 
     Parameters
     ----------
     parameters : iterable of Parameter, or one
+        The gradients may be of any shapes; all of one dtype and on one device.
     max_norm : float
     norm_type : float
-        p of the p-norm; may be ``inf``.
+        p of the p-norm, above 0; ``math.inf`` for the largest entry.
     error_if_nonfinite : bool
-        Refuse a norm that is NaN or infinite. Reads the norm, and so waits for a GPU.
+        Refuse a norm that is NaN or infinite. Has to read the norm, so a GPU is waited for. Without
+        it such a norm makes the gradients zero or NaN, as in torch.
 
     Returns
     -------
     scalar array
-        The norm before clipping, on the device where the gradients are.
+        The norm before clipping, where the gradients lie and of their dtype. A GPU is not waited for.
 
     Raises
     ------
     FloatingPointError
-        With `error_if_nonfinite`: names the parameters at fault; the gradients are unchanged.
+        With `error_if_nonfinite`, naming the parameters at fault; the gradients are unchanged.
+    ValueError
+        If there are no parameters, or a number is out of its range.
+    TypeError
+        If `parameters` holds something else.
+
+    Notes
+    -----
+    On the host a 2-norm whose square is too large for the dtype (in float32 one above 1.8e19, where
+    torch returns infinity and zeroes the gradients) still comes out right.
 
     References
     ----------
@@ -55,49 +62,105 @@ def clip_grad_norm_(
 
     Examples
     --------
-    >>> import numpy as np, minirnn
-    >>> w = minirnn.Parameter(np.zeros(2))
-    >>> w.grad[...] = [3.0, 4.0]
-    >>> float(minirnn.clip_grad_norm_([w], 1.0)), w.grad.round(3)
-    (5.0, array([0.6, 0.8]))
+    >>> import numpy as np
+    >>> from minirnn.clip import clip_grad_norm_
+    >>> from minirnn.module import Parameter
+    >>> w = Parameter(np.zeros(2))
+    >>> w.grad = [3.0, 4.0]
+    >>> float(clip_grad_norm_([w], max_norm=1.0))
+    5.0
+    >>> w.grad.round(3)
+    array([0.6, 0.8])
     """
-    parameters = _list(parameters)
-    if not parameters:
-        raise ValueError("parameters: expected at least one, got none")
+    parameters = _listed(parameters)
     if not max_norm >= 0:
         raise ValueError(f"max_norm: expected a number >= 0, got {max_norm!r}")
     if not norm_type > 0:
         raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
     gradients = _gradients(parameters)
     xp = get_array_module(gradients[0])
-    if norm_type == 2:
-        total = xp.sqrt(sum(xp.vdot(g, g) for g in gradients))
-    elif math.isinf(norm_type):
-        total = xp.max(xp.stack([xp.max(xp.abs(g)) for g in gradients]))
-    else:
-        total = sum(xp.sum(xp.abs(g) ** norm_type) for g in gradients) ** (1 / norm_type)
-    if error_if_nonfinite and not math.isfinite(float(total)):
-        guilty = [p.name for p in parameters if not bool(xp.isfinite(p.grad).all())]
-        raise FloatingPointError(
-            f"the gradients' norm is {float(total)}; not finite in: {', '.join(guilty)}"
-            if guilty
-            else f"the gradients' norm is {float(total)}: it overflows, all entries are finite"
-        )
-    scale = xp.minimum(max_norm / (total + 1e-6), 1).astype(gradients[0].dtype)
+    total = _norm(xp, gradients, norm_type)
+    if error_if_nonfinite and not math.isfinite(total):
+        guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
+        where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
+        raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
+    scale = xp.minimum(max_norm / (total + 1e-6), 1)
     for g in gradients:
         g *= scale
     return total
 
 
 def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
-    """Move every entry of every gradient into ``[-clip_value, clip_value]``.
+    r"""Move every entry of every gradient into the range from ``-clip_value`` to ``clip_value``.
+
+    .. math::  g \leftarrow \max(-c, \min(c, g))
 
     Parameters
     ----------
     parameters : iterable of Parameter, or one
     clip_value : float
+        The limit c.
+
+    Raises
+    ------
+    ValueError
+        If there are no parameters, or `clip_value` is negative.
+    TypeError
+        If `parameters` holds something else.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.clip import clip_grad_value_
+    >>> from minirnn.module import Parameter
+    >>> w = Parameter(np.zeros(3))
+    >>> w.grad = [-4.0, 0.5, 2.0]
+    >>> clip_grad_value_(w, 1.0)
+    >>> w.grad
+    array([-1. ,  0.5,  1. ])
     """
+    parameters = _listed(parameters)
     if not clip_value >= 0:
         raise ValueError(f"clip_value: expected a number >= 0, got {clip_value!r}")
-    for g in _gradients(_list(parameters)):
+    for g in _gradients(parameters):
         get_array_module(g).clip(g, -clip_value, clip_value, out=g)
+
+
+def _listed(parameters: Any) -> list[Parameter]:
+    listed = [parameters] if isinstance(parameters, Parameter) else list(parameters)
+    if not listed:
+        raise ValueError("parameters: expected at least one, got none (a generator used up?)")
+    for p in listed:
+        if not isinstance(p, Parameter):
+            raise TypeError(f"parameters: expected Parameters, got {type(p).__name__}")
+    return listed
+
+
+def _gradients(parameters: list[Parameter]) -> list[Array]:
+    """Return the gradients in as few arrays as they lie in."""
+    buffer = shared_buffer(parameters)
+    return [p.grad for p in parameters] if buffer is None else [buffer.grad]
+
+
+def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
+    """Return the p-norm of all entries together, a scalar on the device."""
+    if p == 2:
+        total = xp.sqrt(_total(xp.vdot(g, g) for g in gradients))
+        if reads_values(gradients[0]) and math.isinf(total):
+            # The sum of squares overflowed. By the largest entry it does not, unless that is infinite.
+            largest = _norm(xp, gradients, math.inf)
+            if math.isfinite(largest):
+                total = largest * _norm(xp, [g / largest for g in gradients], p)
+        return total
+    if math.isinf(p):
+        # Two reductions, where abs would first write an array.
+        return reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients))
+    return _total((abs(g) ** p).sum() for g in gradients) ** (1 / p)
+
+
+def _total(terms: Iterable[Array]) -> Array:
+    return reduce(lambda a, b: a + b, terms)

@@ -1,89 +1,122 @@
-"""Optimisers, from simple to less simple. Each is one formula over flat arrays.
+"""Optimisers, from simple to less simple: each is one formula over flat arrays.
 
-A step runs over pieces of the parameters: one piece if they all lie in one
-:class:`~minirnn.module.ParameterBuffer`, else one for each parameter. The optimiser's own state is flat
-either way, so parameters may be moved into a buffer at any time.
+The formula runs over pieces of a group's parameters: a single piece if they fill a
+:class:`~minirnn.module.ParameterBuffer`, else one for each parameter. The state is flat either way, in
+the order of the parameters, so they may move into a buffer, to another dtype or to the GPU at any time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .backend import Array, get_array_module
+from .backend import Array, asnumpy, get_array_module
 from .module import Parameter, shared_buffer
 
 
 class Optimizer:
-    """What all optimisers share: parameter groups, state and their checks.
+    """What all optimisers share: groups of parameters, their state, and the checks.
+
+    A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
+    gradient zero, where torch would leave it out.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        A dict is a group: its ``"params"``, and settings that differ from `defaults`.
+    **defaults
+        The settings of every group that does not set its own.
 
     Attributes
     ----------
     param_groups : list of dict
-        ``"params"`` and the hyperparameters of each group; schedulers set ``"lr"`` here.
+        Every group's ``"params"``, a list, and its settings; schedules set ``"lr"`` here.
     """
 
-    # How many state arrays of the parameters' size a formula keeps.
-    _slots = 0
+    # How many arrays of the parameters' size the formula remembers between two steps.
+    _slots: int
 
-    def __init__(
-        self, params: Iterable[Parameter] | Iterable[dict[str, Any]], **defaults: Any
-    ) -> None:
-        given: list[Any] = list(params)
-        if not given:
-            raise ValueError("params: expected at least one parameter, got none")
-        groups = given if isinstance(given[0], dict) else [{"params": given}]
-        self.param_groups: list[dict[str, Any]] = []
-        seen: set[int] = set()
-        for group in groups:
-            group = {**defaults, **group, "params": list(group["params"])}
+    def __init__(self, params: Iterable[Parameter | dict[str, Any]], **defaults: Any) -> None:
+        given: list[Any] = _listed(params)
+        groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
+        self.param_groups = [self._checked(group, defaults) for group in groups]
+        names: dict[int, str] = {}
+        for group in self.param_groups:
             for p in group["params"]:
-                if not isinstance(p, Parameter):
-                    raise TypeError(f"params: expected Parameters, got {type(p).__name__}")
-                if id(p) in seen:
-                    raise ValueError(f"params: {p.name} is given twice")
-                seen.add(id(p))
-            if not group["params"]:
-                raise ValueError("params: expected at least one parameter in every group")
-            if unknown := group.keys() - defaults.keys() - {"params"}:
-                raise ValueError(f"params: a group has unknown settings {sorted(unknown)}")
-            self._check(group)
-            self.param_groups.append(group)
+                if id(p) in names:
+                    raise ValueError(f"params: expected every parameter once, got {p.name} twice")
+                names[id(p)] = p.name
         self._steps = 0
-        self._state: list[Array] = []
+        # For each group its slots and, last, a scratch array, so that a step allocates nothing.
+        self._state = [self._zeros(group["params"]) for group in self.param_groups]
 
-    def _check(self, group: dict[str, Any]) -> None:
-        for name in ("lr", "weight_decay", "eps"):
-            if name in group and not group[name] >= 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {group[name]!r}")
+    def _checked(self, group: Any, defaults: dict[str, Any]) -> dict[str, Any]:
+        """Return `group` with the defaults filled in, if it is one."""
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError(f"params: expected dicts with 'params', got {type(group).__name__}")
+        params = _listed(group["params"])
+        if not params:
+            raise ValueError("params: expected at least one parameter in each group, got none")
+        for p in params:
+            if not isinstance(p, Parameter):
+                raise TypeError(f"params: expected Parameters, got {type(p).__name__}")
+        kinds = {f"{p.dtype} in {get_array_module(p.data).__name__}" for p in params}
+        if len(kinds) > 1:
+            raise TypeError(
+                "params: expected one dtype and one device in each group, "
+                f"got {', '.join(sorted(kinds))}"
+            )
+        # A schedule made on this group before leaves the rate it started from.
+        known = {"params", "initial_lr", *defaults}
+        if unknown := sorted(group.keys() - known):
+            raise ValueError(f"params: expected settings among {sorted(defaults)}, got {unknown}")
+        settings = {**defaults, **group, "params": params}
+        self._check(settings)
+        return settings
 
-    def _pieces(self, g: int) -> Iterator[tuple[Array, Array, Array]]:
-        """Iterate over flat ``(data, grad, (slots + 1, size) state and scratch)`` of group `g`."""
-        params: list[Parameter] = self.param_groups[g]["params"]
-        if len(self._state) <= g:
-            size = sum(p.size for p in params)
-            xp = get_array_module(params[0].data)
-            self._state.append(xp.zeros((self._slots + 1, size), params[0].dtype))
-        state = self._state[g]
+    def _check(self, settings: dict[str, Any]) -> None:
+        """Raise if a group's settings make no sense; a subclass checks its own as well."""
+        for name in ("lr", "weight_decay"):
+            _at_least_zero(name, settings[name])
+
+    def _zeros(self, params: list[Parameter]) -> list[Array]:
+        xp, size = get_array_module(params[0].data), sum(p.size for p in params)
+        return [xp.zeros(size, params[0].dtype) for _ in range(self._slots + 1)]
+
+    def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
+        """Iterate over flat ``(data, grad, (*slots, scratch))`` that make up group `k`."""
+        params: list[Parameter] = self.param_groups[k]["params"]
+        like, state = params[0].data, self._state[k]
+        if type(state[0]) is not type(like) or state[0].dtype != like.dtype:
+            # The model went to another device or dtype since.
+            xp = get_array_module(like)
+            state = self._state[k] = [xp.asarray(asnumpy(s), like.dtype) for s in state]
         buffer = shared_buffer(params)
         if buffer is not None:
             yield buffer.data, buffer.grad, state
             return
         start = 0
         for p in params:
-            stop = start + p.size
-            yield p.data.reshape(-1), p.grad.reshape(-1), state[:, start:stop]
-            start = stop
+            span = slice(start, start + p.size)
+            yield p.data.reshape(-1), p.grad.reshape(-1), [s[span] for s in state]
+            start = span.stop
 
     def step(self) -> None:
-        """Change the parameters, once, by their gradients."""
+        """Change the parameters by their gradients, once.
+
+        A context still refers to the weights: call this after backward, never between forward and
+        backward.
+        """
         self._steps += 1
-        for g, group in enumerate(self.param_groups):
-            for data, grad, state in self._pieces(g):
+        for k, group in enumerate(self.param_groups):
+            for data, grad, state in self._pieces(k):
                 self._update(group, data, grad, state)
 
-    def _update(self, group: dict[str, Any], data: Array, grad: Array, state: Array) -> None:
+    def _update(
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+    ) -> None:
+        """Apply the formula to one piece, in place, leaving `grad` as it is."""
         raise NotImplementedError
 
     def zero_grad(self) -> None:
@@ -91,43 +124,84 @@ class Optimizer:
         for group in self.param_groups:
             buffer = shared_buffer(group["params"])
             if buffer is not None:
-                buffer.grad[...] = 0
+                buffer.grad.fill(0)
                 continue
             for p in group["params"]:
                 p.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step count, a copy of the state and every group's hyperparameters."""
+        """Return all that a run needs to go on bit for bit, the parameters themselves apart.
+
+        Returns
+        -------
+        dict
+            ``"steps"``, an int; ``"state"``, a copy of every group's state, an array of shape (slots,
+            number of weights); ``"groups"``, every group's settings.
+        """
         return {
             "steps": self._steps,
-            "state": [s.copy() for s in self._state],
+            "state": [get_array_module(s[0]).stack(s)[:-1] for s in self._state],
             "groups": [
                 {name: value for name, value in group.items() if name != "params"}
                 for group in self.param_groups
             ],
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned, bit for bit.
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned.
 
         Raises
         ------
         ValueError
-            If it comes from an optimiser of other groups or sizes; this one is unchanged.
+            If it is of another kind of optimiser, or of other groups or sizes: all that does not fit
+            in one message, and the optimiser unchanged.
         """
-        groups, state = state_dict["groups"], state_dict["state"]
-        if len(groups) != len(self.param_groups) or len(state) not in (0, len(groups)):
+        if missing := sorted({"steps", "state", "groups"} - state_dict.keys()):
+            raise ValueError(f"state_dict: expected steps, state and groups, {missing} missing")
+        state, groups = list(state_dict["state"]), list(state_dict["groups"])
+        problems = [
+            f"{name}: expected {len(self.param_groups)} groups, got {len(entries)}"
+            for name, entries in (("state", state), ("groups", groups))
+            if len(entries) != len(self.param_groups)
+        ]
+        for k, (own, s, settings) in enumerate(
+            zip(self.param_groups, state, groups, strict=False)
+        ):
+            expected = (self._slots, self._state[k][0].size)
+            if s.shape != expected:
+                problems.append(f"state[{k}]: expected shape {expected}, got {s.shape}")
+            names = own.keys() - {"params", "initial_lr"}
+            if settings.keys() - {"initial_lr"} != names:
+                problems.append(
+                    f"groups[{k}]: expected {sorted(names)}, got {sorted(settings.keys())}"
+                )
+        if problems:
             raise ValueError(
-                f"state_dict: expected {len(self.param_groups)} groups, got {len(groups)}"
+                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
             )
-        for group, s in zip(self.param_groups, state, strict=False):
-            shape = (self._slots + 1, sum(p.size for p in group["params"]))
-            if s.shape != shape:
-                raise ValueError(f"state_dict: expected state of shape {shape}, got {s.shape}")
-        for group, settings in zip(self.param_groups, groups, strict=True):
-            group.update(settings)
-        self._steps = state_dict["steps"]
-        self._state = [s.copy() for s in state]
+        for own, settings in zip(self.param_groups, groups, strict=True):
+            own.update(settings)
+        self._steps = int(state_dict["steps"])
+        for arrays, s in zip(self._state, state, strict=True):
+            for array, values in zip(arrays, s, strict=False):
+                array[...] = get_array_module(array).asarray(values)
+
+
+def _listed(params: Any) -> list[Any]:
+    if isinstance(params, Parameter):
+        return [params]
+    try:
+        return list(params)
+    except TypeError:
+        raise TypeError(
+            f"params: expected an iterable of Parameters, got {type(params).__name__}"
+        ) from None
+
+
+def _at_least_zero(name: str, value: Any) -> None:
+    if not isinstance(value, str) and value >= 0:
+        return
+    raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
 
 
 class SGD(Optimizer):
@@ -135,32 +209,63 @@ class SGD(Optimizer):
 
     .. math::
         g &\leftarrow g + \mathrm{weight\_decay} \cdot \theta \\
-        m &\leftarrow \mu m + (1 - \mathrm{dampening})\, g \qquad (m = g \text{ at the first step}) \\
-        \theta &\leftarrow \theta - \eta m \qquad (\text{nesterov: } \theta - \eta (g + \mu m))
+        m &\leftarrow \mu m + (1 - \mathrm{dampening})\, g
+            \qquad \text{(the first step: } m \leftarrow g) \\
+        \theta &\leftarrow \theta - \eta m
+            \qquad \text{(nesterov: } \theta \leftarrow \theta - \eta (g + \mu m))
 
-    The form of many lectures, :math:`m \leftarrow \lambda m - \eta g, \; \theta \leftarrow \theta + m`,
-    keeps :math:`-\eta m` instead of :math:`m`. The two agree as long as :math:`\eta` does not change; when it
-    does, torch's form applies the new rate to all of the past gradients at once, the lectures'
-    only to those to come.
+    Lectures tend to write :math:`m \leftarrow \lambda m - \eta g, \; \theta \leftarrow \theta + m`. Their m is
+    :math:`-\eta` times this one and :math:`\lambda` is :math:`\mu`: the same steps, as long as
+    :math:`\eta` stays. When a schedule changes it, the form here applies the new rate to the whole sum of past
+    gradients at once; the lectures' leaves in that sum the rates that were in force.
 
     Parameters
     ----------
-    params : iterable of Parameter, or of dict with ``"params"`` and settings of its own
-    lr, momentum, dampening, weight_decay : float
+    params : iterable of Parameter, or of dict
+        A dict is a group, ``{"params": ..., "lr": ...}``, with settings of its own.
+    lr : float
+        The rate :math:`\eta`.
+    momentum : float
+        The share :math:`\mu` of m that is kept; 0 for none.
+    dampening : float
+        Takes the gradient into m with the factor ``1 - dampening``.
+    weight_decay : float
+        The factor of an L2 penalty.
     nesterov : bool
+        Look ahead along m; needs momentum, and no dampening.
+
+    Raises
+    ------
+    ValueError
+        If a number is negative, a parameter comes twice, or there is none.
+    TypeError
+        If `params` holds something else, or a group mixes dtypes or devices.
 
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html;
-    I. Sutskever et al., "On the importance of initialization and momentum in deep learning",
-    ICML 2013.
+    I. Sutskever, J. Martens, G. Dahl, G. Hinton, "On the importance of initialization and momentum in
+    deep learning", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.module import Parameter
+    >>> from minirnn.optim import SGD
+    >>> w = Parameter(np.array([1.0, 2.0]))
+    >>> optimizer = SGD([w], lr=0.5, momentum=0.5)
+    >>> for _ in range(2):  # steps of 0.5 * 1, then 0.5 * (0.5 * 1 + 1)
+    ...     w.grad = [1.0, 0.0]
+    ...     optimizer.step()
+    >>> w.data
+    array([-0.25,  2.  ])
     """
 
     _slots = 1
 
     def __init__(
         self,
-        params: Any,
+        params: Iterable[Parameter | dict[str, Any]],
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
@@ -176,52 +281,82 @@ class SGD(Optimizer):
             nesterov=nesterov,
         )
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
-        if not group["momentum"] >= 0:
-            raise ValueError(f"momentum: expected a number >= 0, got {group['momentum']!r}")
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            raise ValueError("nesterov: expected a positive momentum and zero dampening with it")
+    def _check(self, settings: dict[str, Any]) -> None:
+        super()._check(settings)
+        _at_least_zero("momentum", settings["momentum"])
+        if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
+            raise ValueError(
+                "nesterov: expected a positive momentum and no dampening with it, got momentum="
+                f"{settings['momentum']!r}, dampening={settings['dampening']!r}"
+            )
 
-    def _update(self, group: dict[str, Any], data: Array, grad: Array, state: Array) -> None:
-        xp = get_array_module(data)
+    def _update(
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+    ) -> None:
+        xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
         m, scratch = state
-        lr, momentum = group["lr"], group["momentum"]
+        lr, mu, decay = group["lr"], group["momentum"], group["weight_decay"]
         g = grad
-        if group["weight_decay"]:
-            g = grad + group["weight_decay"] * data
-        step = g
-        if momentum:
-            if self._steps == 1:
-                m[...] = g
-            else:
-                m *= momentum
-                m += xp.multiply(g, 1 - group["dampening"], scratch)
-            step = g + momentum * m if group["nesterov"] else m
-        data -= xp.multiply(step, lr, scratch)
+        if decay:
+            g = xp.multiply(data, number(decay), scratch)
+            g += grad
+        if mu:
+            m *= number(mu)
+            # From m = 0, undampened, the first step makes m = g.
+            damped = group["dampening"] and self._steps > 1
+            m += xp.multiply(g, number(1 - group["dampening"]), scratch) if damped else g
+        if not mu or group["nesterov"]:
+            data -= xp.multiply(g, number(lr), scratch)
+        if mu:
+            data -= xp.multiply(m, number(lr * mu if group["nesterov"] else lr), scratch)
 
 
 class Adam(Optimizer):
-    r"""Adam: steps of the gradient's running mean over the root of its running square.
+    r"""Adam: steps along the running mean of the gradient over the root of that of its square.
 
     .. math::
-        m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
-        \theta &\leftarrow \theta - \eta \frac{m / (1 - \beta_1^t)}
-                                            {\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+        g &\leftarrow g + \mathrm{weight\_decay} \cdot \theta \\
+        m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
+        v &\leftarrow \beta_2 v + (1 - \beta_2)\, g^2 \\
+        \theta &\leftarrow \theta - \eta \, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    `weight_decay` is added to the gradient, as an L2 penalty; :class:`AdamW` takes it off the weights.
+    `weight_decay` is an L2 penalty here, so it is divided by the root as well; in :class:`AdamW` it is not.
 
     Parameters
     ----------
-    params : iterable of Parameter, or of dict with ``"params"`` and settings of its own
+    params : iterable of Parameter, or of dict
+        A dict is a group, ``{"params": ..., "lr": ...}``, with settings of its own.
     lr : float
+        The rate :math:`\eta`.
     betas : (float, float)
-    eps, weight_decay : float
+        What the two running means keep of the past; not to be changed between steps.
+    eps : float
+        Keeps the quotient finite.
+    weight_decay : float
+        The factor of the penalty.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, a parameter comes twice, or there is none.
+    TypeError
+        If `params` holds something else, or a group mixes dtypes or devices.
 
     References
     ----------
     D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015;
     https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.module import Parameter
+    >>> from minirnn.optim import Adam
+    >>> w = Parameter(np.array([1.0, 2.0, 3.0]))
+    >>> w.grad = [1e-3, 1.0, -1e3]
+    >>> Adam([w], lr=0.1).step()  # the first step goes by the gradient's sign
+    >>> w.data.round(3)
+    array([0.9, 1.9, 3.1])
     """
 
     _slots = 2
@@ -229,55 +364,65 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Iterable[Parameter | dict[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
-        for k, beta in enumerate(group["betas"]):
+    def _check(self, settings: dict[str, Any]) -> None:
+        super()._check(settings)
+        _at_least_zero("eps", settings["eps"])
+        betas = settings["betas"]
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ValueError(f"betas: expected two numbers, got {betas!r}")
+        for k, beta in enumerate(betas):
             if not 0 <= beta < 1:
                 raise ValueError(f"betas[{k}]: expected a number in [0, 1), got {beta!r}")
 
-    def _update(self, group: dict[str, Any], data: Array, grad: Array, state: Array) -> None:
-        xp = get_array_module(data)
-        m, v, scratch = state
+    def _update(
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+    ) -> None:
+        xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
+        # M = m / (1 - beta1) and V = v / (1 - beta2): the plain sums of beta^age g and beta^age g^2.
+        M, V, scratch = state
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         g = grad
         if decay and self._decoupled:
-            data *= 1 - lr * decay
+            data *= number(1 - lr * decay)
         elif decay:
-            g = grad + decay * data
-        m *= beta1
-        m += xp.multiply(g, 1 - beta1, scratch)
-        v *= beta2
-        xp.multiply(g, g, scratch)
-        scratch *= 1 - beta2
-        v += scratch
-        # Both bias corrections as factors of the scalars: m / (sqrt(v) + eps') with
-        # eps' = eps * correction, so the arrays are not touched for them.
-        correction = math.sqrt(1 - beta2**self._steps)
-        xp.sqrt(v, scratch)
-        scratch += group["eps"] * correction
-        xp.divide(m, scratch, scratch)
-        scratch *= lr * correction / (1 - beta1**self._steps)
-        data -= scratch
+            g = xp.multiply(data, number(decay), scratch)
+            g += grad
+        M *= number(beta1)
+        M += g
+        V *= number(beta2)
+        V += xp.multiply(g, g, scratch)
+        # Both (1 - beta) and both bias corrections go into two numbers, not into passes over arrays:
+        # the mean of g is `mean` * M, and the root of the mean of g^2 is sqrt(V) / `root`.
+        mean = (1 - beta1) / (1 - beta1**self._steps)
+        root = math.sqrt((1 - beta2**self._steps) / (1 - beta2))
+        denominator = xp.sqrt(V, scratch)
+        denominator += number(group["eps"] * root)
+        update = xp.divide(M, denominator, scratch)
+        update *= number(lr * mean * root)
+        data -= update
 
 
 class AdamW(Adam):
-    r"""Adam with weight decay that shrinks the weights themselves.
+    r"""Adam with weight decay that shrinks the weights themselves, whatever the gradient.
 
-    .. math::  \theta \leftarrow (1 - \eta\,\mathrm{weight\_decay})\,\theta, \quad\text{then as } Adam
+    .. math::  \theta \leftarrow (1 - \eta \cdot \mathrm{weight\_decay})\, \theta,
+
+    then a step of :class:`Adam` by the gradient alone.
 
     Parameters
     ----------
     params, lr, betas, eps
-        As for :class:`Adam`.
+        As for :class:`Adam`, and with its errors.
     weight_decay : float
+        Times `lr`, the share of each weight that is taken off in a step.
 
     References
     ----------
@@ -289,7 +434,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Any,
+        params: Iterable[Parameter | dict[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

@@ -1,0 +1,230 @@
+"""Packing: against torch where torch has an answer, and by its definition where not."""
+
+import pickle
+
+import numpy as np
+import pytest
+from helpers import close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minirnn
+from minirnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+
+DTYPES = [np.float32, np.float64, np.int64, np.int8, np.bool_]
+
+
+@st.composite
+def batches(draw, min_length=0):
+    T = draw(st.integers(1, 6))
+    B = draw(st.integers(1, 5))
+    trailing = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+    lengths = draw(st.lists(st.integers(min_length, T), min_size=B, max_size=B))
+    dtype = draw(st.sampled_from(DTYPES))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    return rng.integers(0, 100, (B, T, *trailing)).astype(dtype), lengths, draw(st.booleans())
+
+
+def pack(x, lengths, batch_first, **options):
+    x = x if batch_first else x.swapaxes(0, 1)
+    return pack_padded_sequence(x, lengths, batch_first=batch_first, **options)
+
+
+@settings(deadline=None)
+@given(batches())
+def test_rows_are_the_steps_of_the_sequences_by_length(batch):
+    x, lengths, batch_first = batch
+    packed = pack(x, lengths, batch_first, enforce_sorted=False)
+    order = sorted(range(len(lengths)), key=lambda k: -lengths[k])
+    rows = [x[k, t] for t in range(max(lengths)) for k in order if lengths[k] > t]
+    assert len(packed.data) == len(rows)
+    for row, expected in zip(packed.data, rows, strict=True):
+        np.testing.assert_array_equal(row, expected)
+    sizes = [sum(n > t for n in lengths) for t in range(max(lengths))]
+    assert packed.batch_sizes.tolist() == sizes
+    assert packed.data.dtype == x.dtype
+
+
+@settings(deadline=None)
+@given(batches(), st.integers(0, 3))
+def test_unpacking_gives_the_batch_back(batch, extra):
+    x, lengths, batch_first = batch
+    packed = pack(x, lengths, batch_first, enforce_sorted=False)
+    total = max(lengths) + extra
+    padded, n = pad_packed_sequence(packed, batch_first, padding_value=1, total_length=total)
+    padded = padded if batch_first else padded.swapaxes(0, 1)
+    assert n.tolist() == lengths
+    assert padded.shape == (len(x), total, *x.shape[2:])
+    for row, source, length in zip(padded, x, lengths, strict=True):
+        np.testing.assert_array_equal(row[:length], source[:length])
+        np.testing.assert_array_equal(row[length:], np.ones_like(row[length:]))
+    for sequence, source, length in zip(minirnn.unpack_sequence(packed), x, lengths, strict=True):
+        np.testing.assert_array_equal(sequence, source[:length])
+
+
+@settings(deadline=None)
+@given(batches(min_length=1), st.booleans())
+def test_agrees_with_torch(batch, enforce_sorted):
+    torch = pytest.importorskip("torch")
+    x, lengths, batch_first = batch
+    if enforce_sorted:
+        lengths = sorted(lengths, reverse=True)
+    ours = pack(x, np.array(lengths), batch_first, enforce_sorted=enforce_sorted)
+    their_x = torch.from_numpy(np.ascontiguousarray(x if batch_first else x.swapaxes(0, 1)))
+    theirs = torch.nn.utils.rnn.pack_padded_sequence(
+        their_x, torch.tensor(lengths), batch_first=batch_first, enforce_sorted=enforce_sorted
+    )
+    assert ours.batch_sizes.tolist() == theirs.batch_sizes.tolist()
+    assert (ours.sorted_indices is None) == (theirs.sorted_indices is None)
+    # Ties may be sorted in another order, so compare after unpacking.
+    a, n = pad_packed_sequence(ours, batch_first)
+    b, m = torch.nn.utils.rnn.pad_packed_sequence(theirs, batch_first)
+    np.testing.assert_array_equal(a, b.numpy())
+    assert n.tolist() == m.tolist()
+    if len(set(lengths)) == len(lengths):
+        np.testing.assert_array_equal(ours.data, theirs.data.numpy())
+
+
+@settings(deadline=None)
+@given(batches())
+def test_pack_sequence_is_packing_the_padded_list(batch):
+    x, lengths, _ = batch
+    sequences = [row[:n] for row, n in zip(x, lengths, strict=True)]
+    ours = pack_sequence(sequences, enforce_sorted=False)
+    expected = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    np.testing.assert_array_equal(ours.data, expected.data)
+    assert ours.batch_sizes.tolist() == expected.batch_sizes.tolist()
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pad_sequence_agrees_with_torch(batch_first, side):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    sequences = [rng.standard_normal((n, 2)) for n in (3, 1, 5)]
+    ours = minirnn.pad_sequence(sequences, batch_first, -1.0, side)
+    theirs = torch.nn.utils.rnn.pad_sequence(
+        [torch.from_numpy(s) for s in sequences], batch_first, -1.0, padding_side=side
+    )
+    np.testing.assert_array_equal(ours, theirs.numpy())
+    if side == "right":
+        back = minirnn.unpad_sequence(ours, [3, 1, 5], batch_first)
+        for a, b in zip(back, sequences, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@settings(deadline=None)
+@given(batches())
+def test_padding_is_the_adjoint_of_packing(batch):
+    x, lengths, batch_first = batch
+    x = x.astype(np.float64)
+    packed = pack(x, lengths, batch_first, enforce_sorted=False)
+    rng = np.random.default_rng(1)
+    d = packed.map(lambda rows: rng.standard_normal(rows.shape))
+    dx, _ = pad_packed_sequence(d, batch_first, total_length=x.shape[1])
+    dx = dx if batch_first else dx.swapaxes(0, 1)
+    close(np.vdot(packed.data, d.data), np.vdot(x, dx))
+
+
+@settings(deadline=None)
+@given(batches())
+def test_layout(batch):
+    x, lengths, _ = batch
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    layout = packed.layout
+    B = len(lengths)
+    ordered = sorted(lengths, reverse=True)
+    assert layout.lengths.tolist() == ordered
+    # Number the states by (sequence, step), -1 for the initial one, and follow the indices.
+    ids = [(k, t) for t in range(max(lengths)) for k in range(B) if ordered[k] > t]
+    states = [(k, -1) for k in range(B)] + ids
+    assert [states[i] for i in layout.last] == [(k, n - 1) for k, n in enumerate(ordered)]
+    assert [states[i] for i in layout.previous] == [(k, t - 1) for k, t in ids]
+    assert [ids[i] for i in layout.reverse] == [(k, ordered[k] - 1 - t) for k, t in ids]
+    for window in layout.windows(2):
+        inside = ids[window.rows]
+        assert states[window.states][window.layout.batch_size :] == inside
+        first = min((t for _, t in inside), default=0)
+        entering = states[window.states][: window.layout.batch_size]
+        assert all(t == first - 1 for _, t in entering)
+
+
+def test_check_padding_finds_the_tutorials_mistake():
+    batch = np.array([[3, 1, 10, 10], [2, 5, 8, 1], [7, 10, 10, 10]])  # lengths 2, 4, 1
+    options = {"batch_first": True, "enforce_sorted": False, "check_padding": 10}
+    pack_padded_sequence(batch, [2, 4, 1], **options)
+    with pytest.raises(ValueError, match=r"sequence 0 .*\[2, 4, 1\], got \[4, 2, 1\]"):
+        pack_padded_sequence(batch, [4, 2, 1], **options)
+    with pytest.raises(ValueError, match="sequence 2"):
+        pack_padded_sequence(batch, [2, 4, 0], **options)
+
+
+def test_check_padding_of_vectors_and_nan():
+    x = np.ones((2, 3, 2))
+    x[0, 2] = 0.0
+    x[1, 0, 0] = 0.0  # a zero inside a step, or a step, is data
+    pack_padded_sequence(x, [2, 3], True, False, check_padding=0.0)
+    with pytest.raises(ValueError, match="sequence 0"):
+        pack_padded_sequence(x, [3, 3], True, False, check_padding=0.0)
+    x[0, 2] = np.nan
+    pack_padded_sequence(x, [2, 3], True, False, check_padding=np.nan)
+    with pytest.raises(ValueError, match="sequence 0"):
+        pack_padded_sequence(x, [1, 3], True, False, check_padding=np.nan)
+
+
+X = np.zeros((3, 2, 4))  # (T, B, F)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pack_padded_sequence(X, [1, 3]), "enforce_sorted=False"),
+        (lambda: pack_padded_sequence(X, [4, 1]), "0 <= length <= T = 3"),
+        (lambda: pack_padded_sequence(X, [2, -1]), "0 <= length"),
+        (lambda: pack_padded_sequence(X, [2.0, 1.0]), "integers"),
+        (lambda: pack_padded_sequence(X, [3]), "lengths: expected shape"),
+        (lambda: pack_padded_sequence(X[:, :0], []), "empty batch"),
+        (lambda: pack_padded_sequence(np.zeros(3), [3]), "input: expected at least 2"),
+        (lambda: pack_sequence([]), "at least one"),
+        (lambda: pack_sequence([np.zeros((2, 3)), np.zeros((1, 4))]), r"sequences\[1\]"),
+        (lambda: PackedSequence(np.zeros(3), [1, 2]), "descending"),
+        (lambda: PackedSequence(np.zeros(4), [2, 1]), "3 rows"),
+        (lambda: PackedSequence(np.zeros(3), [2, 1], [0, 0]), "permutation"),
+        (lambda: PackedSequence(np.zeros(3), [2, 1], [1, 0], [0, 1]), "inverse"),
+        (lambda: pack_sequence([np.zeros(3)]).map(lambda d: d[1:]), "map: expected 3 rows"),
+        (lambda: minirnn.unpad_sequence(X, [4, 1]), "lengths"),
+        (lambda: minirnn.pad_sequence([np.zeros(2)], padding_side="up"), "padding_side"),
+        (
+            lambda: pad_packed_sequence(pack_sequence([np.zeros(3)]), total_length=2),
+            "total_length",
+        ),
+    ],
+)
+def test_bad_values(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pack_padded_sequence([[1, 2]], [2], True), "got builtins.list"),
+        (lambda: pad_packed_sequence(X), "PackedSequence"),
+        (lambda: pack_sequence(X), "list of arrays"),
+        (lambda: pack_sequence([np.zeros(2), np.zeros(1, int)]), "dtype"),
+    ],
+)
+def test_bad_types(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_a_packed_sequence_is_a_named_tuple_and_pickles():
+    packed = pack_sequence([np.arange(3), np.arange(2)])
+    rows, sizes, order, inverse = packed
+    assert rows is packed.data
+    assert sizes.tolist() == [2, 2, 1]
+    assert order is inverse is None
+    again = pickle.loads(pickle.dumps(packed))
+    np.testing.assert_array_equal(again.data, packed.data)
+    assert again.layout.rows == 5

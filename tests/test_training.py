@@ -1,0 +1,292 @@
+"""Optimisers, clipping, schedules: step by step against torch."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import close
+
+import minirnn
+
+OPTIMIZERS = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ("Adam", {"lr": 0.01}),
+    ("Adam", {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.01}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.3}),
+]
+
+
+def parameters(rng, shapes=((3, 4), (5,), (2, 2, 2))):
+    values = [rng.standard_normal(s) for s in shapes]
+    return [minirnn.Parameter(v.copy()) for v in values], values
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+@pytest.mark.parametrize("flatten_at", [None, 0, 20])
+def test_fifty_steps_of_each_optimizer(name, options, flatten_at):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, values = parameters(rng)
+    theirs = [torch.nn.Parameter(torch.from_numpy(v.copy())) for v in values]
+    optimizer = getattr(minirnn, name)(ours, **options)
+    reference = getattr(torch.optim, name)(theirs, **options)
+    for step in range(50):
+        if step == flatten_at:
+            minirnn.ParameterBuffer(ours)
+        optimizer.zero_grad()
+        for p, q in zip(ours, theirs, strict=True):
+            g = rng.standard_normal(p.shape)
+            p.grad += g
+            q.grad = torch.from_numpy(g.copy())
+        optimizer.step()
+        reference.step()
+        for p, q in zip(ours, theirs, strict=True):
+            close(p.data, q.detach())
+
+
+def test_groups_have_their_own_settings():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, values = parameters(rng)
+    theirs = [torch.nn.Parameter(torch.from_numpy(v.copy())) for v in values]
+    optimizer = minirnn.Adam([{"params": ours[:1], "lr": 0.1}, {"params": ours[1:]}], lr=0.01)
+    reference = torch.optim.Adam(
+        [{"params": theirs[:1], "lr": 0.1}, {"params": theirs[1:]}], lr=0.01
+    )
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad[...] = rng.standard_normal(p.shape)
+            q.grad = torch.from_numpy(p.grad.copy())
+        optimizer.step()
+        reference.step()
+    for p, q in zip(ours, theirs, strict=True):
+        close(p.data, q.detach())
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+def test_a_run_resumes_bit_for_bit(name, options):
+    def step(optimizer, ours, rng):
+        for p in ours:
+            p.grad[...] = rng.standard_normal(p.shape)
+        optimizer.step()
+
+    ours, _ = parameters(np.random.default_rng(0))
+    optimizer = getattr(minirnn, name)(ours, **options)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        step(optimizer, ours, rng)
+    state = optimizer.state_dict()
+    copies = [minirnn.Parameter(p.data.copy()) for p in ours]
+    resumed = getattr(minirnn, name)(copies, lr=123.0)
+    resumed.load_state_dict(state)
+    other = np.random.default_rng(2)
+    step(optimizer, ours, other)
+    step(resumed, copies, np.random.default_rng(2))
+    for p, q in zip(ours, copies, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+def test_parameters_keep_their_dtype(name, options, dtype):
+    p = minirnn.Parameter(np.ones(3, dtype))
+    p.grad[...] = 1
+    getattr(minirnn, name)([p], **options).step()
+    assert p.data.dtype == dtype
+    assert (p.data < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda p: minirnn.SGD([], lr=0.1), ValueError, "at least one"),
+        (lambda p: minirnn.SGD([p.data]), TypeError, "expected Parameters, got ndarray"),
+        (lambda p: minirnn.SGD([p, p]), ValueError, "given twice"),
+        (lambda p: minirnn.SGD([p], lr=-1.0), ValueError, "lr: expected"),
+        (lambda p: minirnn.SGD([p], momentum=-1.0), ValueError, "momentum"),
+        (lambda p: minirnn.SGD([p], nesterov=True), ValueError, "nesterov"),
+        (lambda p: minirnn.Adam([p], betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
+        (lambda p: minirnn.Adam([{"params": [p], "lrr": 1}]), ValueError, "lrr"),
+        (lambda p: minirnn.Adam([p], weight_decay=-1), ValueError, "weight_decay"),
+    ],
+)
+def test_bad_optimizers(make, error, message):
+    with pytest.raises(error, match=message):
+        make(minirnn.Parameter(np.ones(2)))
+
+
+def test_state_of_another_optimizer_is_refused():
+    p = minirnn.Parameter(np.ones(2))
+    optimizer = minirnn.Adam([p])
+    p.grad[...] = 1
+    optimizer.step()
+    other = minirnn.Adam([minirnn.Parameter(np.ones(3))])
+    with pytest.raises(ValueError, match="expected state of shape"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.5, math.inf])
+@pytest.mark.parametrize("max_norm", [0.1, 1e3])
+@pytest.mark.parametrize("flat", [False, True])
+def test_clip_grad_norm(norm_type, max_norm, flat):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, values = parameters(rng)
+    theirs = [torch.nn.Parameter(torch.from_numpy(v)) for v in values]
+    if flat:
+        minirnn.ParameterBuffer(ours)
+    for p, q in zip(ours, theirs, strict=True):
+        p.grad[...] = rng.standard_normal(p.shape)
+        q.grad = torch.from_numpy(p.grad.copy())
+    norm = minirnn.clip_grad_norm_(iter(ours), max_norm, norm_type)
+    close(norm, torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type))
+    for p, q in zip(ours, theirs, strict=True):
+        close(p.grad, q.grad)
+
+
+def test_clip_grad_value():
+    rng = np.random.default_rng(0)
+    ours, _ = parameters(rng)
+    before = []
+    for p in ours:
+        p.grad[...] = rng.standard_normal(p.shape)
+        before.append(p.grad.copy())
+    minirnn.clip_grad_value_(ours, 0.5)
+    for p, g in zip(ours, before, strict=True):
+        np.testing.assert_array_equal(p.grad, np.minimum(np.maximum(g, -0.5), 0.5))
+
+
+def test_nonfinite_gradients_are_named_and_left_alone():
+    model = minirnn.Sequential(minirnn.Linear(2, 2), minirnn.RNN(2, 2))
+    for p in model.parameters():
+        p.grad[...] = 1
+    bad = dict(model.named_parameters())["1.weight_hh_l0"]
+    bad.grad[0, 0] = np.nan
+    before = [p.grad.copy() for p in model.parameters()]
+    with pytest.raises(FloatingPointError, match=r"not finite in: 1\.weight_hh_l0$"):
+        minirnn.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
+    for p, g in zip(model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.grad, g)
+    assert np.isnan(minirnn.clip_grad_norm_(model.parameters(), 1.0))
+
+
+SCHEDULES = [
+    ("LinearLR", {}),
+    ("LinearLR", {"start_factor": 0.1, "end_factor": 0.5, "total_iters": 30}),
+    ("CosineAnnealingLR", {"T_max": 20}),
+    ("CosineAnnealingLR", {"T_max": 100, "eta_min": 0.01}),
+    ("StepLR", {"step_size": 7, "gamma": 0.5}),
+    ("ExponentialLR", {"gamma": 0.97}),
+    ("LambdaLR", {"lr_lambda": lambda step: 1 / (1 + step)}),
+    ("LambdaLR", {"lr_lambda": [lambda step: 0.9**step, lambda step: 2.0]}),
+]
+
+
+def two_groups():
+    torch = pytest.importorskip("torch")
+    ours = [minirnn.Parameter(np.ones(2)) for _ in range(2)]
+    theirs = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    groups = ([{"params": [p], "lr": lr} for p, lr in zip(ps, (0.5, 0.2), strict=True)]
+              for ps in (ours, theirs))  # fmt: skip
+    mine, reference = groups
+    return torch, minirnn.SGD(mine), torch.optim.SGD(reference)
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+def test_schedules(name, options):
+    torch, optimizer, reference = two_groups()
+    ours = getattr(minirnn, name)(optimizer, **options)
+    theirs = getattr(torch.optim.lr_scheduler, name)(reference, **options)
+    for _ in range(90):
+        close(ours.get_last_lr(), theirs.get_last_lr(), 1e-12)
+        assert ours.last_epoch == theirs.last_epoch
+        reference.step()
+        ours.step()
+        theirs.step()
+
+
+def test_warm_up_and_then_cosine():
+    torch, optimizer, reference = two_groups()
+
+    def build(module, optimizer):
+        warmup = module.LinearLR(optimizer, 0.01, total_iters=10)
+        cosine = module.CosineAnnealingLR(optimizer, 40, eta_min=0.001)
+        rest = module.ExponentialLR(optimizer, 0.9)
+        return module.SequentialLR(optimizer, [warmup, cosine, rest], [10, 45])
+
+    ours, theirs = build(minirnn, optimizer), build(torch.optim.lr_scheduler, reference)
+    for _ in range(60):
+        close(ours.get_last_lr(), theirs.get_last_lr(), 1e-12)
+        reference.step()
+        ours.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+def test_reduce_on_plateau(mode, threshold_mode):
+    torch, optimizer, reference = two_groups()
+    options = {"mode": mode, "factor": 0.5, "patience": 2, "threshold": 0.05}
+    options |= {"threshold_mode": threshold_mode, "cooldown": 1, "min_lr": 0.01}
+    ours = minirnn.ReduceLROnPlateau(optimizer, **options)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, **options)
+    rng = np.random.default_rng(0)
+    reduced = 0
+    for metric in rng.uniform(0.5, 1, 60):
+        before = ours.get_last_lr()
+        ours.step(metric)
+        theirs.step(metric)
+        close(ours.get_last_lr(), theirs.get_last_lr(), 1e-12)
+        reduced += ours.get_last_lr() != before
+    assert reduced >= 3
+
+
+def test_a_schedule_resumes():
+    optimizer = minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=0.1)
+    schedule = minirnn.CosineAnnealingLR(optimizer, 20)
+    for _ in range(7):
+        schedule.step()
+    other = minirnn.CosineAnnealingLR(minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=9.0), 20)
+    other.load_state_dict(schedule.state_dict())
+    assert other.get_last_lr() == schedule.get_last_lr()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda o: minirnn.StepLR(o, 0), "step_size"),
+        (lambda o: minirnn.CosineAnnealingLR(o, 0), "T_max"),
+        (lambda o: minirnn.LinearLR(o, 0.0), "start_factor"),
+        (lambda o: minirnn.LinearLR(o, end_factor=2.0), "end_factor"),
+        (lambda o: minirnn.LambdaLR(o, [abs, abs]), "lr_lambda"),
+        (lambda o: minirnn.SequentialLR(o, [minirnn.LinearLR(o)], [3]), "milestones"),
+        (lambda o: minirnn.ReduceLROnPlateau(o, mode="up"), "mode"),
+        (lambda o: minirnn.ReduceLROnPlateau(o, factor=1.0), "factor"),
+    ],
+)
+def test_bad_schedules(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=0.1))
+
+
+def test_initial_values():
+    p = minirnn.Parameter(np.zeros((12, 4)))
+    minirnn.init.orthogonal_(p, gain=2.0, blocks=3, rng=0)
+    for block in p.data.reshape(3, 4, 4):
+        close(block @ block.T, 4 * np.eye(4))
+    wide = minirnn.init.orthogonal_(minirnn.Parameter(np.zeros((3, 7))), rng=0)
+    close(wide.data @ wide.data.T, np.eye(3))
+    x = minirnn.init.xavier_uniform_(minirnn.Parameter(np.zeros((300, 200))), rng=0).data
+    bound = math.sqrt(6 / 500)
+    assert np.abs(x).max() <= bound
+    assert abs(x.std() - bound / math.sqrt(3)) < 0.01 * bound
+    again = minirnn.init.xavier_uniform_(minirnn.Parameter(np.zeros((300, 200))), rng=0).data
+    np.testing.assert_array_equal(x, again)
+    with pytest.raises(ValueError, match="blocks"):
+        minirnn.init.orthogonal_(p, blocks=5)
+    with pytest.raises(ValueError, match="matrix"):
+        minirnn.init.orthogonal_(minirnn.Parameter(np.zeros(3)))
