@@ -10,7 +10,7 @@ from .backend import Array, get_array_module, is_array
 
 
 def array_module(**arrays: Any) -> Any:
-    """Return the module on which all given arrays lie; entries that are ``None`` do not count.
+    """Return the module on which all given arrays lie.
 
     Raises
     ------
@@ -19,8 +19,6 @@ def array_module(**arrays: Any) -> Any:
     """
     places = {}
     for name, x in arrays.items():
-        if x is None:
-            continue
         if not is_array(x):
             raise TypeError(
                 f"{name}: expected a NumPy or CuPy array, got {type(x).__module__}.{type(x).__name__}"

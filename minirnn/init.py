@@ -1,87 +1,226 @@
-"""Initial values of parameters, in place."""
+"""Initial values, written in place into a parameter or an array.
+
+Numbers are drawn on the host, in float64, on every backend: a seed means the same everywhere.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 
-from .backend import RNG, Array, generator
+from . import checks
+from .backend import RNG, Array, generator, get_array_module, is_array
 from .module import Parameter
 
-
-def _set(parameter: Parameter, values: Array) -> Parameter:
-    parameter.data = values.astype(parameter.dtype)
-    return parameter
+# A Parameter or an array of floating point; every function returns the one that it was given.
+T = TypeVar("T")
 
 
-def uniform_(parameter: Parameter, a: float = 0.0, b: float = 1.0, *, rng: RNG = None) -> Parameter:
-    """Draw from the uniform distribution on ``[a, b)``.
-
-    Examples
-    --------
-    >>> import minirnn
-    >>> w = minirnn.init.uniform_(minirnn.Linear(3, 2).weight, -1, 1, rng=0)
-    >>> bool((abs(w.data) <= 1).all())
-    True
-    """
-    return _set(parameter, generator(rng).uniform(a, b, parameter.shape))
-
-
-def xavier_uniform_(parameter: Parameter, gain: float = 1.0, *, rng: RNG = None) -> Parameter:
-    """Draw from the uniform distribution on ``+-gain * sqrt(6 / (fan_in + fan_out))``.
+def constant_(parameter: T, value: float) -> T:
+    """Set every entry to `value`.
 
     Parameters
     ----------
-    parameter : Parameter of shape (fan_out, fan_in)
+    parameter : Parameter or array of floating point
+    value : float
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError
+        If `parameter` is no Parameter and no array of floating point.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.init import constant_
+    >>> constant_(np.empty(3), 0.5)
+    array([0.5, 0.5, 0.5])
+    """
+    _array(parameter)[...] = value
+    return parameter
+
+
+def zeros_(parameter: T) -> T:
+    """Set every entry to zero, as :func:`constant_` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.init import zeros_
+    >>> zeros_(np.empty(3))
+    array([0., 0., 0.])
+    """
+    return constant_(parameter, 0.0)
+
+
+def uniform_(parameter: T, a: float = 0.0, b: float = 1.0, *, rng: RNG = None) -> T:
+    """Draw every entry from the uniform distribution on ``[a, b)``.
+
+    Parameters
+    ----------
+    parameter : Parameter or array of floating point
+    a, b : float
+        The bounds, ``a <= b``.
+    rng : seed or Generator, optional
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError
+        If `parameter` is no Parameter and no array of floating point.
+    ValueError
+        If `a` is above `b`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.init import uniform_
+    >>> uniform_(np.empty(3), -1.0, 1.0, rng=0).round(3)
+    array([ 0.274, -0.46 , -0.918])
+    """
+    data = _array(parameter)
+    if not a <= b:
+        raise ValueError(f"a, b: expected a <= b, got {a!r} and {b!r}")
+    _fill(data, generator(rng).uniform(a, b, data.shape))
+    return parameter
+
+
+def xavier_uniform_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
+    r"""Draw from the uniform distribution that neither swells nor shrinks what a layer passes on.
+
+    .. math::  W_{ij} \sim U(-a, a), \qquad a = \mathrm{gain} \sqrt{6 / (\mathrm{rows} + \mathrm{columns})}
+
+    so that the variance is :math:`2\,\mathrm{gain}^2 / (\mathrm{rows} + \mathrm{columns})`.
+
+    Parameters
+    ----------
+    parameter : Parameter or array, of shape (rows, columns)
+        The rows are the outputs, the columns the inputs.
     gain : float
     rng : seed or Generator, optional
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError
+        If `parameter` is no Parameter and no array of floating point.
+    ValueError
+        If it is no matrix.
 
     References
     ----------
     X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
-    networks", AISTATS 2010.
+    networks", AISTATS 2010;
+    https://docs.pytorch.org/docs/stable/nn.init.html#torch.nn.init.xavier_uniform_
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.init import xavier_uniform_
+    >>> w = xavier_uniform_(np.empty((50, 100)), rng=0)  # the bound is sqrt(6 / 150) = 0.2
+    >>> float(abs(w).max().round(3))
+    0.2
     """
-    fan_out, fan_in = _matrix(parameter)
-    bound = gain * math.sqrt(6 / (fan_in + fan_out))
+    rows, columns = _matrix(_array(parameter))
+    bound = abs(gain) * math.sqrt(6 / (rows + columns))
     return uniform_(parameter, -bound, bound, rng=rng)
 
 
-def orthogonal_(
-    parameter: Parameter, gain: float = 1.0, *, blocks: int = 1, rng: RNG = None
-) -> Parameter:
-    """Draw an orthogonal matrix, uniformly; rows or columns, whichever are fewer, are orthonormal.
+def orthogonal_(parameter: T, gain: float = 1.0, *, blocks: int = 1, rng: RNG = None) -> T:
+    r"""Draw an orthogonal matrix, each as likely as any other, times `gain`.
+
+    .. math::  W^\top W = \mathrm{gain}^2 I \quad (\text{rows} \ge \text{columns}), \qquad
+               W W^\top = \mathrm{gain}^2 I \quad (\text{rows} \le \text{columns})
+
+    A square one leaves lengths as they are, so that a recurrent product over many steps starts without
+    vanishing or exploding.
 
     Parameters
     ----------
-    parameter : Parameter of shape (rows, columns)
+    parameter : Parameter or array, of shape (rows, columns)
     gain : float
-        Factor of the orthonormal matrix.
     blocks : int, keyword-only
-        Cut the rows into this many blocks, each orthogonal by itself: 4 for an LSTM's W_hh, 3 for
-        a GRU's.
+        Cut the rows into this many blocks, each orthogonal by itself: 4 for the gates of an LSTM's
+        `weight_hh`, 3 for a GRU's.
     rng : seed or Generator, optional
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError
+        If `parameter` is no Parameter and no array of floating point.
+    ValueError
+        If it is no matrix, or `blocks` does not divide its rows.
 
     References
     ----------
-    A. Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural
-    networks", ICLR 2014; F. Mezzadri, "How to generate random matrices from the classical compact
-    groups", Notices of the AMS 54 (2007), on the signs.
+    A. Saxe, J. McClelland, S. Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", ICLR 2014;
+    F. Mezzadri, "How to generate random matrices from the classical compact groups", Notices of the AMS
+    54 (2007), for the signs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.init import orthogonal_
+    >>> w = orthogonal_(np.empty((8, 4)), blocks=2, rng=0)
+    >>> bool(np.allclose(w[4:].T @ w[4:], np.eye(4)))
+    True
     """
-    rows, columns = _matrix(parameter)
-    if blocks < 1 or rows % blocks:
-        raise ValueError(f"blocks: expected a divisor of {rows} rows, got {blocks}")
+    data = _array(parameter)
+    rows, columns = _matrix(data)
+    checks.positive(blocks=blocks)
+    if rows % blocks:
+        raise ValueError(f"blocks: expected a divisor of the {rows} rows, got {blocks}")
     draw = generator(rng)
-    values = []
-    for _ in range(blocks):
-        normal = draw.standard_normal((max(rows // blocks, columns), min(rows // blocks, columns)))
-        q, r = np.linalg.qr(normal)
-        q *= np.sign(np.diag(r))
-        values.append(q if rows // blocks >= columns else q.T)
-    return _set(parameter, gain * np.concatenate(values))
+    drawn = [_orthogonal(draw, rows // blocks, columns) for _ in range(blocks)]
+    _fill(data, gain * np.concatenate(drawn))
+    return parameter
 
 
-def _matrix(parameter: Parameter) -> tuple[int, int]:
-    if len(parameter.shape) != 2:
-        raise ValueError(f"{parameter.name}: expected a matrix, got shape {parameter.shape}")
-    return parameter.shape[0], parameter.shape[1]
+def _orthogonal(draw: np.random.Generator, rows: int, columns: int) -> Array:
+    q, r = np.linalg.qr(draw.standard_normal((max(rows, columns), min(rows, columns))))
+    # QR leaves the signs of q's columns open; those that make r's diagonal positive make q uniform.
+    q *= np.copysign(1.0, np.diag(r))
+    return q if rows >= columns else q.T
+
+
+def _array(parameter: object) -> Array:
+    data: Array = parameter.data if isinstance(parameter, Parameter) else parameter
+    if not is_array(data):
+        raise TypeError(f"parameter: expected a Parameter or an array, got {type(data).__name__}")
+    if data.dtype.kind != "f":
+        raise TypeError(f"parameter: expected floating point, got dtype {data.dtype}")
+    return data
+
+
+def _matrix(data: Array) -> tuple[int, int]:
+    if data.ndim != 2:
+        raise ValueError(
+            f"parameter: expected a matrix of shape (rows, columns), got shape {data.shape}"
+        )
+    rows, columns = data.shape
+    return rows, columns
+
+
+def _fill(data: Array, values: Array) -> None:
+    data[...] = get_array_module(data).asarray(values.astype(data.dtype))

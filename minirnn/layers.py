@@ -361,7 +361,7 @@ class CrossEntropyLoss(_Loss):
         RuntimeWarning
             If all targets are ignored and the mean of none, NaN, is returned.
         """
-        xp = checks.array_module(logits=logits, targets=targets, weight=self.weight)
+        xp = checks.array_module(logits=logits, targets=targets)
         checks.integers("targets", targets)
         checks.floating("logits", logits, logits)
         if logits.ndim < 1:
@@ -480,9 +480,9 @@ class BCEWithLogitsLoss(_Loss):
         pos_weight: Array | None = None,
     ) -> None:
         super().__init__(reduction)
-        checks.array_module(weight=weight, pos_weight=pos_weight) if not (
-            weight is None and pos_weight is None
-        ) else None
+        for name, w in (("weight", weight), ("pos_weight", pos_weight)):
+            if w is not None:
+                checks.array_module(**{name: w})
         self.weight, self.pos_weight = weight, pos_weight
 
     def forward(self, input: Array, target: Array) -> tuple[Array, Context]:

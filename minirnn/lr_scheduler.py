@@ -1,7 +1,10 @@
 """Learning-rate schedules: pure functions of the step, written into the optimiser's groups.
 
-torch derives most of its schedules by recurrence from the rate before; here each is the closed form,
-which agrees and does not drift.
+torch derives most schedules from the rate before, step by step. Here each is a closed form, so any
+step's rate can be had at any time, a run is resumed from a number, and rounding does not add up. Two
+consequences: a rate that somebody else writes into a group lasts until the next step, and schedules do
+not multiply when several are stepped (use :class:`LambdaLR`, or :class:`SequentialLR` for one after
+another).
 
 References
 ----------
@@ -12,42 +15,57 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from . import checks
 from .optim import Optimizer
 
 
 class LRScheduler:
-    """Sets the rate of every group to ``rate(base rate, step)``; a subclass says which.
+    """Sets every group's rate to ``rate(base_lr, step, group)``; a subclass says what that is.
 
-    The first rate is set at once, so that the optimiser's first step already uses it; call
-    :meth:`step` after each of the optimiser's.
+    The first rate is set here and now, so that the optimiser's first step uses it; call :meth:`step`
+    after each step of the optimiser.
 
     Parameters
     ----------
     optimizer : Optimizer
+    last_epoch : int
+        The step after which to go on; -1 is before the first. Groups must then have the
+        ``"initial_lr"`` that an earlier schedule left there (it is in the optimiser's state dict).
 
     Attributes
     ----------
     last_epoch : int
-        The number of calls of :meth:`step`.
+        The step whose rates are in force.
     base_lrs : list of float
-        Every group's rate before any schedule touched it.
+        Every group's rate before any schedule.
+
+    Raises
+    ------
+    TypeError
+        If `optimizer` is none of this library's.
+    ValueError
+        If a setting is out of its range.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        groups = _groups(optimizer)
+        if last_epoch < -1:
+            raise ValueError(f"last_epoch: expected an integer >= -1, got {last_epoch!r}")
+        for k, group in enumerate(groups):
+            if last_epoch >= 0 and "initial_lr" not in group:
+                raise ValueError(
+                    f"last_epoch: expected -1, since group {k} has no 'initial_lr', got {last_epoch}"
+                )
         self.optimizer = optimizer
-        self.base_lrs = [
-            group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups
-        ]
-        self.last_epoch = 0
+        self.base_lrs = [float(group.setdefault("initial_lr", group["lr"])) for group in groups]
+        self.last_epoch = last_epoch + 1
         self._apply()
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
-        """Return the rate of the group with this index at this step."""
+        """Return the rate at `step` of the group with index `group`, whose base rate is `base_lr`."""
         raise NotImplementedError
 
     def _apply(self) -> None:
@@ -64,58 +82,85 @@ class LRScheduler:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule stands."""
+        """Return where the schedule stands; its settings are the constructor's business."""
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        self.last_epoch = state_dict["last_epoch"]
-        self.base_lrs = list(state_dict["base_lrs"])
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned, and set the rates.
+
+        Raises
+        ------
+        ValueError
+            If it is of another number of groups; nothing is changed.
+        """
+        last_epoch, base_lrs = int(state_dict["last_epoch"]), list(state_dict["base_lrs"])
+        if len(base_lrs) != len(self.base_lrs):
+            raise ValueError(
+                f"state_dict: expected base_lrs of {len(self.base_lrs)} groups, got {len(base_lrs)}"
+            )
+        self.last_epoch, self.base_lrs = last_epoch, base_lrs
         self._apply()
 
 
+def _groups(optimizer: Any) -> list[dict[str, Any]]:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
+    return optimizer.param_groups
+
+
+def _one_a_group(name: str, values: Sequence[Any], optimizer: Optimizer) -> list[Any]:
+    groups = len(_groups(optimizer))
+    if len(values) != groups:
+        raise ValueError(f"{name}: expected {groups}, one a group, got {len(values)}")
+    return list(values)
+
+
 class LambdaLR(LRScheduler):
-    """``base_lr * lr_lambda(step)``.
+    """Any schedule: ``base_lr * lr_lambda(step)``.
 
     Parameters
     ----------
     optimizer : Optimizer
-    lr_lambda : callable, or list of callables, one a group
+    lr_lambda : callable from int to float, or list of one a group
+    last_epoch : int
+        See :class:`LRScheduler`.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+        last_epoch: int = -1,
     ) -> None:
-        groups = len(optimizer.param_groups)
-        self.lr_lambdas = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
-        if len(self.lr_lambdas) != groups:
-            raise ValueError(
-                f"lr_lambda: expected {groups}, one a group, got {len(self.lr_lambdas)}"
-            )
-        super().__init__(optimizer)
+        lambdas = [lr_lambda] * len(_groups(optimizer)) if callable(lr_lambda) else lr_lambda
+        self.lr_lambdas = _one_a_group("lr_lambda", lambdas, optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return ``base_lr * lr_lambda(step)``."""
-        return base_lr * self.lr_lambdas[group](step)
+        return base_lr * float(self.lr_lambdas[group](step))
 
 
 class StepLR(LRScheduler):
-    """``base_lr * gamma ** (step // step_size)``.
+    r"""A staircase: :math:`\eta \, \gamma^{\lfloor t / s \rfloor}`.
 
     Parameters
     ----------
     optimizer : Optimizer
     step_size : int
+        The length s of a stair.
     gamma : float
+        The factor :math:`\gamma` at each.
+    last_epoch : int
+        See :class:`LRScheduler`.
     """
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        if step_size < 1:
-            raise ValueError(f"step_size: expected a positive integer, got {step_size!r}")
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        checks.positive(step_size=step_size)
         self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return ``base_lr * gamma ** (step // step_size)``."""
@@ -123,27 +168,51 @@ class StepLR(LRScheduler):
 
 
 class ExponentialLR(StepLR):
-    """``base_lr * gamma ** step``.
+    r"""A staircase of single steps: :math:`\eta \, \gamma^t`.
 
     Parameters
     ----------
     optimizer : Optimizer
     gamma : float
+    last_epoch : int
+        See :class:`LRScheduler`.
     """
 
-    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        super().__init__(optimizer, 1, gamma)
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, 1, gamma, last_epoch)
 
 
 class LinearLR(LRScheduler):
-    """From ``base_lr * start_factor`` in a straight line to ``base_lr * end_factor``: a warm-up.
+    r"""A straight line between two factors of the rate, then level: a warm-up.
+
+    .. math::  \eta \, (a + (b - a) \min(t, n) / n)
 
     Parameters
     ----------
     optimizer : Optimizer
-    start_factor, end_factor : float
+    start_factor : float
+        The factor a at the first step, in (0, 1].
+    end_factor : float
+        The factor b in the end, in [0, 1].
     total_iters : int
-        Steps until the end factor is reached; it stays from then on.
+        The number n of steps until then.
+    last_epoch : int
+        See :class:`LRScheduler`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.lr_scheduler import LinearLR
+    >>> from minirnn.module import Parameter
+    >>> from minirnn.optim import SGD
+    >>> warmup = LinearLR(SGD([Parameter(np.zeros(1))], lr=0.1), start_factor=0.5, total_iters=2)
+    >>> for _ in range(4):
+    ...     print(warmup.get_last_lr())
+    ...     warmup.step()
+    [0.05]
+    [0.075]
+    [0.1]
+    [0.1]
     """
 
     def __init__(
@@ -152,15 +221,15 @@ class LinearLR(LRScheduler):
         start_factor: float = 1.0 / 3,
         end_factor: float = 1.0,
         total_iters: int = 5,
+        last_epoch: int = -1,
     ) -> None:
         if not 0 < start_factor <= 1:
             raise ValueError(f"start_factor: expected a number in (0, 1], got {start_factor!r}")
         if not 0 <= end_factor <= 1:
             raise ValueError(f"end_factor: expected a number in [0, 1], got {end_factor!r}")
-        if total_iters < 1:
-            raise ValueError(f"total_iters: expected a positive integer, got {total_iters!r}")
+        checks.positive(total_iters=total_iters)
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate on the line."""
@@ -169,28 +238,34 @@ class LinearLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    r""":math:`\eta_{min} + (\eta - \eta_{min}) (1 + \cos(\pi t / T_{max})) / 2`.
+    r"""Half a wave of the cosine, from the base rate down to `eta_min`.
 
-    Beyond `T_max` the rate rises again, with period ``2 * T_max``, as in torch.
+    .. math::  \eta_{min} + (\eta - \eta_{min}) \, \frac{1 + \cos(\pi t / T_{max})}{2}
+
+    Beyond `T_max` the rate rises again, with the period ``2 * T_max``, as in torch.
 
     Parameters
     ----------
     optimizer : Optimizer
     T_max : int
-        Steps from the highest rate to the lowest.
+        The number of steps from the highest rate to the lowest.
     eta_min : float
         The lowest rate.
+    last_epoch : int
+        See :class:`LRScheduler`.
 
     References
     ----------
-    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017;
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
     """
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        if T_max < 1:
-            raise ValueError(f"T_max: expected a positive integer, got {T_max!r}")
+    def __init__(
+        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
+    ) -> None:
+        checks.positive(T_max=T_max)
         self.T_max, self.eta_min = T_max, eta_min
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate on the cosine."""
@@ -199,7 +274,9 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """One schedule after another, each starting from its own step 0 at its milestone.
+    """One schedule after another, each from its own step 0 on.
+
+    The schedules are asked for their rates, and themselves not stepped.
 
     Parameters
     ----------
@@ -207,32 +284,69 @@ class SequentialLR(LRScheduler):
     schedulers : list of LRScheduler
         All of this optimiser.
     milestones : list of int
-        The steps at which the second, third, ... schedule takes over; ascending.
+        The steps at which the second, third, ... schedule begins; ascending.
+    last_epoch : int
+        See :class:`LRScheduler`.
+
+    Raises
+    ------
+    TypeError
+        If one of the schedules is no function of the step, as :class:`ReduceLROnPlateau`.
+    ValueError
+        If one is of another optimiser, or the milestones do not fit.
+
+    Examples
+    --------
+    A warm-up of 2,000 steps, then a cosine over 18,000:
+
+    >>> import numpy as np
+    >>> from minirnn.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+    >>> from minirnn.module import Parameter
+    >>> from minirnn.optim import Adam
+    >>> optimizer = Adam([Parameter(np.zeros(1))], lr=0.005)
+    >>> warmup = LinearLR(optimizer, 1 / 2000, total_iters=2000)
+    >>> cosine = CosineAnnealingLR(optimizer, 18000)
+    >>> schedule = SequentialLR(optimizer, [warmup, cosine], [2000])
+    >>> [round(schedule.rate(0.005, step, 0), 9) for step in (0, 1000, 2000, 11000, 20000)]
+    [2.5e-06, 0.00250125, 0.005, 0.0025, 0.0]
     """
 
     def __init__(
-        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
+        self,
+        optimizer: Optimizer,
+        schedulers: Sequence[LRScheduler],
+        milestones: Sequence[int],
+        last_epoch: int = -1,
     ) -> None:
-        if len(milestones) != len(schedulers) - 1 or list(milestones) != sorted(milestones):
-            raise ValueError(
-                f"milestones: expected {len(schedulers) - 1} ascending steps, one fewer than "
-                f"schedulers, got {list(milestones)}"
-            )
-        for k, scheduler in enumerate(schedulers):
-            if scheduler.optimizer is not optimizer:
-                raise ValueError(f"schedulers[{k}]: expected a schedule of this optimizer")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
-        super().__init__(optimizer)
+        if not self.schedulers:
+            raise ValueError("schedulers: expected at least one, got none")
+        for k, scheduler in enumerate(self.schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(
+                    f"schedulers[{k}]: expected a schedule by the step, got {type(scheduler).__name__}"
+                )
+            if scheduler.optimizer is not optimizer:
+                raise ValueError(
+                    f"schedulers[{k}]: expected a schedule of this optimizer, got one of another"
+                )
+        fits = len(self.milestones) == len(self.schedulers) - 1
+        if not fits or self.milestones != sorted(self.milestones):
+            raise ValueError(
+                f"milestones: expected {len(self.schedulers) - 1} ascending steps, one fewer than "
+                f"schedulers, got {self.milestones}"
+            )
+        super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
-        """Return the rate of the schedule in force."""
+        """Return the rate of the schedule whose turn it is."""
         k = bisect_right(self.milestones, step)
         start = self.milestones[k - 1] if k else 0
         return self.schedulers[k].rate(base_lr, step - start, group)
 
 
 class ReduceLROnPlateau:
-    """Lower the rate when a metric has stopped improving.
+    """Lowers the rate when a metric has stopped improving: a function of what was measured.
 
     Parameters
     ----------
@@ -240,19 +354,52 @@ class ReduceLROnPlateau:
     mode : {"min", "max"}
         Whether a smaller or a larger metric is better.
     factor : float
-        What the rate is multiplied by.
+        What the rate is multiplied by, below 1.
     patience : int
-        How many steps without improvement are let pass.
+        How many steps in a row without improvement are let pass.
     threshold : float
-        How much counts as improvement.
+        How much better than the best counts as improvement.
     threshold_mode : {"rel", "abs"}
         Whether `threshold` is a fraction of the best metric or an amount.
     cooldown : int
-        Steps after a reduction in which nothing is counted.
-    min_lr : float or list of float, one a group
+        How many steps after a reduction are not counted.
+    min_lr : float, or list of one a group
+        The rate is not lowered below this.
     eps : float
-        A reduction by no more than this is not made.
+        A reduction by no more than this is left out.
+
+    Attributes
+    ----------
+    best : float
+        The best metric so far.
+    num_bad_epochs, cooldown_counter : int
+        Steps without improvement since; steps of the cooldown that are left.
+
+    Raises
+    ------
+    TypeError
+        If `optimizer` is none of this library's.
+    ValueError
+        If a setting is out of its range.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.lr_scheduler import ReduceLROnPlateau
+    >>> from minirnn.module import Parameter
+    >>> from minirnn.optim import SGD
+    >>> schedule = ReduceLROnPlateau(SGD([Parameter(np.zeros(1))], lr=0.1), patience=1)
+    >>> for loss in [3.0, 2.0, 2.0, 2.0]:
+    ...     schedule.step(loss)
+    >>> [round(lr, 9) for lr in schedule.get_last_lr()]
+    [0.01]
     """
+
+    _STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
     def __init__(
         self,
@@ -266,20 +413,19 @@ class ReduceLROnPlateau:
         min_lr: float | Sequence[float] = 0.0,
         eps: float = 1e-8,
     ) -> None:
+        groups = _groups(optimizer)
         if mode not in ("min", "max"):
             raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
         if threshold_mode not in ("rel", "abs"):
             raise ValueError(f"threshold_mode: expected 'rel' or 'abs', got {threshold_mode!r}")
         if not factor < 1:
             raise ValueError(f"factor: expected a number below 1, got {factor!r}")
-        groups = len(optimizer.param_groups)
-        self.min_lrs = [min_lr] * groups if isinstance(min_lr, int | float) else list(min_lr)
-        if len(self.min_lrs) != groups:
-            raise ValueError(f"min_lr: expected {groups}, one a group, got {len(self.min_lrs)}")
+        min_lrs = [min_lr] * len(groups) if isinstance(min_lr, int | float) else min_lr
         self.optimizer = optimizer
         self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode = threshold, threshold_mode
         self.cooldown, self.eps = cooldown, eps
+        self.min_lrs = _one_a_group("min_lr", min_lrs, optimizer)
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
@@ -292,7 +438,13 @@ class ReduceLROnPlateau:
         return sign * metric > sign * self.best * (1 + sign * self.threshold)
 
     def step(self, metrics: float) -> None:
-        """Take note of the metric, and lower the rates if it has been bad for too long."""
+        """Take note of the metric, and lower the rates if it has not improved for too long.
+
+        Parameters
+        ----------
+        metrics : float or scalar array
+            Read at once: a value on a GPU is waited for.
+        """
         metric = float(metrics)
         self.last_epoch += 1
         if self._improves(metric):
@@ -316,9 +468,18 @@ class ReduceLROnPlateau:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best metric, the counters and the settings."""
-        return {name: value for name, value in vars(self).items() if name != "optimizer"}
+        """Return what the metrics so far have led to; the rates are in the optimiser's state."""
+        return {name: getattr(self, name) for name in self._STATE}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        vars(self).update(state_dict)
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If entries are missing; nothing is changed.
+        """
+        if missing := [name for name in self._STATE if name not in state_dict]:
+            raise ValueError(f"state_dict: expected {list(self._STATE)}, {missing} missing")
+        for name in self._STATE:
+            setattr(self, name, state_dict[name])

@@ -11,8 +11,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .backend import Array, asnumpy, get_array_module
 from .module import Parameter, shared_buffer
+
+_NUMBER = int | float | np.number
 
 
 class Optimizer:
@@ -54,7 +58,8 @@ class Optimizer:
     def _checked(self, group: Any, defaults: dict[str, Any]) -> dict[str, Any]:
         """Return `group` with the defaults filled in, if it is one."""
         if not isinstance(group, dict) or "params" not in group:
-            raise TypeError(f"params: expected dicts with 'params', got {type(group).__name__}")
+            got = sorted(group) if isinstance(group, dict) else type(group).__name__
+            raise TypeError(f"params: expected dicts with 'params' in them, got {got}")
         params = _listed(group["params"])
         if not params:
             raise ValueError("params: expected at least one parameter in each group, got none")
@@ -84,14 +89,18 @@ class Optimizer:
         xp, size = get_array_module(params[0].data), sum(p.size for p in params)
         return [xp.zeros(size, params[0].dtype) for _ in range(self._slots + 1)]
 
+    def _located(self, k: int) -> list[Array]:
+        """Return the state of group `k`, where its parameters are by now and of their dtype."""
+        like, state = self.param_groups[k]["params"][0].data, self._state[k]
+        if type(state[0]) is not type(like) or state[0].dtype != like.dtype:
+            xp = get_array_module(like)
+            state = self._state[k] = [xp.asarray(asnumpy(s), like.dtype) for s in state]
+        return state
+
     def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
         """Iterate over flat ``(data, grad, (*slots, scratch))`` that make up group `k`."""
         params: list[Parameter] = self.param_groups[k]["params"]
-        like, state = params[0].data, self._state[k]
-        if type(state[0]) is not type(like) or state[0].dtype != like.dtype:
-            # The model went to another device or dtype since.
-            xp = get_array_module(like)
-            state = self._state[k] = [xp.asarray(asnumpy(s), like.dtype) for s in state]
+        state = self._located(k)
         buffer = shared_buffer(params)
         if buffer is not None:
             yield buffer.data, buffer.grad, state
@@ -140,7 +149,7 @@ class Optimizer:
         """
         return {
             "steps": self._steps,
-            "state": [get_array_module(s[0]).stack(s)[:-1] for s in self._state],
+            "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
             "groups": [
                 {name: value for name, value in group.items() if name != "params"}
                 for group in self.param_groups
@@ -158,33 +167,28 @@ class Optimizer:
         """
         if missing := sorted({"steps", "state", "groups"} - state_dict.keys()):
             raise ValueError(f"state_dict: expected steps, state and groups, {missing} missing")
-        state, groups = list(state_dict["state"]), list(state_dict["groups"])
+        state, groups = [asnumpy(s) for s in state_dict["state"]], list(state_dict["groups"])
         problems = [
             f"{name}: expected {len(self.param_groups)} groups, got {len(entries)}"
             for name, entries in (("state", state), ("groups", groups))
             if len(entries) != len(self.param_groups)
         ]
-        for k, (own, s, settings) in enumerate(
-            zip(self.param_groups, state, groups, strict=False)
-        ):
+        for k, (own, s, settings) in enumerate(zip(self.param_groups, state, groups, strict=False)):
             expected = (self._slots, self._state[k][0].size)
             if s.shape != expected:
                 problems.append(f"state[{k}]: expected shape {expected}, got {s.shape}")
-            names = own.keys() - {"params", "initial_lr"}
-            if settings.keys() - {"initial_lr"} != names:
-                problems.append(
-                    f"groups[{k}]: expected {sorted(names)}, got {sorted(settings.keys())}"
-                )
+            names = sorted(own.keys() - {"params", "initial_lr"})
+            if sorted(settings.keys() - {"initial_lr"}) != names:
+                problems.append(f"groups[{k}]: expected {names}, got {sorted(settings)}")
         if problems:
             raise ValueError(
                 f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
             )
-        for own, settings in zip(self.param_groups, groups, strict=True):
-            own.update(settings)
         self._steps = int(state_dict["steps"])
-        for arrays, s in zip(self._state, state, strict=True):
-            for array, values in zip(arrays, s, strict=False):
-                array[...] = get_array_module(array).asarray(values)
+        for k, own in enumerate(self.param_groups):
+            own.update(groups[k])
+            for slot, values in zip(self._located(k), state[k], strict=False):
+                slot[...] = get_array_module(slot).asarray(values)
 
 
 def _listed(params: Any) -> list[Any]:
@@ -199,9 +203,8 @@ def _listed(params: Any) -> list[Any]:
 
 
 def _at_least_zero(name: str, value: Any) -> None:
-    if not isinstance(value, str) and value >= 0:
-        return
-    raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
+    if not isinstance(value, _NUMBER) or not value >= 0:
+        raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
 
 
 class SGD(Optimizer):
@@ -214,10 +217,10 @@ class SGD(Optimizer):
         \theta &\leftarrow \theta - \eta m
             \qquad \text{(nesterov: } \theta \leftarrow \theta - \eta (g + \mu m))
 
-    Lectures tend to write :math:`m \leftarrow \lambda m - \eta g, \; \theta \leftarrow \theta + m`. Their m is
-    :math:`-\eta` times this one and :math:`\lambda` is :math:`\mu`: the same steps, as long as
-    :math:`\eta` stays. When a schedule changes it, the form here applies the new rate to the whole sum of past
-    gradients at once; the lectures' leaves in that sum the rates that were in force.
+    Lectures tend to write :math:`m \leftarrow \lambda m - \eta g, \; \theta \leftarrow \theta + m`.
+    Their m is :math:`-\eta` times this one and :math:`\lambda` is :math:`\mu`: the same steps, as long
+    as :math:`\eta` stays. When a schedule changes it, the form here applies the new rate to the whole
+    sum of past gradients at once; the lectures' keeps in that sum the rates that were in force.
 
     Parameters
     ----------
@@ -379,7 +382,7 @@ class Adam(Optimizer):
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {betas!r}")
         for k, beta in enumerate(betas):
-            if not 0 <= beta < 1:
+            if not isinstance(beta, _NUMBER) or not 0 <= beta < 1:
                 raise ValueError(f"betas[{k}]: expected a number in [0, 1), got {beta!r}")
 
     def _update(

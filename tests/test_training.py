@@ -105,7 +105,7 @@ def test_parameters_keep_their_dtype(name, options, dtype):
     [
         (lambda p: minirnn.SGD([], lr=0.1), ValueError, "at least one"),
         (lambda p: minirnn.SGD([p.data]), TypeError, "expected Parameters, got ndarray"),
-        (lambda p: minirnn.SGD([p, p]), ValueError, "given twice"),
+        (lambda p: minirnn.SGD([p, p]), ValueError, "twice"),
         (lambda p: minirnn.SGD([p], lr=-1.0), ValueError, "lr: expected"),
         (lambda p: minirnn.SGD([p], momentum=-1.0), ValueError, "momentum"),
         (lambda p: minirnn.SGD([p], nesterov=True), ValueError, "nesterov"),
@@ -125,7 +125,7 @@ def test_state_of_another_optimizer_is_refused():
     p.grad[...] = 1
     optimizer.step()
     other = minirnn.Adam([minirnn.Parameter(np.ones(3))])
-    with pytest.raises(ValueError, match="expected state of shape"):
+    with pytest.raises(ValueError, match="expected shape"):
         other.load_state_dict(optimizer.state_dict())
 
 
@@ -167,7 +167,7 @@ def test_nonfinite_gradients_are_named_and_left_alone():
     bad = dict(model.named_parameters())["1.weight_hh_l0"]
     bad.grad[0, 0] = np.nan
     before = [p.grad.copy() for p in model.parameters()]
-    with pytest.raises(FloatingPointError, match=r"not finite in: 1\.weight_hh_l0$"):
+    with pytest.raises(FloatingPointError, match=r"not finite in:? 1\.weight_hh_l0$"):
         minirnn.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
     for p, g in zip(model.parameters(), before, strict=True):
         np.testing.assert_array_equal(p.grad, g)

@@ -1,0 +1,102 @@
+"""The examples run as the README runs them, are functions of their seed, and refuse nonsense."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SUM_MOD = ROOT / "examples" / "sum_mod"
+FLAGS = "--total_steps 40 --warmup_step 5 --log_every 10 --eval_every 20 --save_every 20"
+SHORT = FLAGS.split()
+
+
+def run(script, *args, input=None, check=True):
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, args)],
+        capture_output=True,
+        text=True,
+        input=input,
+        check=check,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("a", "b"):
+        run(SUM_MOD / "train.py", *SHORT, "--save_dir", folder, "--run_name", name, "--seed", 3)
+    return folder
+
+
+def test_a_run_is_a_function_of_its_seed(runs):
+    for file in ("log.csv", "result.json"):
+        assert (runs / "a" / file).read_text() == (runs / "b" / file).read_text()
+    with np.load(runs / "a" / "weights-000040.npz") as a:
+        with np.load(runs / "b" / "weights-000040.npz") as b:
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
+        with np.load(runs / "a" / "weights-000020.npz") as early:
+            assert (a["head.weight"] != early["head.weight"]).any()
+    assert json.loads((runs / "a" / "args.json").read_text())["seed"] == 3
+    pytest.importorskip("matplotlib")
+    assert (runs / "a" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_seed_is_another_run(runs):
+    run(SUM_MOD / "train.py", *SHORT, "--save_dir", runs, "--run_name", "c", "--seed", 4)
+    assert (runs / "a" / "log.csv").read_text() != (runs / "c" / "log.csv").read_text()
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_the_tutorials_flags_work(cell, tmp_path):
+    flags = (
+        "--batch_size 64 --lr 0.005 --hidden_dim 32 --num_layers 3 --warmup_step 20 "
+        "--min_lr 0.0001 --embed_dim 10 --min_seq_len 2 --max_seq_len 5 --max_number 9 "
+        "--total_steps 30 --log_every 10 --eval_every 10 --save_every 30 --clip 1.0"
+    )
+    run(SUM_MOD / "train.py", *flags.split(), "--cell", cell, "--save_dir", tmp_path)
+    answer = run(SUM_MOD / "predict.py", "--save_dir", tmp_path, "--sequence", "3 7 1 9").stdout
+    assert answer.startswith("3 + 7 + 1 + 9 = ")
+
+
+def test_predictions_and_what_is_expected(runs):
+    script = SUM_MOD / "predict.py"
+    session = run(script, "--save_dir", runs, input="1 2\nx\n4 12\n\n").stdout
+    assert "1 + 2 = " in session
+    assert "expected digits from 0 to 9, separated by spaces, like 3 7 1 9; got 'x'" in session
+    assert "got '12'" in session
+    for bad, got in [("a b", "'a'"), ("12", "'12'"), ("-1", "'-1'"), ("", "nothing")]:
+        result = run(script, "--save_dir", runs, "--sequence", bad, check=False)
+        assert result.returncode != 0
+        assert f"got {got}" in result.stderr
+        assert "Traceback" not in result.stderr
+    result = run(script, "--save_dir", runs / "none", "--sequence", "1", check=False)
+    assert "run examples/sum_mod/train.py first" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "flags", ["--batch_size 0", "--min_seq_len 6", "--warmup_step 40 --total_steps 40"]
+)
+def test_bad_flags_are_explained(flags, tmp_path):
+    result = run(SUM_MOD / "train.py", *flags.split(), "--save_dir", tmp_path, check=False)
+    assert result.returncode == 2
+    assert "expected" in result.stderr
+
+
+def test_drawn_batches_are_what_they_claim(monkeypatch):
+    monkeypatch.syspath_prepend(str(SUM_MOD))
+    from model import draw
+
+    import minirnn
+
+    packed, sums = draw(np.random.default_rng(0), 500, 2, 5)
+    sequences = minirnn.unpack_sequence(packed)
+    lengths = np.array([len(s) for s in sequences])
+    assert set(lengths) == {2, 3, 4, 5}
+    assert set(packed.data) == set(range(10))
+    for sequence, total in zip(sequences, sums, strict=True):
+        assert sequence.sum() % 10 == total

@@ -1,0 +1,282 @@
+"""Linear, Embedding, Dropout and the losses against torch, and what bad input gets."""
+
+import warnings
+
+import numpy as np
+import pytest
+from helpers import check_gradients, close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minirnn
+
+
+def tensors(torch, *arrays):
+    return [torch.from_numpy(np.array(a)).requires_grad_(a.dtype.kind == "f") for a in arrays]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("leading", [(), (4,), (2, 3), (0,)])
+def test_linear(bias, leading):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours = minirnn.Linear(3, 5, bias, dtype=np.float64)
+    theirs = torch.nn.Linear(3, 5, bias, dtype=torch.float64)
+    ours.load_state_dict(theirs.state_dict())
+    x, dy = rng.standard_normal((*leading, 3)), rng.standard_normal((*leading, 5))
+    (their_x,) = tensors(torch, x)
+    y, ctx = ours.forward(x)
+    expected = theirs(their_x)
+    close(y, expected.detach())
+    close(ours(x), y)
+    expected.backward(torch.from_numpy(dy))
+    close(ours.backward(ctx, dy), their_x.grad)
+    close(ours.weight.grad, theirs.weight.grad)
+    if bias:
+        close(ours.bias.grad, theirs.bias.grad)
+
+
+@pytest.mark.parametrize("num_embeddings", [7, 500])
+@pytest.mark.parametrize("padding_idx", [None, 3, -1])
+@pytest.mark.parametrize("shape", [(), (40,), (5, 6), (0,)])
+def test_embedding(num_embeddings, padding_idx, shape):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours = minirnn.Embedding(num_embeddings, 4, padding_idx, dtype=np.float64)
+    theirs = torch.nn.Embedding(num_embeddings, 4, padding_idx, dtype=torch.float64)
+    if padding_idx is not None:
+        assert not ours.weight.data[padding_idx].any()
+    ours.load_state_dict(theirs.state_dict())
+    tokens = rng.integers(0, num_embeddings, shape)
+    tokens = np.where(rng.random(shape) < 0.3, 3, tokens)
+    y, ctx = ours.forward(tokens)
+    expected = theirs(torch.from_numpy(tokens))
+    close(y, expected.detach())
+    dy = rng.standard_normal(y.shape)
+    expected.backward(torch.from_numpy(dy))
+    assert ours.backward(ctx, dy) is None
+    close(ours.weight.grad, theirs.weight.grad)
+
+
+def test_layers_that_act_per_step_take_packed_input():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 7, (3, 5))
+    lengths = [2, 5, 3]
+    packed = minirnn.pack_padded_sequence(tokens, lengths, True, False)
+    model = minirnn.Sequential(
+        minirnn.Embedding(7, 4, dtype=np.float64),
+        minirnn.Dropout(0.4, rng=0),
+        minirnn.Linear(4, 2, dtype=np.float64),
+    )
+    y, ctx = model.forward(packed)
+    np.testing.assert_array_equal(y.batch_sizes, packed.batch_sizes)
+    mask = ctx[1].saved[0].mask
+    embedded = model[0].weight.data[packed.data]
+    expected = (embedded * mask) @ model[2].weight.data.T + model[2].bias.data
+    close(y.data, expected)
+    dy = y.map(lambda rows: rng.standard_normal(rows.shape))
+    model.backward(ctx, dy)
+    dx = (dy.data @ model[2].weight.data) * mask
+    expected = np.zeros((7, 4))
+    np.add.at(expected, packed.data, dx)
+    close(model[0].weight.grad, expected)
+    with pytest.raises(TypeError, match="PackedSequence"):
+        model.backward(ctx, dy.data)
+
+
+def test_dropout():
+    x = np.random.default_rng(0).standard_normal((200, 200))
+    layer = minirnn.Dropout(0.3, rng=1)
+    y, ctx = layer.forward(x)
+    mask = y / x
+    kept = mask != 0
+    np.testing.assert_allclose(mask[kept], 1 / 0.7, rtol=1e-6)
+    assert abs(kept.mean() - 0.7) < 0.01
+    dy = np.random.default_rng(1).standard_normal(x.shape)
+    close(layer.backward(ctx, dy), dy * np.where(kept, 1 / 0.7, 0), 1e-6)
+    np.testing.assert_array_equal(minirnn.Dropout(0.3, rng=1)(x), y)
+    minirnn.manual_seed(5)
+    a = minirnn.Dropout(0.3)(x)
+    minirnn.manual_seed(5)
+    np.testing.assert_array_equal(minirnn.Dropout(0.3)(x), a)
+    assert not minirnn.Dropout(1.0)(x).any()
+    layer.eval()
+    y, ctx = layer.forward(x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(layer.backward(ctx, dy), dy)
+
+
+@st.composite
+def classifications(draw):
+    C, N = draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    shape = draw(st.sampled_from([(C,), (N, C), (N, C, 3), (N, C, 2, 2)]))
+    return {
+        "shape": shape,
+        "weighted": draw(st.booleans()),
+        "ignore_index": draw(st.sampled_from([-100, -1, 0, 1])),
+        "ignored": draw(st.booleans()),
+        "reduction": draw(st.sampled_from(["mean", "sum", "none"])),
+        "label_smoothing": draw(st.sampled_from([0.0, 0.1, 1.0])),
+        "scale": draw(st.sampled_from([1.0, 1e3])),
+        "seed": draw(st.integers(0, 1000)),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(classifications())
+def test_cross_entropy(case):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(case["seed"])
+    shape = case["shape"]
+    C = shape[min(1, len(shape) - 1)]
+    logits = rng.standard_normal(shape) * case["scale"]
+    targets = rng.integers(0, C, shape[:1] + shape[2:] if len(shape) > 1 else ())
+    if case["ignored"]:
+        targets = np.where(rng.random(targets.shape) < 0.4, case["ignore_index"], targets)
+    weight = rng.uniform(0.5, 2, C) if case["weighted"] else None
+    options = {k: case[k] for k in ("ignore_index", "reduction", "label_smoothing")}
+    if case["reduction"] == "mean" and (targets == case["ignore_index"]).all():
+        return  # see test_all_targets_ignored
+    ours = minirnn.CrossEntropyLoss(weight, **options)
+    theirs = torch.nn.CrossEntropyLoss(None if weight is None else torch.tensor(weight), **options)
+    (their_logits,) = tensors(torch, logits)
+    loss, ctx = ours.forward(logits, targets)
+    expected = theirs(their_logits, torch.tensor(targets))
+    close(loss, expected.detach())
+    dloss = rng.standard_normal(np.shape(loss))
+    dloss = dloss if case["reduction"] == "none" else float(dloss)
+    expected.backward(torch.tensor(dloss, dtype=torch.float64))
+    close(ours.backward(ctx, dloss), their_logits.grad)
+
+
+def test_cross_entropy_without_torch():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((5, 4)), np.array([0, 3, -100, 1, 1])
+    criterion = minirnn.CrossEntropyLoss(rng.uniform(0.5, 2, 4), label_smoothing=0.2)
+    _, ctx = criterion.forward(logits, targets)
+    pairs = [(logits, criterion.backward(ctx))]
+    check_gradients(lambda: criterion(logits, targets), pairs, rng)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_all_targets_ignored(label_smoothing):
+    criterion = minirnn.CrossEntropyLoss(label_smoothing=label_smoothing)
+    with pytest.warns(RuntimeWarning, match="all targets are ignored"):
+        loss, ctx = criterion.forward(np.ones((2, 3)), np.full(2, -100))
+    assert np.isnan(loss)
+    assert not criterion.backward(ctx).any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mse_and_bce(reduction, weighted):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x, t = 20 * rng.standard_normal((4, 3)), rng.random((4, 3))
+    w = {"weight": rng.random((4, 1)), "pos_weight": rng.uniform(1, 3, 3)} if weighted else {}
+    their_w = {name: torch.from_numpy(v) for name, v in w.items()}
+    pairs = [
+        (minirnn.MSELoss(reduction), torch.nn.MSELoss(reduction=reduction)),
+        (
+            minirnn.BCEWithLogitsLoss(reduction=reduction, **w),
+            torch.nn.BCEWithLogitsLoss(reduction=reduction, **their_w),
+        ),
+    ]
+    for ours, theirs in pairs:
+        (their_x,) = tensors(torch, x)
+        loss, ctx = ours.forward(x, t)
+        expected = theirs(their_x, torch.from_numpy(t))
+        close(loss, expected.detach())
+        dloss = rng.standard_normal(np.shape(loss)) if reduction == "none" else 0.7
+        expected.backward(torch.tensor(dloss, dtype=torch.float64))
+        close(ours.backward(ctx, dloss), their_x.grad)
+
+
+def test_extreme_logits_do_not_overflow():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for z in (-1e4, 1e4):
+            x = np.array([[z, 0.0]], np.float32)
+            assert np.isfinite(minirnn.CrossEntropyLoss()(x, np.array([1])))
+            assert np.isfinite(minirnn.BCEWithLogitsLoss()(x, np.ones_like(x)))
+
+
+F4, F8 = np.float32, np.float64
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: minirnn.Linear(0, 2), ValueError, "in_features: expected a positive"),
+        (lambda: minirnn.Linear(3, 2)(np.ones((2, 4), F4)), ValueError, r"\(\.\.\., 3\), got"),
+        (lambda: minirnn.Linear(3, 2)(np.ones((2, 3), int)), TypeError, "floating-point"),
+        (lambda: minirnn.Linear(3, 2)(np.ones((2, 3), F8)), TypeError, "expected dtype float32"),
+        (lambda: minirnn.Linear(3, 2)([[1.0, 2.0, 3.0]]), TypeError, "got builtins.list"),
+        (
+            lambda: minirnn.Embedding(5, 2)(np.array([[0, 1], [7, 9]])),
+            IndexError,
+            r"7 at .*\(1, 0\)",
+        ),
+        (lambda: minirnn.Embedding(5, 2)(np.array([3, -1])), IndexError, "-1 at position 1"),
+        (lambda: minirnn.Embedding(5, 2)(np.array([1.0])), TypeError, "integer array"),
+        (lambda: minirnn.Embedding(5, 2, padding_idx=5), ValueError, "padding_idx"),
+        (lambda: minirnn.Dropout(1.5), ValueError, "probability"),
+        (lambda: minirnn.Dropout(0.5)(np.ones(3, int)), TypeError, "floating-point"),
+        (
+            lambda: minirnn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0, 3])),
+            IndexError,
+            "3 at position 1",
+        ),
+        (
+            lambda: minirnn.CrossEntropyLoss()(np.ones((2, 3)), np.array([-100, -5])),
+            IndexError,
+            "-5 at position 1",
+        ),
+        (
+            lambda: minirnn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0.0, 1.0])),
+            TypeError,
+            "integer array",
+        ),
+        (
+            lambda: minirnn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0, 1, 2])),
+            ValueError,
+            "targets: expected shape",
+        ),
+        (lambda: minirnn.CrossEntropyLoss(reduction="avg"), ValueError, "reduction"),
+        (
+            lambda: minirnn.CrossEntropyLoss(np.ones(2))(np.ones((2, 3)), np.array([0, 1])),
+            ValueError,
+            "weight: expected shape",
+        ),
+        (lambda: minirnn.MSELoss()(np.ones(3), np.ones(2)), ValueError, "target: expected shape"),
+        (
+            lambda: minirnn.MSELoss()(np.ones(3), np.ones(3, F4)),
+            TypeError,
+            "target: expected dtype",
+        ),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_bad_gradients():
+    layer = minirnn.Linear(3, 2)
+    y, ctx = layer.forward(np.ones((4, 3), F4))
+    for dy, error in [
+        (np.ones((4, 3), F4), ValueError),
+        (np.ones((4, 2), F8), TypeError),
+        (None, TypeError),
+    ]:
+        with pytest.raises(error, match="dy"):
+            layer.backward(ctx, dy)
+    assert not layer.weight.grad.any()
+    with pytest.raises(ValueError, match="another Linear"):
+        minirnn.Linear(3, 2).backward(ctx, y)
+    with pytest.raises(ValueError, match="expected the context"):
+        layer.backward((ctx,), y)
+    criterion = minirnn.MSELoss(reduction="none")
+    _, ctx = criterion.forward(np.ones(3), np.zeros(3))
+    with pytest.raises(ValueError, match="dloss"):
+        criterion.backward(ctx, np.ones(2))

@@ -1,0 +1,343 @@
+"""Parameters, modules, state dicts, the buffer, inference, and what an import loads."""
+
+import subprocess
+import sys
+import threading
+import types
+
+import numpy as np
+import pytest
+from helpers import close
+
+import minirnn
+from minirnn import backend
+
+
+class Model(minirnn.Module):
+    """A model of a user's own, with a list of layers and a shared one."""
+
+    def __init__(self):
+        self.embedding = minirnn.Embedding(5, 4, dtype=np.float64)
+        self.layers = [minirnn.Linear(4, 4, dtype=np.float64) for _ in range(2)]
+        self.shared = self.layers[0]
+        self.rnn = minirnn.RNN(4, 3, dtype=np.float64)
+
+    def forward(self, tokens):
+        x, ctx_0 = self.embedding.forward(tokens)
+        x, ctx_1 = self.layers[0].forward(x)
+        x, ctx_2 = self.layers[1].forward(x)
+        x, ctx_3 = self.shared.forward(x)
+        (output, _), ctx_4 = self.rnn.forward(x)
+        self.contexts = (ctx_0, ctx_1, ctx_2, ctx_3, ctx_4)
+        return output, self.contexts
+
+    def backward(self, ctx, doutput):
+        ctx_0, ctx_1, ctx_2, ctx_3, ctx_4 = ctx
+        dx, _ = self.rnn.backward(ctx_4, doutput)
+        dx = self.shared.backward(ctx_3, dx)
+        dx = self.layers[1].backward(ctx_2, dx)
+        dx = self.layers[0].backward(ctx_1, dx)
+        self.embedding.backward(ctx_0, dx)
+
+
+NAMES = [
+    "embedding.weight",
+    "layers.0.weight",
+    "layers.0.bias",
+    "layers.1.weight",
+    "layers.1.bias",
+    "rnn.weight_ih_l0",
+    "rnn.weight_hh_l0",
+    "rnn.bias_ih_l0",
+    "rnn.bias_hh_l0",
+]
+
+
+def test_parameters_are_found_once_and_know_their_names():
+    model = Model()
+    assert [name for name, _ in model.named_parameters()] == NAMES
+    assert len(list(model.parameters())) == len(NAMES)
+    assert model.rnn.weight_hh_l0.name == "rnn.weight_hh_l0"
+    assert model.layers[1].bias.name == "layers.1.bias"
+    assert "Linear(4, 4)" in repr(model)
+
+
+def test_a_shared_layer_adds_up_its_gradients():
+    rng = np.random.default_rng(0)
+    model = Model()
+    tokens = rng.integers(0, 5, (6, 2))
+    output, ctx = model.forward(tokens)
+    d = rng.standard_normal(output.shape)
+    model.backward(ctx, d)
+    from helpers import check_gradients
+
+    pairs = [(p.data, p.grad) for p in model.parameters()]
+    check_gradients(lambda: np.vdot(model(tokens), d), pairs, rng)
+    before = [p.grad.copy() for p in model.parameters()]
+    _, ctx = model.forward(tokens)
+    model.backward(ctx, d)
+    for p, g in zip(model.parameters(), before, strict=True):
+        close(p.grad, 2 * g)
+    model.zero_grad()
+    assert not any(p.grad.any() for p in model.parameters())
+
+
+def test_contexts_are_independent_and_survive_later_calls():
+    rng = np.random.default_rng(0)
+    for layer in (minirnn.RNN(3, 4), minirnn.LSTM(3, 4), minirnn.GRU(3, 4)):
+        xs = [rng.standard_normal((40, 2, 3)).astype(np.float32) for _ in range(2)]
+        alone = []
+        for x in xs:
+            layer.zero_grad()
+            (y, _), ctx = layer.forward(x)
+            dx, _ = layer.backward(ctx, y)
+            alone.append((y.copy(), dx, layer.weight_hh_l0.grad.copy()))
+        calls = [layer.forward(x) for x in xs]
+        for k in (0, 1):  # in the order of the calls, not its reverse
+            layer.zero_grad()
+            (y, _), ctx = calls[k]
+            np.testing.assert_array_equal(y, alone[k][0])
+            dx, _ = layer.backward(ctx, y)
+            np.testing.assert_array_equal(dx, alone[k][1])
+            np.testing.assert_array_equal(layer.weight_hh_l0.grad, alone[k][2])
+            again, _ = layer.backward(ctx, y)  # and a second time
+            np.testing.assert_array_equal(again, dx)
+
+
+def test_inference_saves_nothing_in_a_users_module_either():
+    model = Model()
+    tokens = np.zeros((3, 2), np.int64)
+    model(tokens)
+    assert all(ctx.saved is None for ctx in model.contexts)
+    with pytest.raises(ValueError, match=r"made inside model\(x\)"):
+        model.backward(model.contexts, np.zeros((3, 2, 3)))
+    model.forward(tokens)
+    assert all(ctx.saved is not None for ctx in model.contexts)
+
+
+def test_inference_ends_with_an_error_and_is_of_one_thread():
+    class Failing(minirnn.Module):
+        def __init__(self):
+            self.inner = minirnn.Linear(2, 2)
+
+        def forward(self, x):
+            thread = threading.Thread(target=lambda: seen.append(self.inner.forward(x)[1].saved))
+            thread.start()
+            thread.join()
+            raise RuntimeError
+
+    seen = []
+    model = Failing()
+    with pytest.raises(RuntimeError):
+        model(np.ones((1, 2), np.float32))
+    assert seen[0] is not None
+    assert model.inner.forward(np.ones((1, 2), np.float32))[1].saved is not None
+
+
+def test_state_dict_is_a_copy_and_goes_back():
+    model, other = Model(), Model()
+    state = model.state_dict()
+    assert set(state) == {*NAMES, "shared.weight", "shared.bias"}
+    state["embedding.weight"][...] = 0
+    assert model.embedding.weight.data.any()
+    other.load_state_dict(model.state_dict())
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_torch_reads_our_state_dict(name):
+    torch = pytest.importorskip("torch")
+    options = {"num_layers": 2, "bidirectional": True}
+    ours = getattr(minirnn, name)(3, 4, **options)
+    theirs = getattr(torch.nn, name)(3, 4, **options)
+    theirs.load_state_dict({k: torch.from_numpy(v) for k, v in ours.state_dict().items()})
+    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
+    close(ours(x)[0], theirs(torch.from_numpy(x))[0].detach(), 1e-5)
+
+
+def test_a_state_dict_that_does_not_fit_changes_nothing():
+    model = Model()
+    before = model.state_dict()
+    state = model.state_dict()
+    del state["rnn.bias_ih_l0"]
+    state["extra"] = np.zeros(2)
+    state["embedding.weight"] = np.zeros((5, 3))
+    state["layers.0.bias"] = np.zeros(4, int)
+    state["layers.1.bias"] = np.ones(4)
+    with pytest.raises(ValueError, match="does not fit Model") as error:
+        model.load_state_dict(state)
+    text = str(error.value)
+    for part in (
+        "missing: rnn.bias_ih_l0",
+        "unexpected: extra",
+        "embedding.weight: expected shape (5, 4), got (5, 3)",
+        "layers.0.bias: expected floating point",
+    ):
+        assert part in text
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_loading_not_strictly():
+    layer = minirnn.Linear(2, 2)
+    layer.load_state_dict({"weight": np.eye(2), "other": np.ones(1)}, strict=False)
+    np.testing.assert_array_equal(layer.weight.data, np.eye(2))
+    with pytest.raises(ValueError, match="weight: expected shape"):
+        layer.load_state_dict({"weight": np.eye(3)}, strict=False)
+
+
+def test_the_buffer_holds_values_and_gradients_and_stays():
+    model = Model()
+    before = model.state_dict()
+    model.layers[0].weight.grad[...] = 3
+    buffer = model.flatten_parameters()
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert model.layers[0].weight.grad.sum() == 3 * 16
+    for p in model.parameters():
+        assert np.shares_memory(p.data, buffer.data)
+        assert np.shares_memory(p.grad, buffer.grad)
+    p = model.rnn.weight_hh_l0
+    p.data = np.full((3, 3), 7.0)
+    p.grad = np.full((3, 3), 8.0)
+    p.grad += 1
+    assert np.shares_memory(p.data, buffer.data)
+    assert (buffer.data == 7).sum() == 9
+    assert (buffer.grad == 9).sum() == 9
+    model.load_state_dict(before)
+    assert np.shares_memory(p.data, buffer.data)
+    model.zero_grad()
+    assert not buffer.grad.any()
+    with pytest.raises(ValueError, match=r"rnn\.weight_hh_l0\.data: expected shape \(3, 3\)"):
+        p.data = np.zeros(3)
+
+
+def test_a_buffer_of_two_dtypes_is_refused():
+    model = minirnn.Sequential(minirnn.Linear(2, 2), minirnn.Linear(2, 2, dtype=np.float64))
+    with pytest.raises(TypeError, match="one dtype"):
+        model.flatten_parameters()
+    assert all(p.buffer is None for p in model.parameters())
+
+
+def test_conversion_keeps_values_gradients_and_the_buffer():
+    model = minirnn.Sequential(minirnn.Linear(2, 2), minirnn.Linear(2, 2))
+    model.flatten_parameters()
+    before = model.state_dict()
+    model[0].weight.grad[...] = 2
+    model.to("float64")
+    for name, value in model.state_dict().items():
+        assert value.dtype == np.float64
+        np.testing.assert_array_equal(value, before[name])
+    assert model[0].weight.grad.sum() == 8
+    assert model[0].weight.buffer is model[1].bias.buffer is not None
+    with pytest.raises(TypeError, match="floating-point dtype"):
+        model.to("int64")
+
+
+def test_train_and_eval_reach_every_module():
+    model = minirnn.Sequential(minirnn.Dropout(0.5), minirnn.Sequential(minirnn.Dropout(0.5)))
+    model.eval()
+    assert not model[1][0].training
+    model.train()
+    assert model[1][0].training
+    assert len(model) == 2
+
+
+def test_sequential_with_a_recurrent_layer():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours = minirnn.Sequential(
+        minirnn.LSTM(3, 4, dtype=np.float64), minirnn.Linear(4, 2, dtype=np.float64)
+    )
+    lstm, head = torch.nn.LSTM(3, 4).double(), torch.nn.Linear(4, 2).double()
+    ours[0].load_state_dict(lstm.state_dict())
+    ours[1].load_state_dict(head.state_dict())
+    x = rng.standard_normal((5, 2, 3))
+    their_x = torch.from_numpy(x).requires_grad_(True)
+    y, ctx = ours.forward(x)
+    expected = head(lstm(their_x)[0])
+    close(y, expected.detach())
+    d = rng.standard_normal(y.shape)
+    expected.backward(torch.from_numpy(d))
+    close(ours.backward(ctx, d), their_x.grad)
+    close(ours[0].weight_hh_l0.grad, lstm.weight_hh_l0.grad)
+    with pytest.raises(ValueError, match="2 contexts"):
+        ours.backward(ctx[:1], d)
+    with pytest.raises(TypeError, match="layer 1"):
+        minirnn.Sequential(minirnn.Linear(1, 1), np.tanh)
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_import_loads_numpy_and_the_standard_library_only():
+    code = (
+        "import sys, numpy.random; before = set(sys.modules); import minirnn;"
+        "new = {m.split('.')[0] for m in set(sys.modules) - before};"
+        "print(sorted(new - sys.stdlib_module_names - {'numpy', 'minirnn'}))"
+    )
+    assert run(code).strip() == "[]"
+
+
+def test_the_environment_sets_the_backend():
+    code = "import os; os.environ['MINIRNN_BACKEND'] = 'jax'; import minirnn"
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run(code)
+    assert "expected one of ('numpy', 'cupy'), got 'jax'" in error.value.stderr
+
+
+def test_backends():
+    with pytest.raises(ValueError, match="expected one of"):
+        minirnn.set_backend("torch")
+    try:
+        import cupy  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match=r"pip install 'minirnn\[cupy\]'"):
+            minirnn.set_backend("cupy")
+        with pytest.raises(ImportError, match=r"minirnn\[cupy\]"):
+            minirnn.Linear(2, 2).to("cupy")
+    minirnn.set_backend("numpy")
+    assert minirnn.get_array_module(np.ones(2)) is np
+    with pytest.raises(TypeError, match=r"got builtins\.list"):
+        minirnn.get_array_module([1.0])
+
+
+def test_arrays_of_two_devices_are_refused(monkeypatch):
+    class FakeArray:
+        dtype = np.dtype(np.float32)
+        shape = (2, 3)
+        ndim = 2
+
+        def get(self):
+            return np.ones(self.shape, self.dtype)
+
+    fake = types.ModuleType("cupy")
+    fake.ndarray = FakeArray
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    with pytest.raises(TypeError, match="x lies in cupy, parameters lies in numpy"):
+        minirnn.Linear(3, 2)(FakeArray())
+    np.testing.assert_array_equal(minirnn.asnumpy(FakeArray()), np.ones((2, 3)))
+    assert not backend.reads_values(FakeArray())
+    minirnn.set_checks(True)
+    try:
+        assert backend.reads_values(FakeArray())
+    finally:
+        minirnn.set_checks(False)
+
+
+def test_seeds():
+    layers = []
+    for _ in range(2):
+        minirnn.manual_seed(3)
+        layers.append(minirnn.LSTM(2, 3))
+    other = minirnn.LSTM(2, 3)
+    np.testing.assert_array_equal(layers[0].weight_hh_l0.data, layers[1].weight_hh_l0.data)
+    assert (other.weight_hh_l0.data != layers[0].weight_hh_l0.data).any()
+    a, b = minirnn.GRU(2, 3, rng=1), minirnn.GRU(2, 3, rng=np.random.default_rng(1))
+    np.testing.assert_array_equal(a.weight_ih_l0.data, b.weight_ih_l0.data)
+    with pytest.raises(TypeError, match="rng: expected"):
+        minirnn.GRU(2, 3, rng="seed")

@@ -1,0 +1,501 @@
+"""The recurrent layers where torch has no answer: numerical gradients, traces, windows, errors."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers import check_gradients, close, data
+
+import minirnn
+
+F8 = np.float64
+MAKERS = {
+    "tanh": lambda *a, **k: minirnn.RNN(*a, **k),
+    "relu": lambda *a, **k: minirnn.RNN(*a, nonlinearity="relu", **k),
+    "lstm": lambda *a, **k: minirnn.LSTM(*a, **k),
+    "lstm_proj": lambda *a, **k: minirnn.LSTM(*a, proj_size=2, **k),
+    "gru": lambda *a, **k: minirnn.GRU(*a, **k),
+}
+LENGTHS = [3, 40, 0, 17]
+
+
+@pytest.fixture(params=MAKERS)
+def make(request):
+    return MAKERS[request.param]
+
+
+def packed_input(rng, features=3, lengths=LENGTHS):
+    x = rng.standard_normal((len(lengths), max(lengths), features))
+    return minirnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+
+def arrays(state):
+    return list(state) if isinstance(state, tuple) else [state]
+
+
+def like_state(layer, draw, B):
+    L = layer.num_layers * layer.num_directions
+    values = [draw((L, B, size)) for size in layer._state_sizes]
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+@pytest.mark.parametrize("options", [{}, {"recurrent_dropout": 0.4}, {"checkpoint": True}])
+def test_numerical_gradients_with_zero_lengths(make, options):
+    """Every gradient, through the same dropout masks, over several windows."""
+    rng = np.random.default_rng(0)
+    drop = {} if "checkpoint" in options else {"dropout": 0.3}
+    layer = make(3, 4, num_layers=2, bidirectional=True, dtype=F8, **options, **drop)
+    x = packed_input(rng)
+    h_0 = like_state(layer, rng.standard_normal, len(LENGTHS))
+
+    def forward():
+        layer._rng = np.random.default_rng(1)
+        return layer.forward(x, h_0)
+
+    (output, h_n), ctx = forward()
+    doutput = output.map(lambda rows: rng.standard_normal(rows.shape))
+    dh_n = like_state(layer, rng.standard_normal, len(LENGTHS))
+
+    def loss():
+        (output, h_n), _ = forward()
+        total = np.vdot(output.data, doutput.data)
+        return total + sum(np.vdot(h, d) for h, d in zip(arrays(h_n), arrays(dh_n), strict=True))
+
+    dx, dh_0 = layer.backward(ctx, doutput, dh_n)
+    pairs = [(x.data, dx.data), *zip(arrays(h_0), arrays(dh_0), strict=True)]
+    pairs += [(p.data, p.grad) for p in layer.parameters()]
+    check_gradients(loss, pairs, rng)
+    # The sequence of length zero hands its state and its gradient through.
+    for a, b in zip(arrays(h_0) + arrays(dh_0), arrays(h_n) + arrays(dh_n), strict=True):
+        np.testing.assert_array_equal(a[:, 2], b[:, 2])
+
+
+def test_one_step_one_sequence_and_no_step(make):
+    rng = np.random.default_rng(0)
+    layer = make(3, 4, bidirectional=True, dtype=F8)
+    for shape in [(1, 1, 3), (1, 4, 3), (6, 1, 3)]:
+        x = rng.standard_normal(shape)
+        (output, _), ctx = layer.forward(x)
+        d = rng.standard_normal(output.shape)
+        layer.zero_grad()
+        dx, _ = layer.backward(ctx, d)
+        pairs = [(x, dx)] + [(p.data, p.grad) for p in layer.parameters()]
+        check_gradients(lambda x=x, d=d: np.vdot(layer(x)[0], d), pairs, rng)
+    h_0 = like_state(layer, rng.standard_normal, 2)
+    (output, h_n), ctx = layer.forward(np.zeros((0, 2, 3)), h_0)
+    for a, b in zip(arrays(h_n), arrays(h_0), strict=True):
+        np.testing.assert_array_equal(a, b)
+    layer.backward(ctx, None, h_n)
+
+
+def test_padded_and_packed_of_equal_lengths_agree(make):
+    rng = np.random.default_rng(0)
+    layer = make(3, 4, num_layers=2, bidirectional=True, dtype=F8)
+    x = rng.standard_normal((50, 3, 3))
+    packed = minirnn.pack_padded_sequence(x, [50] * 3)
+    results = []
+    for input in (x, packed):
+        layer.zero_grad()
+        (output, h_n), ctx = layer.forward(input)
+        doutput = output.map(np.sin) if input is packed else np.sin(output)
+        dx, _ = layer.backward(ctx, doutput, h_n)
+        grads = [p.grad.copy() for p in layer.parameters()]
+        results.append([data(output).ravel(), data(dx).ravel(), *grads])
+    for a, b in zip(*results, strict=True):
+        close(a, b)
+
+
+def test_reverse_direction_is_the_forward_one_over_reversed_sequences():
+    rng = np.random.default_rng(0)
+    both = minirnn.GRU(3, 4, bidirectional=True, dtype=F8)
+    one = minirnn.GRU(3, 4, dtype=F8)
+    one.load_state_dict({name: getattr(both, name + "_reverse").data for name in one.state_dict()})
+    sequences = [rng.standard_normal((n, 3)) for n in (5, 2, 4)]
+    output, h_n = both(minirnn.pack_sequence(sequences, enforce_sorted=False))
+    backwards = [s[::-1].copy() for s in sequences]
+    expected, last = one(minirnn.pack_sequence(backwards, enforce_sorted=False))
+    for a, b in zip(
+        minirnn.unpack_sequence(output), minirnn.unpack_sequence(expected), strict=True
+    ):
+        close(a[:, 4:], b[::-1])
+    close(h_n[1], last[0])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_checkpointing_changes_no_bit(make, packed):
+    rng = np.random.default_rng(0)
+    layer = make(3, 8, num_layers=2, bidirectional=True)
+    layer_2 = make(3, 8, num_layers=2, bidirectional=True, checkpoint=True)
+    layer_2.load_state_dict(layer.state_dict())
+    lengths = list(range(1, 80, 7))
+    x = rng.standard_normal((80, len(lengths), 3)).astype(np.float32)
+    if packed:
+        x = minirnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    results = []
+    for one in (layer, layer_2):
+        (output, h_n), ctx = one.forward(x)
+        doutput = output.map(np.cos) if packed else np.cos(output)
+        dx, dh_0 = one.backward(ctx, doutput, h_n)
+        grads = [p.grad for p in one.parameters()]
+        results.append([data(output), *arrays(h_n), data(dx), *arrays(dh_0), *grads])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_checkpointing_and_inference_need_less_memory(name):
+    T, B, H = 1024, 8, 32
+    x = np.ones((T, B, H), np.float32)
+    unit = x.nbytes
+
+    def peak(work):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak / unit
+
+    def train(checkpoint):
+        layer = getattr(minirnn, name)(H, H, num_layers=1, checkpoint=checkpoint)
+        layer.zero_grad()
+
+        def work():
+            (_, h_n), ctx = layer.forward(x)
+            layer.backward(ctx, None, h_n)
+
+        return work
+
+    plain, checkpointed = peak(train(False)), peak(train(True))
+    layer = getattr(minirnn, name)(H, H)
+    inference = peak(lambda: layer(x))
+    assert checkpointed < 0.5 * plain
+    assert inference < 1.5  # the output, and a window
+    assert checkpointed < 3  # output, dx, and two windows of 1/32 of what the plain one keeps
+
+
+def test_trace(make):
+    rng = np.random.default_rng(0)
+    layer = make(3, 4, num_layers=2, bidirectional=True, dtype=F8)
+    x = packed_input(rng, lengths=[3, 40, 17])
+    output, h_n = layer(x)
+    (output_2, _, trace), _ = layer.forward(x, trace=True)
+    np.testing.assert_array_equal(output.data, output_2.data)
+    np.testing.assert_array_equal(trace.h[-1].data, output.data)
+    (_, _, again) = layer(x, trace=True)
+    np.testing.assert_array_equal(again.h[0].data, trace.h[0].data)
+    H = layer.hidden_size
+    if isinstance(layer, minirnn.LSTM):
+        i, f, g, o = (trace.gates[name][1].data for name in "ifgo")
+        c = trace.c[1]
+        previous = np.zeros_like(c.data)
+        previous[:, :H] = c.layout.previous_rows(np.r_[np.zeros((3, H)), c.data[:, :H]])
+        # Directions stand side by side; check the equation of the forward one.
+        one = slice(0, H)
+        close(c.data[:, one], (f * previous + i * g)[:, one])
+        if not layer.proj_size:
+            close(trace.h[1].data[:, one], (o * np.tanh(c.data))[:, one])
+        final = minirnn.last_step(c)
+        close(h_n[1][2], final[:, :H])
+    elif isinstance(layer, minirnn.GRU):
+        _, z, n = (trace.gates[name][1].data[:, :H] for name in "rzn")
+        h = trace.h[1]
+        previous = h.layout.previous_rows(np.r_[np.zeros((3, H)), h.data[:, :H]])
+        close(h.data[:, :H], (1 - z) * n + z * previous)
+    else:
+        assert trace.gates == {}
+        assert trace.c == ()
+
+
+def test_backward_trace_is_the_gradient_of_each_state():
+    """dL/dh_t is what a nudge of h_t changes: nudge it by starting again from there."""
+    rng = np.random.default_rng(0)
+    T, B = 37, 2
+    for name in ("RNN", "LSTM", "GRU"):
+        layer = getattr(minirnn, name)(3, 4, dtype=F8)
+        x, d = rng.standard_normal((T, B, 3)), rng.standard_normal((T, B, 4))
+        (_, _), ctx = layer.forward(x)
+        plain, _ = layer.backward(ctx, d)
+        dx, _, trace = layer.backward(ctx, d, trace=True)
+        np.testing.assert_array_equal(dx, plain)
+        for t in (0, 5, T - 2):
+            _, state = layer(x[: t + 1])
+            (_, _), rest = layer.forward(x[t + 1 :], state)
+            _, dstate = layer.backward(rest, d[t + 1 :])
+            close(trace.h[0][t], arrays(dstate)[0][0] + d[t])
+            if name == "LSTM":
+                # dL/dc_t also counts what c_t does through h_t.
+                (_, _, states) = layer(x, trace=True)
+                o, c = states.gates["o"][0][t], states.c[0][t]
+                through_h = trace.h[0][t] * o * (1 - np.tanh(c) ** 2)
+                close(trace.c[0][t], dstate[1][0] + through_h)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_truncated_bptt(make, packed):
+    rng = np.random.default_rng(0)
+    layer = make(3, 4, num_layers=2, dtype=F8)
+    x = packed_input(rng) if packed else rng.standard_normal((40, 4, 3))
+    h_0 = like_state(layer, rng.standard_normal, 4)
+    (output, h_n), ctx = layer.forward(x, h_0)
+    d = output.map(np.sin) if packed else np.sin(output)
+    dx, _ = layer.backward(ctx, d)
+    full = [p.grad.copy() for p in layer.parameters()]
+
+    layer.zero_grad()
+    (window,) = minirnn.truncated_bptt(layer, x, k=40, h_0=h_0)
+    dx_w, _ = layer.backward(window.ctx, d)
+    np.testing.assert_array_equal(data(dx_w), data(dx))
+    for p, g in zip(layer.parameters(), full, strict=True):
+        np.testing.assert_array_equal(p.grad, g)
+
+    layer.zero_grad()
+    outputs = []
+    for window in minirnn.truncated_bptt(layer, x, k=7, h_0=h_0):
+        outputs.append(data(window.output))
+        # By hand: the same steps from the same state, as a constant.
+        part = window.output.map(np.sin) if packed else np.sin(window.output)
+        layer.backward(window.ctx, part)
+    close(np.concatenate(outputs), data(output))
+    for a, b in zip(arrays(window.h_n), arrays(h_n), strict=True):
+        close(a, b)
+    truncated = [p.grad.copy() for p in layer.parameters()]
+    assert max(np.abs(a - b).max() for a, b in zip(truncated, full, strict=True)) > 1e-3
+
+    if not packed:
+        layer.zero_grad()
+        state = h_0
+        for first in range(0, 40, 7):
+            (y, state), ctx = layer.forward(x[first : first + 7], state)
+            layer.backward(ctx, np.sin(y))
+        for p, g in zip(layer.parameters(), truncated, strict=True):
+            np.testing.assert_array_equal(p.grad, g)
+
+
+def test_truncated_bptt_with_batch_first_and_errors():
+    rng = np.random.default_rng(0)
+    layer = minirnn.RNN(3, 4, batch_first=True, dtype=F8)
+    x = rng.standard_normal((2, 10, 3))
+    parts = [w.output for w in minirnn.truncated_bptt(layer, x, k=4)]
+    close(np.concatenate(parts, axis=1), layer(x)[0])
+    with pytest.raises(ValueError, match="unidirectional"):
+        next(minirnn.truncated_bptt(minirnn.RNN(3, 4, bidirectional=True), x, k=4))
+    with pytest.raises(ValueError, match="k: expected a positive"):
+        next(minirnn.truncated_bptt(layer, x, k=0))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_streaming_equals_the_batch(make, batch_first):
+    rng = np.random.default_rng(0)
+    layer = make(3, 4, num_layers=2, batch_first=batch_first, dtype=F8)
+    x = rng.standard_normal((6, 2, 3))
+    output, h_n = layer(x.swapaxes(0, 1) if batch_first else x)
+    output = output.swapaxes(0, 1) if batch_first else output
+    state = None
+    for x_t, expected in zip(x, output, strict=True):
+        y, state = layer.step(x_t, state)
+        close(y, expected)
+    for a, b in zip(arrays(state), arrays(h_n), strict=True):
+        close(a, b)
+    state = None
+    for x_t, expected in zip(x[:, 1], output[:, 1], strict=True):
+        y, state = layer.step(x_t, state)
+        close(y, expected)
+    with pytest.raises(ValueError, match="bidirectional"):
+        make(3, 4, bidirectional=True).step(x[0].astype(np.float32))
+
+
+def test_last_step_and_by_layer_direction():
+    rng = np.random.default_rng(0)
+    lengths = [2, 5, 3]
+    layer = minirnn.RNN(3, 4, num_layers=2, dtype=F8)
+    x = rng.standard_normal((3, 5, 3))
+    packed = minirnn.pack_padded_sequence(x, lengths, True, False)
+    output, h_n = layer(packed)
+    close(minirnn.last_step(output), h_n[-1])
+    padded, n = minirnn.pad_packed_sequence(output)
+    close(minirnn.last_step(padded, n), h_n[-1])
+    close(minirnn.last_step(padded.swapaxes(0, 1), lengths, batch_first=True), h_n[-1])
+    close(minirnn.last_step(padded), padded[-1])
+    both = minirnn.GRU(3, 4, num_layers=3, bidirectional=True, dtype=F8)
+    output, h_n = both(x.swapaxes(0, 1))
+    grid = minirnn.by_layer_direction(h_n, 2)
+    close(grid[-1, 0], output[-1, :, :4])
+    close(grid[-1, 1], output[0, :, 4:])
+    for call in (
+        lambda: minirnn.last_step(padded, [6, 1, 1]),
+        lambda: minirnn.last_step(padded, [0, 1, 1]),
+        lambda: minirnn.last_step(padded[0]),
+        lambda: minirnn.last_step(padded, [1.0, 2.0, 3.0]),
+        lambda: minirnn.by_layer_direction(h_n[:3], 2),
+    ):
+        with pytest.raises(ValueError, match=r"expected|length"):
+            call()
+
+
+def test_recurrent_dropout_is_one_mask_a_sequence_and_off_in_eval():
+    rng = np.random.default_rng(0)
+    layer = minirnn.RNN(3, 50, recurrent_dropout=0.5, rng=3, dtype=F8)
+    layer.weight_ih_l0.data[...] = 0
+    layer.bias_ih_l0.data[...] = 1
+    layer.bias_hh_l0.data[...] = 0
+    layer.weight_hh_l0.data[...] = np.eye(50)
+    x = rng.standard_normal((4, 2, 3))
+    output, _ = layer(x)
+    # h_t = tanh(1 + m h_{t-1}): a unit that is dropped once is dropped at every step.
+    dropped = np.isclose(output[1:], np.tanh(1))
+    assert (dropped == dropped[0]).all()
+    assert 0.3 < dropped[0].mean() < 0.7
+    assert (dropped[0, 0] != dropped[0, 1]).any()
+    plain = minirnn.RNN(3, 50, dtype=F8)
+    plain.load_state_dict(layer.state_dict())
+    layer.eval()
+    np.testing.assert_array_equal(layer(x)[0], plain(x)[0])
+
+
+def test_dropout_between_layers_is_reproducible_and_off_in_eval():
+    x = np.random.default_rng(0).standard_normal((4, 2, 3))
+    runs = [minirnn.LSTM(3, 4, 2, dropout=0.5, dtype=F8, rng=1)(x)[0] for _ in range(2)]
+    np.testing.assert_array_equal(*runs)
+    layer = minirnn.LSTM(3, 4, 2, dropout=0.5, dtype=F8)
+    plain = minirnn.LSTM(3, 4, 2, dtype=F8)
+    plain.load_state_dict(layer.state_dict())
+    assert (layer(x)[0] != plain(x)[0]).any()
+    np.testing.assert_array_equal(layer.eval()(x)[0], plain(x)[0])
+    with pytest.warns(UserWarning, match="only one: it does nothing"):
+        minirnn.LSTM(3, 4, dropout=0.5)
+
+
+def test_orthogonal_start_and_forget_bias():
+    lstm = minirnn.LSTM(3, 8, 2, bidirectional=True, init="orthogonal", forget_bias=1.0, dtype=F8)
+    for name, p in lstm.named_parameters():
+        if "weight_hh" in name:
+            for block in p.data.reshape(4, 8, 8):
+                close(block @ block.T, np.eye(8))
+        if "bias" in name:
+            expected = np.zeros(32)
+            expected[8:16] = 1.0 if "bias_ih" in name else 0.0
+            np.testing.assert_array_equal(p.data, expected)
+    with pytest.raises(ValueError, match="init"):
+        minirnn.LSTM(3, 4, init="xavier")
+    with pytest.raises(ValueError, match="forget_bias"):
+        minirnn.LSTM(3, 4, bias=False, forget_bias=1.0)
+
+
+def test_a_new_cell_is_one_file():
+    """A minimal gated unit: a pure pair and a subclass, nothing else touched."""
+    import types
+
+    from minirnn.functional import gru
+
+    cell = types.SimpleNamespace(
+        GATES=gru.GATES, forward=gru.forward, backward=gru.backward, gates=gru.gates
+    )
+
+    class Copy(minirnn.Recurrent):
+        recurrence = cell
+
+    ours, theirs = Copy(3, 4, 2, bidirectional=True), minirnn.GRU(3, 4, 2, bidirectional=True)
+    ours.load_state_dict(theirs.state_dict())
+    x = np.ones((5, 2, 3), np.float32)
+    np.testing.assert_array_equal(ours(x)[0], theirs(x)[0])
+
+
+CELLS = [("RNNCell", {}), ("RNNCell", {"nonlinearity": "relu"}), ("LSTMCell", {}), ("GRUCell", {})]
+
+
+@pytest.mark.parametrize(("name", "options"), CELLS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("with_state", [True, False])
+def test_cells_agree_with_torch(name, options, bias, batched, with_state):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours = getattr(minirnn, name)(3, 4, bias=bias, dtype=F8, **options)
+    theirs = getattr(torch.nn, name)(3, 4, bias=bias, dtype=torch.float64, **options)
+    ours.load_state_dict(theirs.state_dict())
+    lead = (5,) if batched else ()
+    x = rng.standard_normal((*lead, 3))
+    pair = name == "LSTMCell"
+    state = [rng.standard_normal((*lead, 4)) for _ in range(2 if pair else 1)]
+    their_x = torch.from_numpy(x).requires_grad_(True)
+    their_state = [torch.from_numpy(s).requires_grad_(True) for s in state]
+
+    def pack(s):
+        return None if not with_state else tuple(s) if pair else s[0]
+
+    h, ctx = ours.forward(x, pack(state))
+    expected = theirs(their_x, pack(their_state))
+    d = [rng.standard_normal((*lead, 4)) for _ in state]
+    loss = 0
+    for a, b, g in zip(arrays(h), expected if pair else [expected], d, strict=True):
+        close(a, b.detach())
+        loss = loss + (b * torch.from_numpy(g)).sum()
+    loss.backward()
+    dx, dstate = ours.backward(ctx, tuple(d) if pair else d[0])
+    close(dx, their_x.grad)
+    if with_state:
+        for a, b in zip(arrays(dstate), their_state, strict=True):
+            close(a, b.grad)
+    for key, p in theirs.named_parameters():
+        close(getattr(ours, key).grad, p.grad)
+
+
+X = np.ones((5, 2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda r: r(np.ones((5, 2, 4), np.float32)), ValueError, r"input.*\(T, B, features\)"),
+        (lambda r: r(np.ones(3, np.float32)), ValueError, r"\(T, B, I\), \(T, I\) or a Packed"),
+        (lambda r: r(np.ones((5, 0, 3), np.float32)), ValueError, "at least one sequence"),
+        (lambda r: r(np.ones((5, 2, 3))), TypeError, "input: expected dtype float32"),
+        (lambda r: r(np.ones((5, 2, 3), int)), TypeError, "floating-point"),
+        (lambda r: r(X, np.ones((1, 3, 4), np.float32)), ValueError, r"h_0.*\(1, 2, 4\), got"),
+        (lambda r: r(X, np.ones((1, 2, 4))), TypeError, "h_0: expected dtype"),
+        (lambda r: r(X, [[1.0]]), TypeError, "got builtins.list"),
+        (
+            lambda r: r.backward(r.forward(X)[1], np.ones((5, 2, 3), np.float32)),
+            ValueError,
+            "doutput",
+        ),
+        (lambda r: r.backward(r.forward(X)[1], np.ones((5, 2, 4))), TypeError, "doutput"),
+        (
+            lambda r: r.backward(r.forward(X)[1], None, np.ones((2, 2, 4), np.float32)),
+            ValueError,
+            "dh_n",
+        ),
+        (
+            lambda r: r.backward(minirnn.RNN(3, 4).forward(X)[1], None),
+            ValueError,
+            "another RNN",
+        ),
+        (
+            lambda r: r.backward(r.forward(minirnn.pack_padded_sequence(X, [5, 2]))[1], X),
+            TypeError,
+            "PackedSequence",
+        ),
+        (lambda r: minirnn.RNN(0, 4), ValueError, "input_size: expected a positive"),
+        (lambda r: minirnn.RNN(3, 4, num_layers=0), ValueError, "num_layers"),
+        (lambda r: minirnn.RNN(3, 4, nonlinearity="sin"), ValueError, "nonlinearity"),
+        (lambda r: minirnn.RNN(3, 4, 2, dropout=1.5), ValueError, "dropout"),
+        (lambda r: minirnn.LSTM(3, 4, proj_size=4), ValueError, "proj_size"),
+        (lambda r: minirnn.GRU(3, 4, proj_size=2), TypeError, "only LSTM"),
+        (lambda r: minirnn.LSTM(3, 4)(X, X), TypeError, "expected a pair"),
+        (lambda r: minirnn.RNNCell(3, 4)(np.ones((2, 5), np.float32)), ValueError, "input"),
+        (lambda r: minirnn.LSTMCell(3, 4)(X[0], X[0]), TypeError, "pair"),
+    ],
+)
+def test_bad_input_changes_nothing(call, error, message):
+    layer = minirnn.RNN(3, 4)
+    with pytest.raises(error, match=message):
+        call(layer)
+    assert not any(p.grad.any() for p in layer.parameters())
+
+
+def test_a_gradient_packed_in_another_way_is_refused():
+    layer = minirnn.RNN(3, 4)
+    _, ctx = layer.forward(minirnn.pack_padded_sequence(X, [5, 2]))
+    other = minirnn.pack_padded_sequence(np.ones((5, 2, 4), np.float32), [4, 3])
+    with pytest.raises(ValueError, match=r"doutput: expected batch_sizes \[2, 2, 1, 1, 1\]"):
+        layer.backward(ctx, other)
