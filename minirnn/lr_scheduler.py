@@ -207,12 +207,12 @@ class LinearLR(LRScheduler):
     >>> from minirnn.optim import SGD
     >>> warmup = LinearLR(SGD([Parameter(np.zeros(1))], lr=0.1), start_factor=0.5, total_iters=2)
     >>> for _ in range(4):
-    ...     print(warmup.get_last_lr())
+    ...     print(round(warmup.get_last_lr()[0], 9))
     ...     warmup.step()
-    [0.05]
-    [0.075]
-    [0.1]
-    [0.1]
+    0.05
+    0.075
+    0.1
+    0.1
     """
 
     def __init__(
