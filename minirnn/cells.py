@@ -104,7 +104,7 @@ class _Cell(Module):
             s[:B] = 0 if s_0 is None else s_0
         extra = (None,) if self._states == 2 else ()  # the LSTM's projection, which a cell has not
         ctx = self.recurrence.forward(
-            x, states, weights + extra, equal_lengths(1, B), **self._options
+            x, states, weights + extra, equal_lengths(1, B), save=saving(), **self._options
         )
         result = self._pack([s[B:] for s in states], batched)
         return result, Context(self, (ctx, batched) if saving() else None)
@@ -131,10 +131,9 @@ class _Cell(Module):
             xp.zeros((B, H), saved.x.dtype) if d is None else d.reshape(B, H)
             for d in self._arrays("dh", dh, shape)
         ]
-        dx, dstates, dweights = self.recurrence.backward(saved, None, tuple(dstates))
-        for p, dw in zip(self._parameters, dweights, strict=False):
-            if p is not None:
-                p.grad += dw
+        extra = (None,) if self._states == 2 else ()
+        dweights = tuple(None if p is None else p.grad for p in self._parameters)
+        dx, dstates = self.recurrence.backward(saved, None, tuple(dstates), dweights + extra)
         return dx if batched else dx[0], self._pack(list(dstates), batched)
 
     def _describe(self) -> str:

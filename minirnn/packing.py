@@ -18,14 +18,35 @@ round.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, get_array_module
+
+T = TypeVar("T")
+
+# A span has rows enough for a matrix product to run at full speed, or steps enough for its own
+# bookkeeping (about 10 us) to count for nothing; and so few that scratch space of its size does not
+# count beside a long batch.
+_SPAN_ROWS = 1024
+_SPAN_STEPS = 64
+
+
+class Span(NamedTuple):
+    """A run of steps and the rows they lie in: the unit of large products and of scratch space."""
+
+    steps: slice
+    rows: slice
+
+    def moved(self, steps: int, rows: int) -> Span:
+        """Return the span as it is where `steps` and `rows` before it are left out."""
+        (a, b), (c, d) = ((part.start, part.stop) for part in self)
+        return Span(slice(a - steps, b - steps), slice(c - rows, d - rows))
 
 
 class Window(NamedTuple):
@@ -66,9 +87,13 @@ class Layout:
         The number of rows, the sum of all lengths.
     equal : bool
         Whether all sequences have the same length.
+    spans : list of Span
+        The steps, cut into runs of 1024 rows or max(64, sqrt(T)) steps, whichever is less.
     """
 
-    def __init__(self, batch_sizes: Array, batch_size: int) -> None:
+    def __init__(
+        self, batch_sizes: Array, batch_size: int, spans: list[Span] | None = None
+    ) -> None:
         self.sizes: list[int] = batch_sizes.tolist()
         self.batch_size = batch_size
         self.steps = len(self.sizes)
@@ -79,24 +104,46 @@ class Layout:
             row += size
         self.rows = row
         self.equal = row == self.steps * batch_size
+        self.spans = self._cut() if spans is None else spans
 
-    def split(self, rows: Array) -> list[Array]:
-        """Return one view per step of an array with one row for each of the batch's."""
+    def _cut(self) -> list[Span]:
+        """Cut the steps into spans."""
+        ends = [*self.starts, self.rows]
+        most = max(_SPAN_STEPS, math.isqrt(self.steps))
+        spans, first = [], 0
+        for stop in range(1, self.steps + 1):
+            full = ends[stop] - ends[first] >= _SPAN_ROWS or stop - first == most
+            if full or stop == self.steps:
+                spans.append(Span(slice(first, stop), slice(ends[first], ends[stop])))
+                first = stop
+        return spans
+
+    def split(self, rows: Array, span: Span | None = None) -> list[Array]:
+        """Return one view per step of an array with one row for each of the batch's, or the span's."""
         if self.equal:
-            return list(rows.reshape(self.steps, self.batch_size, *rows.shape[1:]))
-        return [
-            rows[start : start + size] for start, size in zip(self.starts, self.sizes, strict=True)
-        ]
+            return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
+        return [rows[one] for one in self._step_slices(span)]
 
-    def split_blocks(self, blocks: Array) -> list[Array]:
+    def split_blocks(self, blocks: Array, span: Span | None = None) -> list[Array]:
         """Return one view (G, n, H) per step of an array (G, N, H), its rows in G blocks."""
         if self.equal:
-            by_step = blocks.reshape(len(blocks), self.steps, self.batch_size, *blocks.shape[2:])
+            by_step = blocks.reshape(len(blocks), -1, self.batch_size, *blocks.shape[2:])
             return list(by_step.swapaxes(0, 1))
+        return [blocks[:, one] for one in self._step_slices(span)]
+
+    def _step_slices(self, span: Span | None) -> list[slice]:
+        steps, first = (slice(None), 0) if span is None else (span.steps, span.rows.start)
         return [
-            blocks[:, start : start + size]
-            for start, size in zip(self.starts, self.sizes, strict=True)
+            slice(start - first, start - first + size)
+            for start, size in zip(self.starts[steps], self.sizes[steps], strict=True)
         ]
+
+    def scratch(self, make: Callable[[int], T]) -> list[T]:
+        """Return ``make(batch size)`` for every step, made once for each size there is."""
+        if self.equal:
+            return [make(self.batch_size)] * self.steps
+        made = {size: make(size) for size in set(self.sizes)}
+        return [made[size] for size in self.sizes]
 
     def split_previous(self, states: Array) -> list[Array]:
         """Return, per step, a view of the states before it, out of ``states = [h_0; all rows]``."""
@@ -107,12 +154,12 @@ class Layout:
             states[start : start + size] for start, size in zip(before, self.sizes, strict=False)
         ]
 
-    def previous_rows(self, states: Array) -> Array:
-        """Return, row by row, the states before, out of ``states = [h_0; all rows]``."""
+    def previous_rows(self, states: Array, span: Span) -> Array:
+        """Return, for each row of the span, the state before, out of ``states = [h_0; all rows]``."""
         if self.equal:
-            return states[: self.rows]
+            return states[span.rows]
         xp = get_array_module(states)
-        return xp.take(states, xp.asarray(self.previous), axis=0)
+        return xp.take(states, xp.asarray(self.previous[span.rows]), axis=0)
 
     def last_states(self, states: Array) -> Array:
         """Return each sequence's last state, out of ``states = [h_0; all rows]``."""
@@ -126,23 +173,32 @@ class Layout:
         xp = get_array_module(rows)
         return xp.take(rows, xp.asarray(self.reverse), axis=0)
 
-    def spread(self, values: Array) -> Array:
-        """Return, row by row, the entry of `values`, one per sequence, that belongs to the row."""
+    def spread(self, values: Array, span: Span) -> Array:
+        """Return, for each row of the span, the entry of `values`, one per sequence, of its sequence."""
         xp = get_array_module(values)
-        return xp.take(values, xp.asarray(self._step_and_sequence[1]), axis=0)
+        return xp.take(values, xp.asarray(self._step_and_sequence[1][span.rows]), axis=0)
 
-    def windows(self, length: int) -> list[Window]:
-        """Cut the batch into windows of `length` steps; the last may be shorter."""
-        if self.steps <= length:
-            return [Window(slice(0, self.rows), slice(0, self.batch_size + self.rows), self)]
-        windows = []
-        ends = [*self.starts, self.rows]
-        for first in range(0, self.steps, length):
-            stop = min(first + length, self.steps)
-            rows = slice(ends[first], ends[stop])
+    @property
+    def span_rows(self) -> int:
+        """The number of rows of the largest span."""
+        return max((span.rows.stop - span.rows.start for span in self.spans), default=0)
+
+    def windows(self) -> list[Window]:
+        """Cut the batch into windows of sqrt(T) steps or somewhat more: whole spans."""
+        windows: list[Window] = []
+        inside: list[Span] = []
+        for span in self.spans:
+            inside.append(span)
+            first, stop = inside[0].steps.start, span.steps.stop
+            if stop - first < math.isqrt(self.steps) and stop < self.steps:
+                continue
+            rows = slice(inside[0].rows.start, span.rows.stop)
             entering = self.batch_size if first == 0 else self.sizes[first - 1]
             states = slice(self.batch_size + rows.start - entering, self.batch_size + rows.stop)
-            windows.append(Window(rows, states, Layout(np.array(self.sizes[first:stop]), entering)))
+            spans = [s.moved(first, rows.start) for s in inside]
+            layout = Layout(np.array(self.sizes[first:stop]), entering, spans)
+            windows.append(Window(rows, states, layout))
+            inside = []
         return windows
 
     @cached_property

@@ -5,15 +5,13 @@ packed rows. What is common to all of them is here, once:
 
 - the forms of input: packed, padded, batch first, unbatched. All become packed rows;
 - the reverse direction: the same recurrence over rows in which every sequence is reversed;
-- windows: the recurrence runs over a few dozen steps at a time, so that scratch space, what a
-  checkpoint recomputes and what inference keeps are all the size of a window.
+- checkpoints: the recurrence runs over windows of about sqrt(T) steps, and again in backward.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -24,11 +22,7 @@ from .backend import RNG, Array, default_xp, generator, get_array_module
 from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
 from .module import Context, Module, Parameter, saving
-from .packing import Layout, PackedSequence, Window, equal_lengths
-
-# A window is the unit of scratch memory and of recomputation. With 32 steps its matrix products are
-# large enough, and its bookkeeping (about 10 us) is small beside it.
-_WINDOW = 32
+from .packing import Layout, PackedSequence, equal_lengths
 
 
 class Trace(NamedTuple):
@@ -108,7 +102,7 @@ class _Saved(NamedTuple):
 
     form: _Form
     dropouts: list[Any]  # a context for each layer, None where nothing was dropped
-    passes: list[list[Any]]  # for each layer and direction, a context for each window
+    passes: list[Any]  # for each layer and direction a context, or a list of checkpoints
     like: Array
 
 
@@ -224,6 +218,9 @@ class Recurrent(Module):
     def _weights(self, k: int) -> tuple[Any, ...]:
         return tuple(None if name is None else getattr(self, name) for name in self._names[k])
 
+    def _values(self, k: int) -> tuple[Array | None, ...]:
+        return tuple(None if name is None else getattr(self, name).data for name in self._names[k])
+
     # -- the state: an array, or for the LSTM a pair -------------------------------------------
 
     def _unpack_state(self, name: str, state: Any) -> tuple[Any, ...]:
@@ -331,18 +328,18 @@ class Recurrent(Module):
             outputs = []
             for direction in range(D):
                 k = layer * D + direction
-                y, final, contexts = self._scan(
+                y, last, ctx = self._scan(
                     layout.reversed_rows(x) if direction else x,
                     [None if s is None else s[k] for s in initial],
                     k,
                     layout,
                     save,
-                    checkpoint=self.checkpoint and not trace,
+                    trace,
                 )
-                for whole, part in zip(finals, final, strict=True):
+                for whole, part in zip(finals, last, strict=True):
                     whole[k] = part
                 outputs.append(layout.reversed_rows(y) if direction else y)
-                passes.append(contexts)
+                passes.append(ctx)
             x = outputs[0] if D == 1 else xp.concatenate(outputs, axis=1)
         result = (form.restore(x), self._restore_state(finals, form))
         saved = _Saved(form, dropouts, passes, like) if saving() else None
@@ -351,70 +348,57 @@ class Recurrent(Module):
         return result, Context(self, saved)
 
     def _scan(
-        self,
-        x: Array,
-        initial: list[Array | None],
-        k: int,
-        layout: Layout,
-        save: bool,
-        checkpoint: bool,
-    ) -> tuple[Array, list[Array], list[Any]]:
-        """Run one layer in one direction; return its states, the last ones, and the contexts."""
+        self, x: Array, initial: list[Array | None], k: int, layout: Layout, save: bool, trace: bool
+    ) -> tuple[Array, list[Array], Any]:
+        """Run one layer in one direction; return its states, the last ones, and the context."""
         xp = get_array_module(x)
-        B, N = layout.batch_size, layout.rows
-        weights = tuple(None if p is None else p.data for p in self._weights(k))
+        weights = self._values(k)
         mask = None
         if self.recurrent_dropout and self.training:
-            mask_shape = (B, self.output_size)
+            mask_shape = (layout.batch_size, self.output_size)
             mask = dropout_pair.draw_mask(mask_shape, self.recurrent_dropout, self._rng, x)
-        windows = _windows(layout)
-        contexts: list[Any] = []
-        if save and not checkpoint:
-            states = [xp.empty((B + N, size), x.dtype) for size in self._state_sizes]
-            for s, s_0 in zip(states, initial, strict=True):
-                s[:B] = 0 if s_0 is None else s_0
-            for w in windows:
-                part = tuple(s[w.states] for s in states)
-                contexts.append(self._forward_window(x[w.rows], part, weights, w, mask))
-            return states[0][B:], [layout.last_states(s) for s in states], contexts
-        # Nothing but the output outlives a window.
-        y = xp.empty((N, self.output_size), x.dtype)
-        current = [
-            xp.zeros((B, size), x.dtype) if s_0 is None else s_0.copy()
+        start = tuple(
+            xp.zeros((layout.batch_size, size), x.dtype) if s_0 is None else s_0
             for s_0, size in zip(initial, self._state_sizes, strict=True)
-        ]
-        for w in windows:
+        )
+        if trace or not (save and self.checkpoint):
+            states, ctx = self._run(x, start, weights, layout, mask, save)
+            last = [layout.last_states(s) for s in states]
+            return states[0][layout.batch_size :], last, ctx
+        # Nothing but the output and the state that enters it outlives a window.
+        y = xp.empty((layout.rows, self.output_size), x.dtype)
+        last = [s.copy() for s in start]
+        checkpoints = []
+        for w in layout.windows():
             entering = w.layout.batch_size
-            start = tuple(s[:entering].copy() for s in current)
-            part = self._window_states(start, w)
-            self._forward_window(x[w.rows], part, weights, w, mask)
-            y[w.rows] = part[0][entering:]
-            for s, s_w in zip(current, part, strict=True):
+            window_mask = None if mask is None else mask[:entering]
+            start = tuple(s[:entering].copy() for s in last)
+            checkpoints.append(_Checkpoint(x[w.rows], start, window_mask))
+            states, _ = self._run(x[w.rows], start, weights, w.layout, window_mask, save=False)
+            y[w.rows] = states[0][entering:]
+            for s, s_w in zip(last, states, strict=True):
                 s[:entering] = w.layout.last_states(s_w)
-            if save:
-                contexts.append(_Checkpoint(x[w.rows], start, mask))
-        return y, current, contexts
+        return y, last, checkpoints
 
-    def _window_states(self, start: tuple[Array, ...], w: Window) -> tuple[Array, ...]:
-        xp = get_array_module(start[0])
-        entering, rows = w.layout.batch_size, w.layout.rows
-        states = tuple(xp.empty((entering + rows, s.shape[1]), s.dtype) for s in start)
-        for s, s_0 in zip(states, start, strict=True):
-            s[:entering] = s_0
-        return states
-
-    def _forward_window(
+    def _run(
         self,
         x: Array,
-        states: tuple[Array, ...],
+        start: tuple[Array, ...],
         weights: tuple[Array | None, ...],
-        w: Window,
+        layout: Layout,
         mask: Array | None,
-    ) -> Any:
-        window_mask = None if mask is None else mask[: w.layout.batch_size]
-        return self.recurrence.forward(
-            x, states, weights, w.layout, mask=window_mask, **self._options
+        save: bool,
+    ) -> tuple[tuple[Array, ...], Any]:
+        """Run the recurrence; return ``[s_0; all s_t]`` for each array of the state, and the context."""
+        xp = get_array_module(x)
+        B, N = layout.batch_size, layout.rows
+        states = tuple(xp.empty((B + N, s.shape[1]), s.dtype) for s in start)
+        for s, s_0 in zip(states, start, strict=True):
+            s[:B] = s_0
+        ctx = self.recurrence.forward(
+            x, states, weights, layout, mask=mask, save=save, **self._options
         )
+        return states, ctx
 
     def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
         """Take one time step at inference: streaming, equal to the forward pass over all steps.
@@ -525,7 +509,7 @@ class Recurrent(Module):
 
     def _scan_back(
         self,
-        contexts: list[Any],
+        ctx: Any,
         dy: Array | None,
         dstates: list[Array],
         k: int,
@@ -533,50 +517,37 @@ class Recurrent(Module):
         trace: tuple[Array, ...] | None,
     ) -> Array:
         """Run one layer in one direction backward; `dstates` becomes the initial states' gradient."""
-        windows = _windows(layout)
-        parameters = self._weights(k)
-        dx: Array = None
-        for w, ctx in zip(reversed(windows), reversed(contexts), strict=True):
-            if isinstance(ctx, _Checkpoint):
-                weights = tuple(None if p is None else p.data for p in parameters)
-                part = self._window_states(ctx.start, w)
-                ctx = self._forward_window(ctx.x, part, weights, w, ctx.mask)
-            entering = w.layout.batch_size
-            dx_w, dstart, dweights = self.recurrence.backward(
-                ctx,
+        dweights = tuple(None if p is None else p.grad for p in self._weights(k))
+        if not isinstance(ctx, list):
+            dx, dstates[:] = self.recurrence.backward(ctx, dy, tuple(dstates), dweights, trace)
+            return dx
+        xp, weights = get_array_module(dstates[0]), self._values(k)
+        dx = xp.empty((layout.rows, ctx[0].x.shape[1]), ctx[0].x.dtype)
+        for w, checkpoint in zip(reversed(layout.windows()), reversed(ctx), strict=True):
+            x, start, mask = checkpoint
+            _, window_ctx = self._run(x, start, weights, w.layout, mask, save=True)
+            dx[w.rows], dstart = self.recurrence.backward(
+                window_ctx,
                 None if dy is None else dy[w.rows],
-                tuple(s[:entering] for s in dstates),
+                tuple(s[: len(start[0])] for s in dstates),
+                dweights,
                 None if trace is None else tuple(s[w.rows] for s in trace),
             )
             for s, ds in zip(dstates, dstart, strict=True):
-                s[:entering] = ds
-            for parameter, dw in zip(parameters, dweights, strict=False):
-                if parameter is not None:
-                    grad = parameter.grad
-                    grad += dw
-            if len(windows) == 1:
-                return dx_w
-            if dx is None:
-                dx = get_array_module(dx_w).empty((layout.rows, dx_w.shape[1]), dx_w.dtype)
-            dx[w.rows] = dx_w
+                s[: len(ds)] = ds
         return dx
 
     # -- looking inside ------------------------------------------------------------------------
 
-    def _trace(self, form: _Form, passes: list[list[Any]]) -> Trace:
-        xp = get_array_module(passes[0][0].h)
-
-        def gather(read: Callable[[Any], Array]) -> tuple[Any, ...]:
-            return self._by_layer(form, [xp.concatenate([read(c) for c in p]) for p in passes])
-
-        def gate(name: str) -> tuple[Any, ...]:
-            return gather(lambda c: self.recurrence.gates(c)[name])
-
-        names = self.recurrence.gates(passes[0][0])
+    def _trace(self, form: _Form, passes: list[Any]) -> Trace:
+        B = form.layout.batch_size
+        gates = [self.recurrence.gates(ctx) for ctx in passes]
         return Trace(
-            gather(lambda c: c.h[c.layout.batch_size :]),
-            gather(lambda c: c.c[c.layout.batch_size :]) if len(self._state_sizes) == 2 else (),
-            {name: gate(name) for name in names},
+            self._by_layer(form, [ctx.h[B:] for ctx in passes]),
+            self._by_layer(form, [ctx.c[B:] for ctx in passes])
+            if len(self._state_sizes) == 2
+            else (),
+            {name: self._by_layer(form, [values[name] for values in gates]) for name in gates[0]},
         )
 
     def _by_layer(self, form: _Form, per_pass: Any) -> tuple[Any, ...]:
@@ -602,11 +573,6 @@ class Recurrent(Module):
         return text
 
 
-def _windows(layout: Layout) -> list[Window]:
-    """Return the windows of a pass: 32 steps each, or sqrt(T) for a very long one."""
-    return layout.windows(max(_WINDOW, math.isqrt(layout.steps)))
-
-
 class RNN(Recurrent):
     r"""Elman network, stacked and in both directions if asked for: torch's ``nn.RNN``.
 
@@ -628,7 +594,7 @@ class RNN(Recurrent):
         one mask a sequence (Gal and Ghahramani, "A theoretically grounded application of dropout
         in recurrent neural networks", NeurIPS 2016).
     checkpoint : bool, keyword-only
-        Keep one state in every max(32, sqrt(T)) steps for backward and compute the others again.
+        Keep one state in every sqrt(T) steps or so for backward and compute the others again.
         Gradients are the same bit for bit.
     init : {"torch", "orthogonal"}, keyword-only
         Uniform on ``+-1/sqrt(hidden_size)``; or orthogonal W_hh, Xavier W_ih and zero biases.

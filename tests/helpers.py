@@ -1,8 +1,11 @@
 """What several tests use."""
 
+from contextlib import contextmanager
+
 import numpy as np
 
 import minirnn
+from minirnn import packing
 
 
 def close(actual, expected, tolerance=1e-10):
@@ -44,3 +47,16 @@ def packed_like(packed, rng, features):
 def data(x):
     """Return the array in an output, packed or not."""
     return x.data if isinstance(x, minirnn.PackedSequence) else x
+
+
+@contextmanager
+def spans(rows, steps=64):
+    """Cut packed batches into spans of so many rows or steps: small ones, so that there are several."""
+    before = packing._SPAN_ROWS, packing._SPAN_STEPS
+    packing._SPAN_ROWS, packing._SPAN_STEPS = rows, steps
+    packing.equal_lengths.cache_clear()
+    try:
+        yield
+    finally:
+        packing._SPAN_ROWS, packing._SPAN_STEPS = before
+        packing.equal_lengths.cache_clear()

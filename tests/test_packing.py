@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import close
+from helpers import close, spans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,7 +130,9 @@ def test_padding_is_the_adjoint_of_packing(batch):
 @given(batches())
 def test_layout(batch):
     x, lengths, _ = batch
-    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    with spans(rows=3, steps=2):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        windows = packed.layout.windows()
     layout = packed.layout
     B = len(lengths)
     ordered = sorted(lengths, reverse=True)
@@ -141,7 +143,17 @@ def test_layout(batch):
     assert [states[i] for i in layout.last] == [(k, n - 1) for k, n in enumerate(ordered)]
     assert [states[i] for i in layout.previous] == [(k, t - 1) for k, t in ids]
     assert [ids[i] for i in layout.reverse] == [(k, ordered[k] - 1 - t) for k, t in ids]
-    for window in layout.windows(2):
+    steps = [range(len(layout.sizes))[span.steps] for span in layout.spans]
+    assert [t for span in steps for t in span] == list(range(len(layout.sizes)))
+    for span, of_span in zip(layout.spans, steps, strict=True):
+        assert [t for _, t in ids[span.rows]] == [
+            t for t in of_span for _ in range(layout.sizes[t])
+        ]
+    assert [state for window in windows for state in ids[window.rows]] == ids
+    for window in windows:
+        assert sum(span.rows.stop - span.rows.start for span in window.layout.spans) == (
+            window.layout.rows
+        )
         inside = ids[window.rows]
         assert states[window.states][window.layout.batch_size :] == inside
         first = min((t for _, t in inside), default=0)

@@ -40,8 +40,7 @@ class GRUContext(NamedTuple):
 
     x: Array  # (N, I)
     h: Array  # (B + N, H): h_0 over all h_t
-    gates: Array  # (3, N, H): r, z, n
-    q: Array  # (N, H)
+    gates: Array  # (4, N, H): r, z, q, n
     w_ih: Array  # (3H, I)
     w_hh: Array  # (3H, H)
     layout: Layout
@@ -61,7 +60,8 @@ def forward(
     weights: tuple[Array, Array, Array | None, Array | None],
     layout: Layout,
     mask: Array | None = None,
-) -> GRUContext:
+    save: bool = True,
+) -> GRUContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones.
 
     Parameters
@@ -74,55 +74,76 @@ def forward(
         Where the steps lie in the N rows.
     mask : array of shape (B, H), optional
         Multiplies the state that enters the recurrent product, the same at every step.
+    save : bool
+        Keep the gates for backward; without it there is no context.
     """
     (h,) = states
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
     B, N, H = layout.batch_size, layout.rows, h.shape[1]
-    gates = xp.matmul(x, _halved(w_ih).transpose(0, 2, 1), out=xp.empty((3, N, H), x.dtype))
-    b_hn = None
+    w_x = _halved(w_ih).reshape(3 * H, -1).T
+    w_h = xp.ascontiguousarray(_halved(w_hh).transpose(0, 2, 1))  # (3, H, H)
+    bias, b_hn = None, None
     if b_ih is not None and b_hh is not None:
-        bias = b_ih.copy()
+        bias, b_hn = b_ih.copy(), b_hh[2 * H :]
         bias[: 2 * H] += b_hh[: 2 * H]
-        b_hn = b_hh[2 * H :]
-        gates += _halved(bias)[:, None]
-    w = xp.ascontiguousarray(_halved(w_hh).transpose(0, 2, 1))  # (3, H, H)
-    q = xp.empty((N, H), x.dtype)
-    product = xp.empty((3, B, H), x.dtype)
-    scratch = xp.empty((B, H), x.dtype)
-    steps = zip(
+        bias[: 2 * H] *= 0.5
+    gates = xp.empty((4, N, H), x.dtype) if save else None
+    from_x = xp.empty((layout.span_rows, 3 * H), x.dtype)
+    memory = xp.empty((5, B * H), x.dtype)
+    half = xp.full((), 0.5, x.dtype)
+
+    def step_scratch(n: int) -> tuple[Array, ...]:
+        block = memory.ravel()[: 4 * n * H].reshape(4, n, H)
+        return block, block[:3], block[:2], *block, memory[4, : n * H].reshape(n, H)
+
+    whole = (
         layout.split_previous(h),
         layout.split(h[B:]),
-        layout.split(q),
-        layout.split_blocks(gates),
-        strict=True,
+        layout.scratch(step_scratch),
+        [None] * layout.steps if gates is None else layout.split_blocks(gates),
     )
-    for h_prev, h_t, q_t, a in steps:
-        count = len(h_t)
-        h_in = h_prev if mask is None else h_prev * mask[:count]
-        p = xp.matmul(h_in, w, out=product[:, :count])
-        sigmoids = a[:2]
-        sigmoids += p[:2]
-        xp.tanh(sigmoids, sigmoids)
-        sigmoids *= 0.5
-        sigmoids += 0.5
-        r, z, n = a
-        if b_hn is None:
-            q_t[...] = p[2]
-        else:
-            xp.add(p[2], b_hn, q_t)
-        n += xp.multiply(r, q_t, scratch[:count])
-        xp.tanh(n, n)
-        xp.subtract(h_prev, n, h_t)
-        h_t *= z
-        h_t += n
-    return GRUContext(x, h, gates, q, w_ih, w_hh, layout, mask)
+    for span in layout.spans:
+        a_x = from_x[: span.rows.stop - span.rows.start]
+        xp.matmul(x[span.rows], w_x, out=a_x)
+        if bias is not None:
+            a_x += bias
+        a_x = a_x.reshape(-1, 3, H).swapaxes(0, 1)
+        per_step = (
+            layout.split_blocks(a_x[:2], span),
+            layout.split(a_x[2], span),
+            *(a[span.steps] for a in whole),
+        )
+        for rz_x_t, n_x_t, h_prev, h_t, scratch, gates_t in zip(*per_step, strict=True):
+            block, rzq, rz, r, z, q, n, r_q = scratch
+            h_in = h_prev if mask is None else h_prev * mask[: len(h_t)]
+            xp.matmul(h_in, w_h, out=rzq)
+            rz += rz_x_t
+            xp.tanh(rz, rz)
+            rz *= half
+            rz += half
+            if b_hn is not None:
+                q += b_hn
+            xp.add(xp.multiply(r, q, r_q), n_x_t, n)
+            xp.tanh(n, n)
+            xp.subtract(h_prev, n, h_t)
+            h_t *= z
+            h_t += n
+            if gates_t is not None:
+                gates_t[...] = block
+    if gates is None:
+        return None
+    return GRUContext(x, h, gates, w_ih, w_hh, layout, mask)
 
 
 def backward(
-    ctx: GRUContext, dy: Array | None, dstates: tuple[Array], trace: tuple[Array] | None = None
-) -> tuple[Array, tuple[Array], tuple[Array, Array, Array, Array]]:
-    """Return the gradients of the input, of the initial state and of the weights.
+    ctx: GRUContext,
+    dy: Array | None,
+    dstates: tuple[Array],
+    dweights: tuple[Array, Array, Array | None, Array | None],
+    trace: tuple[Array] | None = None,
+) -> tuple[Array, tuple[Array]]:
+    """Return the gradients of the input and of the initial state; add up those of the weights.
 
     Parameters
     ----------
@@ -132,6 +153,8 @@ def backward(
     dstates : (dh_n,), dh_n an array of shape (B, H)
         Gradient of each sequence's last state. It waits in its row until the loop, coming from
         the end, reaches that sequence's last step.
+    dweights : (dw_ih, dw_hh, db_ih, db_hh), of the weights' shapes
+        The weights' gradients are added into these.
     trace : (array of shape (N, H),), optional
         Filled with dL/dh_t, the total gradient at every step.
 
@@ -139,62 +162,80 @@ def backward(
     -------
     dx : array of shape (N, I)
     dstates : (dh_0,)
-    dweights : (dw_ih, dw_hh, db_ih, db_hh)
     """
-    x, h, activations, q, w_ih, w_hh, layout, mask = ctx
+    x, h, activations, w_ih, w_hh, layout, mask = ctx
     xp = get_array_module(x)
-    N, H = q.shape
-    r, z, n = activations
-    # What each gradient is per unit of dh_t, for all steps at once, in the order q, r, z, n: so
-    # the products with W_hh (q, r, z) and with W_ih (r, z, n) read one block each.
-    per_dh = xp.empty((4, N, H), x.dtype)
-    by_q, by_r, by_z, by_n = per_dh
-    xp.multiply(1 - z, 1 - n * n, by_n)
-    xp.multiply(by_n, r, by_q)
-    xp.multiply(by_q * (1 - r), q, by_r)
-    xp.multiply(z * (1 - z), layout.previous_rows(h) - n, by_z)
-
-    da = xp.empty((N, 4, H), x.dtype)
+    B, H, R = layout.batch_size, h.shape[1], layout.span_rows
+    dx = xp.empty_like(x)
+    dw_ih, dw_hh, db_ih, db_hh = dweights
+    # With the blocks of da in the order q, r, z, n the products with W_hh (q, r, z) and with W_ih
+    # (r, z, n) read one block each.
     w_qrz = xp.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
-    dh = dstates[0].copy()
-    product = xp.empty_like(dh)
+    dh, memory = dstates[0].copy(), xp.empty((B, H), x.dtype)
     nothing = [None] * layout.steps
-    steps = list(
-        zip(
-            layout.split(da),
-            layout.split_blocks(per_dh),
-            layout.split(z),
-            nothing if dy is None else layout.split(dy),
-            nothing if trace is None else layout.split(trace[0]),
-            strict=True,
-        )
+    whole = (
+        layout.scratch(lambda n: (dh[:n], memory[:n])),
+        layout.split(activations[1]),
+        nothing if dy is None else layout.split(dy),
+        nothing if trace is None else layout.split(trace[0]),
     )
-    for da_t, per_dh_t, z_t, dy_t, trace_t in reversed(steps):
-        count = len(da_t)
-        dh_t = dh[:count]
-        if dy_t is not None:
-            dh_t += dy_t
-        if trace_t is not None:
-            trace_t[...] = dh_t
-        xp.multiply(dh_t, per_dh_t, da_t.swapaxes(0, 1))
-        dh_in = xp.matmul(da_t[:, :3].reshape(count, 3 * H), w_qrz, out=product[:count])
-        if mask is not None:
-            dh_in *= mask[:count]
-        dh_t *= z_t
-        dh_t += dh_in
+    factors, all_da = xp.empty((4, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
+    one = xp.ones((), x.dtype)
+    for span in reversed(layout.spans):
+        r, z, q, n = activations[:, span.rows]
+        h_prev = layout.previous_rows(h, span)
+        # What each gradient is per unit of dh_t, for many steps at once.
+        per_dh = factors[:, : len(r)]
+        by_q, by_r, by_z, by_n = per_dh
+        keep = xp.subtract(one, z, by_q)
+        xp.subtract(h_prev, n, by_z)
+        by_z *= z
+        by_z *= keep
+        xp.multiply(n, n, by_n)
+        xp.subtract(one, by_n, by_n)
+        by_n *= keep
+        xp.subtract(one, r, by_r)
+        xp.multiply(by_n, r, by_q)
+        by_r *= by_q
+        by_r *= q
+        da = all_da[: len(r)]
+        per_step = (
+            layout.split(da, span),
+            layout.split_blocks(per_dh, span),
+            *(a[span.steps] for a in whole),
+        )
+        for da_t, per_dh_t, (dh_t, dh_in), z_t, dy_t, trace_t in reversed(
+            list(zip(*per_step, strict=True))
+        ):
+            if dy_t is not None:
+                dh_t += dy_t
+            if trace_t is not None:
+                trace_t[...] = dh_t
+            xp.multiply(dh_t, per_dh_t, da_t.swapaxes(0, 1))
+            xp.matmul(da_t.reshape(-1, 4 * H)[:, : 3 * H], w_qrz, out=dh_in)
+            if mask is not None:
+                dh_in *= mask[: len(dh_t)]
+            dh_t *= z_t
+            dh_t += dh_in
 
-    da = da.reshape(N, 4 * H)
-    da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
-    h_prev = layout.previous_rows(h)
-    if mask is not None:
-        h_prev = h_prev * layout.spread(mask)
-    dw_qrz = da_qrz.T @ h_prev
-    dw_hh = xp.concatenate([dw_qrz[H:], dw_qrz[:H]])
-    db = column_sums(da)
-    db_hh = xp.concatenate([db[H : 3 * H], db[:H]])
-    return da_rzn @ w_ih, (dh,), (da_rzn.T @ x, dw_hh, db[H:], db_hh)
+        da = da.reshape(-1, 4 * H)
+        da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
+        if mask is not None:
+            h_prev = h_prev * layout.spread(mask, span)
+        xp.matmul(da_rzn, w_ih, out=dx[span.rows])
+        dw_ih += da_rzn.T @ x[span.rows]
+        dw_qrz = da_qrz.T @ h_prev
+        dw_hh[2 * H :] += dw_qrz[:H]
+        dw_hh[: 2 * H] += dw_qrz[H:]
+        if db_ih is not None and db_hh is not None:
+            db = column_sums(da)
+            db_ih += db[H:]
+            db_hh[: 2 * H] += db[H : 3 * H]
+            db_hh[2 * H :] += db[:H]
+    return dx, (dh,)
 
 
 def gates(ctx: GRUContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    return dict(zip(GATES, ctx.gates, strict=True))
+    r, z, _, n = ctx.gates
+    return {"r": r, "z": z, "n": n}

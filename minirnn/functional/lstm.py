@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .gemm import column_sums
+from .gemm import add_bias_gradient
 
 GATES = ("i", "f", "g", "o")
 # In memory the three sigmoid gates stand together: i, f, o, g.
@@ -68,7 +68,8 @@ def forward(
     weights: tuple[Array, Array, Array | None, Array | None, Array | None],
     layout: Layout,
     mask: Array | None = None,
-) -> LSTMContext:
+    save: bool = True,
+) -> LSTMContext | None:
     """Fill ``h[B:]`` and ``c[B:]``, the states at all steps, from ``h[:B]`` and ``c[:B]``.
 
     Parameters
@@ -81,44 +82,66 @@ def forward(
         Where the steps lie in the N rows.
     mask : array of shape (B, P), optional
         Multiplies the state that enters the recurrent product, the same at every step.
+    save : bool
+        Keep the gates for backward; without it there is no context.
     """
     h, c = states
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     xp = get_array_module(x)
     B, N, H = layout.batch_size, layout.rows, c.shape[1]
-    gates = xp.matmul(x, _halved(w_ih).transpose(0, 2, 1), out=xp.empty((4, N, H), x.dtype))
-    if b_ih is not None and b_hh is not None:
-        gates += _halved(b_ih + b_hh)[:, None]
-    w = xp.ascontiguousarray(_halved(w_hh).transpose(0, 2, 1))  # (4, P, H)
-    tanh_c = xp.empty((N, H), x.dtype)
-    product = xp.empty((4, B, H), x.dtype)
-    scratch = xp.empty((B, H), x.dtype)
-    steps = zip(
+    w_x = _halved(w_ih).reshape(4 * H, -1).T
+    w_h = xp.ascontiguousarray(_halved(w_hh).transpose(0, 2, 1))  # (4, P, H)
+    bias = None if b_ih is None or b_hh is None else _halved(b_ih + b_hh).ravel()
+    gates = xp.empty((4, N, H), x.dtype) if save else None
+    tanh_c = xp.empty((N, H), x.dtype) if save else None
+    from_x = xp.empty((layout.span_rows, 4 * H), x.dtype)
+    memory = xp.empty(6 * B * H, x.dtype)
+    half = xp.full((), 0.5, x.dtype)
+
+    def step_scratch(n: int) -> tuple[Array, ...]:
+        z = memory[: 4 * n * H].reshape(4, n, H)
+        m, tanh_c_t = memory[4 * B * H :].reshape(2, B, H)
+        return z, z[:3], *z, m[:n], tanh_c_t[:n]
+
+    whole = (
         layout.split_previous(h),
         layout.split_previous(c),
         layout.split(h[B:]),
         layout.split(c[B:]),
-        layout.split(tanh_c),
-        layout.split_blocks(gates),
-        strict=True,
+        layout.scratch(step_scratch),
+        [None] * layout.steps if tanh_c is None else layout.split(tanh_c),
+        [None] * layout.steps if gates is None else layout.split_blocks(gates),
     )
-    for h_prev, c_prev, h_t, c_t, tanh_c_t, z in steps:
-        n = len(h_t)
-        if mask is not None:
-            h_prev = h_prev * mask[:n]
-        z += xp.matmul(h_prev, w, out=product[:, :n])
-        xp.tanh(z, z)
-        sigmoids = z[:3]
-        sigmoids *= 0.5
-        sigmoids += 0.5
-        i, f, o, g = z
-        xp.multiply(f, c_prev, c_t)
-        c_t += xp.multiply(i, g, scratch[:n])
-        xp.tanh(c_t, tanh_c_t)
-        if w_hr is None:
-            xp.multiply(o, tanh_c_t, h_t)
-        else:
-            xp.matmul(o * tanh_c_t, w_hr.T, out=h_t)
+    for span in layout.spans:
+        z_x = from_x[: span.rows.stop - span.rows.start]
+        xp.matmul(x[span.rows], w_x, out=z_x)
+        if bias is not None:
+            z_x += bias
+        z_x = z_x.reshape(-1, 4, H).swapaxes(0, 1)
+        per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in whole))
+        for z_x_t, h_prev, c_prev, h_t, c_t, scratch, tanh_c_t, gates_t in zip(
+            *per_step, strict=True
+        ):
+            z, sigmoids, i, f, o, g, m, t = scratch
+            if mask is not None:
+                h_prev = h_prev * mask[: len(h_t)]
+            xp.matmul(h_prev, w_h, out=z)
+            z += z_x_t
+            xp.tanh(z, z)
+            sigmoids *= half
+            sigmoids += half
+            xp.multiply(f, c_prev, c_t)
+            c_t += xp.multiply(i, g, m)
+            if gates_t is not None:
+                gates_t[...] = z
+                t = tanh_c_t
+            xp.tanh(c_t, t)
+            if w_hr is None:
+                xp.multiply(o, t, h_t)
+            else:
+                xp.matmul(xp.multiply(o, t, m), w_hr.T, out=h_t)
+    if gates is None:
+        return None
     return LSTMContext(x, h, c, gates, tanh_c, w_ih, w_hh, w_hr, layout, mask)
 
 
@@ -126,9 +149,10 @@ def backward(
     ctx: LSTMContext,
     dy: Array | None,
     dstates: tuple[Array, Array],
+    dweights: tuple[Array, Array, Array | None, Array | None, Array | None],
     trace: tuple[Array, Array] | None = None,
-) -> tuple[Array, tuple[Array, Array], tuple[Array | None, ...]]:
-    """Return the gradients of the input, of the initial states and of the weights.
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return the gradients of the input and of the initial states; add up those of the weights.
 
     Parameters
     ----------
@@ -138,6 +162,8 @@ def backward(
     dstates : (dh_n, dc_n), arrays of shapes (B, P) and (B, H)
         Gradients of each sequence's last states. They wait in their row until the loop, coming
         from the end, reaches that sequence's last step.
+    dweights : (dw_ih, dw_hh, db_ih, db_hh, dw_hr), of the weights' shapes
+        The weights' gradients are added into these.
     trace : arrays of shapes (N, P) and (N, H), optional
         Filled with dL/dh_t and dL/dc_t, the total gradients at every step.
 
@@ -145,64 +171,79 @@ def backward(
     -------
     dx : array of shape (N, I)
     dstates : (dh_0, dc_0)
-    dweights : (dw_ih, dw_hh, db_ih, db_hh, dw_hr)
     """
-    x, h, c, activations, tanh_c, w_ih, w_hh, w_hr, layout, mask = ctx
+    x, h, c, activations, tanh_cs, w_ih, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(x)
-    N, H = tanh_c.shape
-    i, f, o, g = activations
-    # What each gate's dz is per unit of dc_t (i, f, g) or of dh_t (o), for all steps at once.
-    by_c = xp.empty((3, N, H), x.dtype)
-    xp.multiply(i * (1 - i), g, by_c[0])
-    xp.multiply(f * (1 - f), layout.previous_rows(c), by_c[1])
-    xp.multiply(1 - g * g, i, by_c[2])
-    by_h = tanh_c * o * (1 - o)
-    h_to_c = o * (1 - tanh_c * tanh_c)
-
-    dz = xp.empty((N, 4, H), x.dtype)
-    dh, dc = dstates[0].copy(), dstates[1].copy()
-    dhs = None if w_hr is None else xp.empty_like(h[layout.batch_size :])
-    scratch = xp.empty_like(dc)
+    B, H, P, R = layout.batch_size, tanh_cs.shape[1], h.shape[1], layout.span_rows
+    dx = xp.empty_like(x)
+    dw_ih, dw_hh, *dbs, dw_hr = dweights
+    dh, dc, memory = dstates[0].copy(), dstates[1].copy(), xp.empty((2, B, H), x.dtype)
     nothing = [None] * layout.steps
-    steps = list(
-        zip(
-            layout.split(dz),
-            layout.split_blocks(by_c),
-            layout.split(by_h),
-            layout.split(h_to_c),
-            layout.split(f),
-            nothing if dy is None else layout.split(dy),
-            nothing if dhs is None else layout.split(dhs),
-            nothing if trace is None else zip(*map(layout.split, trace), strict=True),
-            strict=True,
-        )
+    whole = (
+        layout.scratch(lambda n: (dh[:n], dc[:n], memory[0, :n], memory[1, :n])),
+        layout.split(activations[1]),
+        nothing if dy is None else layout.split(dy),
+        nothing if trace is None else list(zip(*map(layout.split, trace), strict=True)),
     )
-    for dz_t, by_c_t, by_h_t, h_to_c_t, f_t, dy_t, dhs_t, trace_t in reversed(steps):
-        n = len(dz_t)
-        dh_t, dc_t = dh[:n], dc[:n]
-        if dy_t is not None:
-            dh_t += dy_t
-        dm_t = dh_t  # the gradient of o * tanh(c_t)
-        if dhs_t is not None:
-            dhs_t[...] = dh_t
-            dm_t = dh_t @ w_hr
-        dc_t += xp.multiply(dm_t, h_to_c_t, scratch[:n])
-        if trace_t is not None:
-            trace_t[0][...], trace_t[1][...] = dh_t, dc_t
-        xp.multiply(dc_t, by_c_t, dz_t[:, :3].swapaxes(0, 1))
-        xp.multiply(dm_t, by_h_t, dz_t[:, 3])
-        dc_t *= f_t
-        xp.matmul(dz_t.reshape(n, 4 * H), w_hh, out=dh_t)
-        if mask is not None:
-            dh_t *= mask[:n]
+    factors, all_dz = xp.empty((5, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
+    all_dh = None if w_hr is None else xp.empty((R, P), x.dtype)
+    one = xp.ones((), x.dtype)
+    for span in reversed(layout.spans):
+        i, f, o, g = activations[:, span.rows]
+        c_prev, tanh_c = layout.previous_rows(c, span), tanh_cs[span.rows]
+        # What each gate's dz is per unit of dc_t (i, f, g) or of dh_t (o), for many steps at once.
+        by_c, by_h, h_to_c = factors[:3, : len(f)], factors[3, : len(f)], factors[4, : len(f)]
+        by_i, by_f, by_g = by_c
+        for by_gate, s, other in ((by_i, i, g), (by_f, f, c_prev), (by_h, o, tanh_c)):
+            xp.subtract(one, s, by_gate)
+            by_gate *= s
+            by_gate *= other
+        for factor, tanh, other in ((by_g, g, i), (h_to_c, tanh_c, o)):
+            xp.multiply(tanh, tanh, factor)
+            xp.subtract(one, factor, factor)
+            factor *= other
+        dz = all_dz[: len(f)]
+        span_dh = None if all_dh is None else all_dh[: len(f)]
+        per_step = (
+            layout.split(dz, span),
+            layout.split_blocks(by_c, span),
+            layout.split(by_h, span),
+            layout.split(h_to_c, span),
+            nothing[span.steps] if span_dh is None else layout.split(span_dh, span),
+            *(a[span.steps] for a in whole),
+        )
+        for dz_t, by_c_t, by_h_t, h_to_c_t, span_dh_t, scratch, f_t, dy_t, trace_t in reversed(
+            list(zip(*per_step, strict=True))
+        ):
+            dh_t, dc_t, dc_from_h, dm_t = scratch
+            if dy_t is not None:
+                dh_t += dy_t
+            if span_dh_t is None:
+                dm_t = dh_t  # m_t = o * tanh(c_t) is h_t itself
+            else:
+                span_dh_t[...] = dh_t
+                xp.matmul(dh_t, w_hr, out=dm_t)
+            dc_t += xp.multiply(dm_t, h_to_c_t, dc_from_h)
+            if trace_t is not None:
+                trace_t[0][...], trace_t[1][...] = dh_t, dc_t
+            xp.multiply(dc_t, by_c_t, dz_t[:, :3].swapaxes(0, 1))
+            xp.multiply(dm_t, by_h_t, dz_t[:, 3])
+            dc_t *= f_t
+            xp.dot(dz_t.reshape(-1, 4 * H), w_hh, dh_t)
+            if mask is not None:
+                dh_t *= mask[: len(dh_t)]
 
-    dz = dz.reshape(N, 4 * H)
-    h_prev = layout.previous_rows(h)
-    if mask is not None:
-        h_prev = h_prev * layout.spread(mask)
-    db = column_sums(dz)
-    dw_hr = None if dhs is None else dhs.T @ (o * tanh_c)
-    return dz @ w_ih, (dh, dc), (dz.T @ x, dz.T @ h_prev, db, db, dw_hr)
+        dz = dz.reshape(-1, 4 * H)
+        h_prev = layout.previous_rows(h, span)
+        if mask is not None:
+            h_prev = h_prev * layout.spread(mask, span)
+        xp.matmul(dz, w_ih, out=dx[span.rows])
+        dw_ih += dz.T @ x[span.rows]
+        dw_hh += dz.T @ h_prev
+        add_bias_gradient(dbs, dz)
+        if dw_hr is not None and span_dh is not None:
+            dw_hr += span_dh.T @ (o * tanh_c)
+    return dx, (dh, dc)
 
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:

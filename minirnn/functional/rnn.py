@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .gemm import column_sums, step_product
+from .gemm import add_bias_gradient
 
 GATES = ("h",)
 
@@ -52,7 +52,8 @@ def forward(
     layout: Layout,
     nonlinearity: str = "tanh",
     mask: Array | None = None,
-) -> RNNContext:
+    save: bool = True,
+) -> RNNContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones.
 
     Parameters
@@ -65,32 +66,42 @@ def forward(
     nonlinearity : {"tanh", "relu"}
     mask : array of shape (B, H), optional
         Multiplies the state that enters the recurrent product, the same at every step.
+    save : bool
+        Return a context for backward.
     """
     (h,) = states
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
-    z = h[layout.batch_size :]  # z_t becomes h_t in its place
-    xp.matmul(x, w_ih.T, out=z)
+    B, H = layout.batch_size, len(w_hh)
+    z = h[B:]  # z_t becomes h_t in its place
+    for span in layout.spans:
+        xp.matmul(x[span.rows], w_ih.T, out=z[span.rows])
     if b_ih is not None and b_hh is not None:
         z += b_ih + b_hh
-    w = step_product(w_hh)
-    product = xp.empty((layout.batch_size, len(w)), x.dtype)
-    for h_prev, h_t in zip(layout.split_previous(h), layout.split(z), strict=True):
-        n = len(h_t)
+    w = xp.ascontiguousarray(w_hh.T)
+    memory = xp.empty((B, H), x.dtype)
+    products = layout.scratch(lambda n: memory[:n])
+    for h_prev, h_t, product in zip(
+        layout.split_previous(h), layout.split(z), products, strict=True
+    ):
         if mask is not None:
-            h_prev = h_prev * mask[:n]
-        h_t += xp.dot(h_prev, w, product[:n])
+            h_prev = h_prev * mask[: len(h_t)]
+        h_t += xp.dot(h_prev, w, product)
         if nonlinearity == "tanh":
             xp.tanh(h_t, h_t)
         else:
             xp.maximum(h_t, 0, out=h_t)
-    return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask)
+    return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask) if save else None
 
 
 def backward(
-    ctx: RNNContext, dy: Array | None, dstates: tuple[Array], trace: tuple[Array] | None = None
-) -> tuple[Array, tuple[Array], tuple[Array, Array, Array, Array]]:
-    """Return the gradients of the input, of the initial state and of the weights.
+    ctx: RNNContext,
+    dy: Array | None,
+    dstates: tuple[Array],
+    dweights: tuple[Array, Array, Array | None, Array | None],
+    trace: tuple[Array] | None = None,
+) -> tuple[Array, tuple[Array]]:
+    """Return the gradients of the input and of the initial state; add up those of the weights.
 
     Parameters
     ----------
@@ -100,6 +111,8 @@ def backward(
     dstates : (dh_n,), dh_n an array of shape (B, H)
         Gradient of each sequence's last state. It waits in its row until the loop, coming from
         the end, reaches that sequence's last step.
+    dweights : (dw_ih, dw_hh, db_ih, db_hh), of the weights' shapes
+        The weights' gradients are added into these.
     trace : (array of shape (N, H),), optional
         Filled with dL/dh_t, the total gradient at every step.
 
@@ -107,37 +120,44 @@ def backward(
     -------
     dx : array of shape (N, I)
     dstates : (dh_0,)
-    dweights : (dw_ih, dw_hh, db_ih, db_hh)
     """
     x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
     xp = get_array_module(x)
-    y = h[layout.batch_size :]
-    if nonlinearity == "tanh":
-        dz = y * y
-        xp.subtract(1, dz, dz)
-    else:
-        dz = (y > 0).astype(y.dtype)
+    dx = xp.empty_like(x)
+    dw_ih, dw_hh, *dbs = dweights
     dh = dstates[0].copy()
-    dys = [None] * layout.steps if dy is None else layout.split(dy)
-    traces = [None] * layout.steps if trace is None else layout.split(trace[0])
-    steps = list(zip(layout.split(dz), dys, traces, strict=True))
-    for dz_t, dy_t, trace_t in reversed(steps):
-        n = len(dz_t)
-        dh_t = dh[:n]
-        if dy_t is not None:
-            dh_t += dy_t
-        if trace_t is not None:
-            trace_t[...] = dh_t
-        dz_t *= dh_t
-        xp.dot(dz_t, w_hh, dh_t)
+    dhs = layout.scratch(lambda n: dh[:n])
+    nothing = [None] * layout.steps
+    dys = nothing if dy is None else layout.split(dy)
+    traces = nothing if trace is None else layout.split(trace[0])
+    memory = xp.empty((layout.span_rows, len(w_hh)), x.dtype)
+    one = xp.ones((), x.dtype)
+    for span in reversed(layout.spans):
+        y = h[layout.batch_size :][span.rows]
+        dz = memory[: len(y)]
+        if nonlinearity == "tanh":
+            xp.multiply(y, y, dz)
+            xp.subtract(one, dz, dz)
+        else:
+            dz[...] = y > 0
+        per_step = (layout.split(dz, span), *(a[span.steps] for a in (dhs, dys, traces)))
+        for dz_t, dh_t, dy_t, trace_t in reversed(list(zip(*per_step, strict=True))):
+            if dy_t is not None:
+                dh_t += dy_t
+            if trace_t is not None:
+                trace_t[...] = dh_t
+            dz_t *= dh_t
+            xp.dot(dz_t, w_hh, dh_t)
+            if mask is not None:
+                dh_t *= mask[: len(dh_t)]
+        h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            dh_t *= mask[:n]
-
-    h_prev = layout.previous_rows(h)
-    if mask is not None:
-        h_prev = h_prev * layout.spread(mask)
-    db = column_sums(dz)
-    return dz @ w_ih, (dh,), (dz.T @ x, dz.T @ h_prev, db, db)
+            h_prev = h_prev * layout.spread(mask, span)
+        xp.matmul(dz, w_ih, out=dx[span.rows])
+        dw_ih += dz.T @ x[span.rows]
+        dw_hh += dz.T @ h_prev
+        add_bias_gradient(dbs, dz)
+    return dx, (dh,)
 
 
 def gates(ctx: RNNContext) -> dict[str, Array]:
