@@ -128,12 +128,12 @@ class _Cell(Module):
         xp = get_array_module(saved.x)
         shape = (B, H) if batched else (H,)
         dstates = [
-            xp.zeros((B, H), saved.x.dtype) if d is None else d.reshape(B, H)
+            xp.zeros((B, H), saved.x.dtype) if d is None else d.reshape(B, H).copy()
             for d in self._arrays("dh", dh, shape)
         ]
         extra = (None,) if self._states == 2 else ()
         dweights = tuple(None if p is None else p.grad for p in self._parameters)
-        dx, dstates = self.recurrence.backward(saved, None, tuple(dstates), dweights + extra)
+        dx = self.recurrence.backward(saved, None, tuple(dstates), dweights + extra)
         return dx if batched else dx[0], self._pack(list(dstates), batched)
 
     def _describe(self) -> str:

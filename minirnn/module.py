@@ -94,7 +94,7 @@ class Parameter:
     def zero_grad(self) -> None:
         """Set the gradient to zero."""
         if self._grad is not None:
-            self._grad[...] = 0
+            self._grad.fill(0)
 
     def _move(self, data: Array, grad: Array | None, buffer: ParameterBuffer | None) -> None:
         self._data, self._grad, self.buffer = data, grad, buffer
@@ -252,7 +252,8 @@ class Module:
 
     def _children(self) -> Iterator[tuple[str, Module]]:
         for name, value in vars(self).items():
-            yield from self._children_in(name, value)
+            if isinstance(value, Module) or type(value) in (list, tuple):
+                yield from self._children_in(name, value)
 
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all modules inside it, each once."""
@@ -269,30 +270,27 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Iterate over ``(dotted name, Parameter)``, in the order of definition, each once."""
-        seen: set[int] = set()
+        first: dict[Parameter, str] = {}
         for name, parameter in self._all_names(""):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+            first.setdefault(parameter, name)
+        return ((name, parameter) for parameter, name in first.items())
 
-    def _all_names(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield prefix + name, value
+    def _all_names(self, prefix: str) -> list[tuple[str, Parameter]]:
+        own = [(prefix + n, p) for n, p in vars(self).items() if type(p) is Parameter]
         for name, child in self._children():
-            yield from child._all_names(f"{prefix}{name}.")
+            own += child._all_names(f"{prefix}{name}.")
+        return own
 
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over the parameters, in the order of definition, each once."""
-        for _, parameter in self.named_parameters():
-            yield parameter
+        return iter(dict.fromkeys([p for _, p in self._all_names("")]))
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         parameters = list(self.parameters())
         buffer = shared_buffer(parameters)
         if buffer is not None:
-            buffer.grad[...] = 0
+            buffer.grad.fill(0)
             return
         for parameter in parameters:
             parameter.zero_grad()

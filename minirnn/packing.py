@@ -89,6 +89,8 @@ class Layout:
         Whether all sequences have the same length.
     spans : list of Span
         The steps, cut into runs of 1024 rows or max(64, sqrt(T)) steps, whichever is less.
+    span_rows : int
+        The number of rows of the largest span.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Layout:
         self.rows = row
         self.equal = row == self.steps * batch_size
         self.spans = self._cut() if spans is None else spans
+        self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
 
     def _cut(self) -> list[Span]:
         """Cut the steps into spans."""
@@ -145,14 +148,12 @@ class Layout:
         made = {size: make(size) for size in set(self.sizes)}
         return [made[size] for size in self.sizes]
 
-    def split_previous(self, states: Array) -> list[Array]:
-        """Return, per step, a view of the states before it, out of ``states = [h_0; all rows]``."""
+    def shifted(self, steps: list[Array], initial: Array) -> list[Array]:
+        """Return, per step, the rows of the step before that go on: `initial`, steps[0], ..."""
+        before = [initial, *steps][:-1]
         if self.equal:
-            return self.split(states[: self.rows])
-        before = [0] + [self.batch_size + start for start in self.starts[:-1]]
-        return [
-            states[start : start + size] for start, size in zip(before, self.sizes, strict=False)
-        ]
+            return before
+        return [rows[:size] for rows, size in zip(before, self.sizes, strict=True)]
 
     def previous_rows(self, states: Array, span: Span) -> Array:
         """Return, for each row of the span, the state before, out of ``states = [h_0; all rows]``."""
@@ -177,11 +178,6 @@ class Layout:
         """Return, for each row of the span, the entry of `values`, one per sequence, of its sequence."""
         xp = get_array_module(values)
         return xp.take(values, xp.asarray(self._step_and_sequence[1][span.rows]), axis=0)
-
-    @property
-    def span_rows(self) -> int:
-        """The number of rows of the largest span."""
-        return max((span.rows.stop - span.rows.start for span in self.spans), default=0)
 
     def windows(self) -> list[Window]:
         """Cut the batch into windows of sqrt(T) steps or somewhat more: whole spans."""

@@ -55,10 +55,11 @@ class _Form(NamedTuple):
 
     def rows(self, name: str, x: Any, features: int, like: Array) -> Array:
         """Return the rows of `x`, something of this form with the given number of features."""
+        layout = self.layout
         if self.packed is not None:
             if not isinstance(x, PackedSequence):
                 raise TypeError(f"{name}: expected a PackedSequence like input, got {type(x)}")
-            if x.layout is not self.layout and not np.array_equal(
+            if x.layout is not layout and not np.array_equal(
                 x.batch_sizes, self.packed.batch_sizes
             ):
                 raise ValueError(
@@ -66,18 +67,19 @@ class _Form(NamedTuple):
                     f"those of input, got {x.batch_sizes.tolist()}"
                 )
             checks.floating(name, x.data, like)
-            checks.shape(name, x.data, (self.layout.rows, features), "(rows, features)")
+            checks.shape(name, x.data, (layout.rows, features), "(rows, features)")
             return x.data
         checks.floating(name, x, like)
-        T, B = self.layout.steps, self.layout.batch_size
+        T, B = layout.steps, layout.batch_size
         if self.kind == "unbatched":
             checks.shape(name, x, (T, features), "(T, features)")
-        elif self.kind == "padded":
+            return x
+        if self.kind == "padded":
             checks.shape(name, x, (T, B, features), "(T, B, features)")
         else:
             checks.shape(name, x, (B, T, features), "(B, T, features)")
             x = x.swapaxes(0, 1)
-        return x.reshape(self.layout.rows, features)
+        return x.reshape(layout.rows, features)
 
     def restore(self, rows: Array) -> Any:
         """Return `rows` in this form."""
@@ -90,10 +92,11 @@ class _Form(NamedTuple):
 
 
 class _Checkpoint(NamedTuple):
-    """Enough to run one window again."""
+    """Enough to run one window again: what :meth:`Recurrent._run` takes."""
 
     x: Array
-    start: tuple[Array, ...]  # the states that enter the window
+    start: list[Array]  # the states that enter the window
+    layout: Layout
     mask: Array | None
 
 
@@ -117,6 +120,7 @@ class Recurrent(Module):
     """
 
     recurrence: ClassVar[Any]
+    _states: ClassVar[int] = 1  # how many arrays the state is made of
 
     def __init__(
         self,
@@ -150,6 +154,9 @@ class Recurrent(Module):
         self.checkpoint = checkpoint
         self.proj_size = proj_size
         self.num_directions = 2 if bidirectional else 1
+        # Features of one direction's output, and of each array of the state.
+        self.output_size = proj_size or hidden_size
+        self._state_sizes = (self.output_size, hidden_size)[: self._states]
         self._rng = None if rng is None else generator(rng)
         self._names: list[tuple[str | None, ...]] = []
         for layer in range(num_layers):
@@ -201,25 +208,13 @@ class Recurrent(Module):
                     p.data[...] = 0
 
     @property
-    def output_size(self) -> int:
-        """Features of one direction's output: `hidden_size`, or `proj_size` if there is one."""
-        return self.proj_size or self.hidden_size
-
-    @property
-    def _state_sizes(self) -> tuple[int, ...]:
-        """Features of each array of the state."""
-        return (self.output_size,)
-
-    @property
     def _options(self) -> dict[str, Any]:
         """Further arguments of the recurrence's forward."""
         return {}
 
-    def _weights(self, k: int) -> tuple[Any, ...]:
-        return tuple(None if name is None else getattr(self, name) for name in self._names[k])
-
-    def _values(self, k: int) -> tuple[Array | None, ...]:
-        return tuple(None if name is None else getattr(self, name).data for name in self._names[k])
+    def _weights(self, k: int) -> list[Any]:
+        """Return pass `k`'s weights in the order that the recurrence takes them, None for what it lacks."""
+        return [None if name is None else getattr(self, name) for name in self._names[k]]
 
     # -- the state: an array, or for the LSTM a pair -------------------------------------------
 
@@ -231,11 +226,12 @@ class Recurrent(Module):
 
     def _check_state(self, name: str, state: Any, form: _Form, like: Array) -> list[Array | None]:
         """Return the state's arrays as (layers * directions, B, features), sorted as the rows are."""
-        L = self.num_layers * self.num_directions
-        B = form.layout.batch_size
+        if state is None:
+            return [None] * self._states
+        L, B = self.num_layers * self.num_directions, form.layout.batch_size
         arrays: list[Array | None] = []
-        given = self._unpack_state(name, state) if state is not None else ()
-        labels = [name] if len(self._state_sizes) == 1 else [name, name.replace("h_", "c_")]
+        labels = [name, name.replace("h_", "c_")]
+        given = self._unpack_state(name, state)
         for label, x, size in zip(labels, given, self._state_sizes, strict=False):
             if x is None:
                 arrays.append(None)
@@ -249,7 +245,7 @@ class Recurrent(Module):
             if form.packed is not None and form.packed.sorted_indices is not None:
                 x = x[:, form.packed.sorted_indices]
             arrays.append(x)
-        return arrays or [None] * len(self._state_sizes)
+        return arrays
 
     def _restore_state(self, arrays: list[Array], form: _Form) -> Any:
         if form.kind == "unbatched":
@@ -264,22 +260,21 @@ class Recurrent(Module):
         if isinstance(input, PackedSequence):
             form = _Form("packed", input, input.layout)
         else:
-            checks.floating("input", input, like)
-            if input.ndim == 2:
-                form = _Form("unbatched", None, equal_lengths(len(input), 1))
-            elif input.ndim == 3:
-                T, B = input.shape[:2] if not self.batch_first else input.shape[1::-1]
-                if B == 0:
-                    raise ValueError(
-                        f"input: expected at least one sequence, got shape {input.shape}"
-                    )
-                kind = "batch_first" if self.batch_first else "padded"
-                form = _Form(kind, None, equal_lengths(T, B))
+            checks.array_module(input=input)
+            shape = input.shape
+            if len(shape) == 3 and not self.batch_first:
+                form = _Form("padded", None, equal_lengths(shape[0], shape[1]))
+            elif len(shape) == 3:
+                form = _Form("batch_first", None, equal_lengths(shape[1], shape[0]))
+            elif len(shape) == 2:
+                form = _Form("unbatched", None, equal_lengths(shape[0], 1))
             else:
                 axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
                 raise ValueError(
-                    f"input: expected {axes}, (T, I) or a PackedSequence, got shape {input.shape}"
+                    f"input: expected {axes}, (T, I) or a PackedSequence, got shape {shape}"
                 )
+            if form.layout.batch_size == 0:
+                raise ValueError(f"input: expected at least one sequence, got shape {shape}")
         return form, form.rows("input", input, self.input_size, like), like
 
     # -- forward -------------------------------------------------------------------------------
@@ -317,7 +312,7 @@ class Recurrent(Module):
         layout, D = form.layout, self.num_directions
         save = saving() or trace
         shape = (self.num_layers * D, layout.batch_size)
-        finals = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
+        h_n = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
         dropouts: list[Any] = []
         passes = []
         for layer in range(self.num_layers):
@@ -328,77 +323,77 @@ class Recurrent(Module):
             outputs = []
             for direction in range(D):
                 k = layer * D + direction
-                y, last, ctx = self._scan(
-                    layout.reversed_rows(x) if direction else x,
-                    [None if s is None else s[k] for s in initial],
-                    k,
-                    layout,
-                    save,
-                    trace,
-                )
-                for whole, part in zip(finals, last, strict=True):
+                x_k = layout.reversed_rows(x) if direction else x
+                start = [None if s is None else s[k] for s in initial]
+                mask = self._draw_mask(layout.batch_size, x)
+                if self.checkpoint and save and not trace:
+                    y, last, ctx = self._run_windows(k, x_k, start, layout, mask)
+                else:
+                    y, last, ctx = self._run(k, x_k, start, layout, mask, save)
+                for whole, part in zip(h_n, last, strict=True):
                     whole[k] = part
                 outputs.append(layout.reversed_rows(y) if direction else y)
                 passes.append(ctx)
             x = outputs[0] if D == 1 else xp.concatenate(outputs, axis=1)
-        result = (form.restore(x), self._restore_state(finals, form))
+        result = (form.restore(x), self._restore_state(h_n, form))
         saved = _Saved(form, dropouts, passes, like) if saving() else None
         if trace:
             return (*result, self._trace(form, passes)), Context(self, saved)
         return result, Context(self, saved)
 
-    def _scan(
-        self, x: Array, initial: list[Array | None], k: int, layout: Layout, save: bool, trace: bool
-    ) -> tuple[Array, list[Array], Any]:
-        """Run one layer in one direction; return its states, the last ones, and the context."""
-        xp = get_array_module(x)
-        weights = self._values(k)
-        mask = None
-        if self.recurrent_dropout and self.training:
-            mask_shape = (layout.batch_size, self.output_size)
-            mask = dropout_pair.draw_mask(mask_shape, self.recurrent_dropout, self._rng, x)
-        start = tuple(
-            xp.zeros((layout.batch_size, size), x.dtype) if s_0 is None else s_0
-            for s_0, size in zip(initial, self._state_sizes, strict=True)
-        )
-        if trace or not (save and self.checkpoint):
-            states, ctx = self._run(x, start, weights, layout, mask, save)
-            last = [layout.last_states(s) for s in states]
-            return states[0][layout.batch_size :], last, ctx
-        # Nothing but the output and the state that enters it outlives a window.
-        y = xp.empty((layout.rows, self.output_size), x.dtype)
-        last = [s.copy() for s in start]
-        checkpoints = []
-        for w in layout.windows():
-            entering = w.layout.batch_size
-            window_mask = None if mask is None else mask[:entering]
-            start = tuple(s[:entering].copy() for s in last)
-            checkpoints.append(_Checkpoint(x[w.rows], start, window_mask))
-            states, _ = self._run(x[w.rows], start, weights, w.layout, window_mask, save=False)
-            y[w.rows] = states[0][entering:]
-            for s, s_w in zip(last, states, strict=True):
-                s[:entering] = w.layout.last_states(s_w)
-        return y, last, checkpoints
+    def _draw_mask(self, batch_size: int, like: Array) -> Array | None:
+        if not (self.recurrent_dropout and self.training):
+            return None
+        shape = (batch_size, self.output_size)
+        return dropout_pair.draw_mask(shape, self.recurrent_dropout, self._rng, like)
 
     def _run(
         self,
+        k: int,
         x: Array,
-        start: tuple[Array, ...],
-        weights: tuple[Array | None, ...],
+        start: list[Array | None],
         layout: Layout,
         mask: Array | None,
         save: bool,
-    ) -> tuple[tuple[Array, ...], Any]:
-        """Run the recurrence; return ``[s_0; all s_t]`` for each array of the state, and the context."""
-        xp = get_array_module(x)
-        B, N = layout.batch_size, layout.rows
-        states = tuple(xp.empty((B + N, s.shape[1]), s.dtype) for s in start)
+    ) -> tuple[Array, list[Array], Any]:
+        """Run pass `k`, one layer in one direction; return its states, the last ones, the context."""
+        xp, B = get_array_module(x), layout.batch_size
+        states = [xp.empty((B + layout.rows, size), x.dtype) for size in self._state_sizes]
         for s, s_0 in zip(states, start, strict=True):
-            s[:B] = s_0
+            if s_0 is None:
+                s[:B].fill(0)
+            else:
+                s[:B] = s_0
+        values = [None if p is None else p.data for p in self._weights(k)]
         ctx = self.recurrence.forward(
-            x, states, weights, layout, mask=mask, save=save, **self._options
+            x, states, values, layout, mask=mask, save=save, **self._options
         )
-        return states, ctx
+        return states[0][B:], [layout.last_states(s) for s in states], ctx
+
+    def _run_windows(
+        self, k: int, x: Array, start: list[Array | None], layout: Layout, mask: Array | None
+    ) -> tuple[Array, list[Array], list[_Checkpoint]]:
+        """Do the same, and keep no more than the states between windows of about sqrt(T) steps."""
+        xp = get_array_module(x)
+        y = xp.empty((layout.rows, self.output_size), x.dtype)
+        last = [xp.zeros((layout.batch_size, size), x.dtype) for size in self._state_sizes]
+        for s, s_0 in zip(last, start, strict=True):
+            if s_0 is not None:
+                s[...] = s_0
+        checkpoints = []
+        for w in layout.windows():
+            entering = w.layout.batch_size
+            checkpoint = _Checkpoint(
+                x[w.rows],
+                [s[:entering].copy() for s in last],
+                w.layout,
+                None if mask is None else mask[:entering],
+            )
+            checkpoints.append(checkpoint)
+            y[w.rows], last_w, _ = self._run(k, *checkpoint, save=False)
+            for s, s_w in zip(last, last_w, strict=True):
+                s[:entering] = s_w
+        return y, last, checkpoints
 
     def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
         """Take one time step at inference: streaming, equal to the forward pass over all steps.
@@ -464,10 +459,18 @@ class Recurrent(Module):
         xp = get_array_module(like)
         layout, D, P = form.layout, self.num_directions, self.output_size
         dy = None if doutput is None else form.rows("doutput", doutput, D * P, like)
-        last = self._check_state("dh_n", dh_n, form, like)
         shape = (self.num_layers * D, layout.batch_size)
-        dinitial = [xp.empty((*shape, size), like.dtype) for size in self._state_sizes]
-        traces = []
+        # The recurrence turns the gradients of the last states into those of the initial ones.
+        dstate = [
+            xp.zeros((*shape, size), like.dtype) if s is None else s.copy()
+            for s, size in zip(
+                self._check_state("dh_n", dh_n, form, like), self._state_sizes, strict=True
+            )
+        ]
+        traces: list[Any] = [None] * len(passes)
+        if trace:
+            rows = [(layout.rows, size) for size in self._state_sizes]
+            traces = [tuple(xp.empty(shape, like.dtype) for shape in rows) for _ in passes]
         for layer in reversed(range(self.num_layers)):
             dx = None
             for direction in range(D):
@@ -476,19 +479,11 @@ class Recurrent(Module):
                 if dy is not None and D == 2:
                     dy_k = xp.ascontiguousarray(dy[:, direction * P : (direction + 1) * P])
                     dy_k = layout.reversed_rows(dy_k) if direction else dy_k
-                dstates = [
-                    xp.zeros((layout.batch_size, size), like.dtype) if s is None else s[k].copy()
-                    for s, size in zip(last, self._state_sizes, strict=True)
-                ]
-                trace_k = None
-                if trace:
-                    trace_k = tuple(
-                        xp.empty((layout.rows, size), like.dtype) for size in self._state_sizes
-                    )
-                    traces.append(trace_k)
-                dx_k = self._scan_back(passes[k], dy_k, dstates, k, layout, trace_k)
-                for whole, part in zip(dinitial, dstates, strict=True):
-                    whole[k] = part
+                dstate_k = [s[k] for s in dstate]
+                if isinstance(passes[k], list):
+                    dx_k = self._back_windows(k, passes[k], dy_k, dstate_k, layout, traces[k])
+                else:
+                    dx_k = self._back(k, passes[k], dy_k, dstate_k, traces[k])
                 if direction:
                     dx += layout.reversed_rows(dx_k)
                 else:
@@ -496,45 +491,45 @@ class Recurrent(Module):
             dy = dx
             if dropouts[layer] is not None:
                 dy = dropout_pair.backward(dropouts[layer], dy)
-        result = (form.restore(dy), self._restore_state(dinitial, form))
+        result = (form.restore(dy), self._restore_state(dstate, form))
         if not trace:
             return result
-        ordered = [
-            traces[(self.num_layers - 1 - layer) * D + direction]
-            for layer in range(self.num_layers)
-            for direction in range(D)
-        ]
-        by_state = [self._by_layer(form, s) for s in zip(*ordered, strict=True)]
+        by_state = [self._by_layer(form, s) for s in zip(*traces, strict=True)]
         return (*result, Trace(by_state[0], by_state[1] if len(by_state) == 2 else ()))
 
-    def _scan_back(
+    def _back(
         self,
+        k: int,
         ctx: Any,
         dy: Array | None,
-        dstates: list[Array],
+        dstate: list[Array],
+        trace: tuple[Array, ...] | None,
+    ) -> Array:
+        """Run pass `k` backward; `dstate` becomes the gradient of the initial state."""
+        dweights = [None if p is None else p.grad for p in self._weights(k)]
+        return self.recurrence.backward(ctx, dy, dstate, dweights, trace)
+
+    def _back_windows(
+        self,
         k: int,
+        checkpoints: list[_Checkpoint],
+        dy: Array | None,
+        dstate: list[Array],
         layout: Layout,
         trace: tuple[Array, ...] | None,
     ) -> Array:
-        """Run one layer in one direction backward; `dstates` becomes the initial states' gradient."""
-        dweights = tuple(None if p is None else p.grad for p in self._weights(k))
-        if not isinstance(ctx, list):
-            dx, dstates[:] = self.recurrence.backward(ctx, dy, tuple(dstates), dweights, trace)
-            return dx
-        xp, weights = get_array_module(dstates[0]), self._values(k)
-        dx = xp.empty((layout.rows, ctx[0].x.shape[1]), ctx[0].x.dtype)
-        for w, checkpoint in zip(reversed(layout.windows()), reversed(ctx), strict=True):
-            x, start, mask = checkpoint
-            _, window_ctx = self._run(x, start, weights, w.layout, mask, save=True)
-            dx[w.rows], dstart = self.recurrence.backward(
-                window_ctx,
+        """Do the same window by window, after running each again."""
+        xp = get_array_module(dstate[0])
+        dx = xp.empty((layout.rows, checkpoints[0].x.shape[1]), dstate[0].dtype)
+        for w, checkpoint in zip(reversed(layout.windows()), reversed(checkpoints), strict=True):
+            _, _, ctx = self._run(k, *checkpoint, save=True)
+            dx[w.rows] = self._back(
+                k,
+                ctx,
                 None if dy is None else dy[w.rows],
-                tuple(s[: len(start[0])] for s in dstates),
-                dweights,
-                None if trace is None else tuple(s[w.rows] for s in trace),
+                [s[: w.layout.batch_size] for s in dstate],
+                None if trace is None else tuple(t[w.rows] for t in trace),
             )
-            for s, ds in zip(dstates, dstart, strict=True):
-                s[: len(ds)] = ds
         return dx
 
     # -- looking inside ------------------------------------------------------------------------
@@ -711,6 +706,7 @@ class LSTM(Recurrent):
     """
 
     recurrence: ClassVar[Any] = lstm
+    _states: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -753,10 +749,6 @@ class LSTM(Recurrent):
     def _weight_shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
         projection = (self.proj_size, self.hidden_size) if self.proj_size else None
         return {**super()._weight_shapes(features), "weight_hr": projection}
-
-    @property
-    def _state_sizes(self) -> tuple[int, ...]:
-        return (self.output_size, self.hidden_size)
 
     def _unpack_state(self, name: str, state: Any) -> tuple[Any, ...]:
         return _pair(name, state)

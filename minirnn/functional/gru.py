@@ -91,21 +91,22 @@ def forward(
     gates = xp.empty((4, N, H), x.dtype) if save else None
     from_x = xp.empty((layout.span_rows, 3 * H), x.dtype)
     memory = xp.empty((5, B * H), x.dtype)
-    half = xp.full((), 0.5, x.dtype)
+    half = xp.asarray(0.5, x.dtype)
 
     def step_scratch(n: int) -> tuple[Array, ...]:
         block = memory.ravel()[: 4 * n * H].reshape(4, n, H)
         return block, block[:3], block[:2], *block, memory[4, : n * H].reshape(n, H)
 
+    hs = layout.split(h[B:])
     whole = (
-        layout.split_previous(h),
-        layout.split(h[B:]),
+        layout.shifted(hs, h[:B]),
+        hs,
         layout.scratch(step_scratch),
         [None] * layout.steps if gates is None else layout.split_blocks(gates),
     )
     for span in layout.spans:
         a_x = from_x[: span.rows.stop - span.rows.start]
-        xp.matmul(x[span.rows], w_x, out=a_x)
+        xp.dot(x[span.rows], w_x, a_x)
         if bias is not None:
             a_x += bias
         a_x = a_x.reshape(-1, 3, H).swapaxes(0, 1)
@@ -142,8 +143,8 @@ def backward(
     dstates: tuple[Array],
     dweights: tuple[Array, Array, Array | None, Array | None],
     trace: tuple[Array] | None = None,
-) -> tuple[Array, tuple[Array]]:
-    """Return the gradients of the input and of the initial state; add up those of the weights.
+) -> Array:
+    """Return the gradient of the input; add up those of the weights.
 
     Parameters
     ----------
@@ -151,8 +152,8 @@ def backward(
     dy : array of shape (N, H), optional
         Gradient of the states at all steps, as far as they are the output.
     dstates : (dh_n,), dh_n an array of shape (B, H)
-        Gradient of each sequence's last state. It waits in its row until the loop, coming from
-        the end, reaches that sequence's last step.
+        Gradient of each sequence's last state, in whose place that of its initial state is left.
+        It waits in its row until the loop, coming from the end, reaches the sequence's last step.
     dweights : (dw_ih, dw_hh, db_ih, db_hh), of the weights' shapes
         The weights' gradients are added into these.
     trace : (array of shape (N, H),), optional
@@ -160,8 +161,7 @@ def backward(
 
     Returns
     -------
-    dx : array of shape (N, I)
-    dstates : (dh_0,)
+    array of shape (N, I)
     """
     x, h, activations, w_ih, w_hh, layout, mask = ctx
     xp = get_array_module(x)
@@ -171,7 +171,7 @@ def backward(
     # With the blocks of da in the order q, r, z, n the products with W_hh (q, r, z) and with W_ih
     # (r, z, n) read one block each.
     w_qrz = xp.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
-    dh, memory = dstates[0].copy(), xp.empty((B, H), x.dtype)
+    (dh,), memory = dstates, xp.empty((B, H), x.dtype)
     nothing = [None] * layout.steps
     whole = (
         layout.scratch(lambda n: (dh[:n], memory[:n])),
@@ -180,7 +180,7 @@ def backward(
         nothing if trace is None else layout.split(trace[0]),
     )
     factors, all_da = xp.empty((4, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
-    one = xp.ones((), x.dtype)
+    one = xp.asarray(1, x.dtype)
     for span in reversed(layout.spans):
         r, z, q, n = activations[:, span.rows]
         h_prev = layout.previous_rows(h, span)
@@ -232,7 +232,7 @@ def backward(
             db_ih += db[H:]
             db_hh[: 2 * H] += db[H : 3 * H]
             db_hh[2 * H :] += db[:H]
-    return dx, (dh,)
+    return dx
 
 
 def gates(ctx: GRUContext) -> dict[str, Array]:

@@ -96,25 +96,26 @@ def forward(
     tanh_c = xp.empty((N, H), x.dtype) if save else None
     from_x = xp.empty((layout.span_rows, 4 * H), x.dtype)
     memory = xp.empty(6 * B * H, x.dtype)
-    half = xp.full((), 0.5, x.dtype)
+    half = xp.asarray(0.5, x.dtype)
 
     def step_scratch(n: int) -> tuple[Array, ...]:
         z = memory[: 4 * n * H].reshape(4, n, H)
         m, tanh_c_t = memory[4 * B * H :].reshape(2, B, H)
         return z, z[:3], *z, m[:n], tanh_c_t[:n]
 
+    hs, cs = layout.split(h[B:]), layout.split(c[B:])
     whole = (
-        layout.split_previous(h),
-        layout.split_previous(c),
-        layout.split(h[B:]),
-        layout.split(c[B:]),
+        layout.shifted(hs, h[:B]),
+        layout.shifted(cs, c[:B]),
+        hs,
+        cs,
         layout.scratch(step_scratch),
         [None] * layout.steps if tanh_c is None else layout.split(tanh_c),
         [None] * layout.steps if gates is None else layout.split_blocks(gates),
     )
     for span in layout.spans:
         z_x = from_x[: span.rows.stop - span.rows.start]
-        xp.matmul(x[span.rows], w_x, out=z_x)
+        xp.dot(x[span.rows], w_x, z_x)
         if bias is not None:
             z_x += bias
         z_x = z_x.reshape(-1, 4, H).swapaxes(0, 1)
@@ -151,8 +152,8 @@ def backward(
     dstates: tuple[Array, Array],
     dweights: tuple[Array, Array, Array | None, Array | None, Array | None],
     trace: tuple[Array, Array] | None = None,
-) -> tuple[Array, tuple[Array, Array]]:
-    """Return the gradients of the input and of the initial states; add up those of the weights.
+) -> Array:
+    """Return the gradient of the input; add up those of the weights.
 
     Parameters
     ----------
@@ -160,8 +161,9 @@ def backward(
     dy : array of shape (N, P), optional
         Gradient of the states h at all steps, as far as they are the output.
     dstates : (dh_n, dc_n), arrays of shapes (B, P) and (B, H)
-        Gradients of each sequence's last states. They wait in their row until the loop, coming
-        from the end, reaches that sequence's last step.
+        Gradients of each sequence's last states, in whose place those of its initial states are
+        left. They wait in their row until the loop, coming from the end, reaches the sequence's last
+        step.
     dweights : (dw_ih, dw_hh, db_ih, db_hh, dw_hr), of the weights' shapes
         The weights' gradients are added into these.
     trace : arrays of shapes (N, P) and (N, H), optional
@@ -169,15 +171,14 @@ def backward(
 
     Returns
     -------
-    dx : array of shape (N, I)
-    dstates : (dh_0, dc_0)
+    array of shape (N, I)
     """
     x, h, c, activations, tanh_cs, w_ih, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(x)
     B, H, P, R = layout.batch_size, tanh_cs.shape[1], h.shape[1], layout.span_rows
     dx = xp.empty_like(x)
     dw_ih, dw_hh, *dbs, dw_hr = dweights
-    dh, dc, memory = dstates[0].copy(), dstates[1].copy(), xp.empty((2, B, H), x.dtype)
+    (dh, dc), memory = dstates, xp.empty((2, B, H), x.dtype)
     nothing = [None] * layout.steps
     whole = (
         layout.scratch(lambda n: (dh[:n], dc[:n], memory[0, :n], memory[1, :n])),
@@ -187,7 +188,7 @@ def backward(
     )
     factors, all_dz = xp.empty((5, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
     all_dh = None if w_hr is None else xp.empty((R, P), x.dtype)
-    one = xp.ones((), x.dtype)
+    one = xp.asarray(1, x.dtype)
     for span in reversed(layout.spans):
         i, f, o, g = activations[:, span.rows]
         c_prev, tanh_c = layout.previous_rows(c, span), tanh_cs[span.rows]
@@ -237,13 +238,13 @@ def backward(
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
             h_prev = h_prev * layout.spread(mask, span)
-        xp.matmul(dz, w_ih, out=dx[span.rows])
-        dw_ih += dz.T @ x[span.rows]
-        dw_hh += dz.T @ h_prev
+        xp.dot(dz, w_ih, dx[span.rows])
+        dw_ih += xp.dot(dz.T, x[span.rows])
+        dw_hh += xp.dot(dz.T, h_prev)
         add_bias_gradient(dbs, dz)
         if dw_hr is not None and span_dh is not None:
             dw_hr += span_dh.T @ (o * tanh_c)
-    return dx, (dh, dc)
+    return dx
 
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:

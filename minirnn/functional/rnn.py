@@ -75,15 +75,14 @@ def forward(
     B, H = layout.batch_size, len(w_hh)
     z = h[B:]  # z_t becomes h_t in its place
     for span in layout.spans:
-        xp.matmul(x[span.rows], w_ih.T, out=z[span.rows])
+        xp.dot(x[span.rows], w_ih.T, z[span.rows])
     if b_ih is not None and b_hh is not None:
         z += b_ih + b_hh
     w = xp.ascontiguousarray(w_hh.T)
     memory = xp.empty((B, H), x.dtype)
     products = layout.scratch(lambda n: memory[:n])
-    for h_prev, h_t, product in zip(
-        layout.split_previous(h), layout.split(z), products, strict=True
-    ):
+    zs = layout.split(z)
+    for h_prev, h_t, product in zip(layout.shifted(zs, h[:B]), zs, products, strict=True):
         if mask is not None:
             h_prev = h_prev * mask[: len(h_t)]
         h_t += xp.dot(h_prev, w, product)
@@ -100,8 +99,8 @@ def backward(
     dstates: tuple[Array],
     dweights: tuple[Array, Array, Array | None, Array | None],
     trace: tuple[Array] | None = None,
-) -> tuple[Array, tuple[Array]]:
-    """Return the gradients of the input and of the initial state; add up those of the weights.
+) -> Array:
+    """Return the gradient of the input; add up those of the weights.
 
     Parameters
     ----------
@@ -109,8 +108,8 @@ def backward(
     dy : array of shape (N, H), optional
         Gradient of the states at all steps, as far as they are the output.
     dstates : (dh_n,), dh_n an array of shape (B, H)
-        Gradient of each sequence's last state. It waits in its row until the loop, coming from
-        the end, reaches that sequence's last step.
+        Gradient of each sequence's last state, in whose place that of its initial state is left.
+        It waits in its row until the loop, coming from the end, reaches the sequence's last step.
     dweights : (dw_ih, dw_hh, db_ih, db_hh), of the weights' shapes
         The weights' gradients are added into these.
     trace : (array of shape (N, H),), optional
@@ -118,20 +117,19 @@ def backward(
 
     Returns
     -------
-    dx : array of shape (N, I)
-    dstates : (dh_0,)
+    array of shape (N, I)
     """
     x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
     xp = get_array_module(x)
     dx = xp.empty_like(x)
     dw_ih, dw_hh, *dbs = dweights
-    dh = dstates[0].copy()
+    (dh,) = dstates
     dhs = layout.scratch(lambda n: dh[:n])
     nothing = [None] * layout.steps
     dys = nothing if dy is None else layout.split(dy)
     traces = nothing if trace is None else layout.split(trace[0])
     memory = xp.empty((layout.span_rows, len(w_hh)), x.dtype)
-    one = xp.ones((), x.dtype)
+    one = xp.asarray(1, x.dtype)
     for span in reversed(layout.spans):
         y = h[layout.batch_size :][span.rows]
         dz = memory[: len(y)]
@@ -153,11 +151,11 @@ def backward(
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
             h_prev = h_prev * layout.spread(mask, span)
-        xp.matmul(dz, w_ih, out=dx[span.rows])
-        dw_ih += dz.T @ x[span.rows]
-        dw_hh += dz.T @ h_prev
+        xp.dot(dz, w_ih, dx[span.rows])
+        dw_ih += xp.dot(dz.T, x[span.rows])
+        dw_hh += xp.dot(dz.T, h_prev)
         add_bias_gradient(dbs, dz)
-    return dx, (dh,)
+    return dx
 
 
 def gates(ctx: RNNContext) -> dict[str, Array]:
