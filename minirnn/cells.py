@@ -99,15 +99,18 @@ class _Cell(Module):
         B = len(x)
         if B == 0:
             raise ValueError(f"input: expected at least one row, got shape {input.shape}")
-        states = tuple(get_array_module(x).empty((2 * B, H), x.dtype) for _ in given)
+        states = [get_array_module(x).empty((2 * B, H), x.dtype) for _ in given]
         for s, s_0 in zip(states, given, strict=True):
             s[:B] = 0 if s_0 is None else s_0
+        before, new = [s[:B] for s in states], [s[B:] for s in states]
         extra = (None,) if self._states == 2 else ()  # the LSTM's projection, which a cell has not
-        ctx = self.recurrence.forward(
-            x, states, weights + extra, equal_lengths(1, B), save=saving(), **self._options
+        if not saving():
+            self.recurrence.step(x, before, weights + extra, new, **self._options)
+            return self._pack(new, batched), Context(self, None)
+        saved = self.recurrence.forward(
+            x, states, weights + extra, equal_lengths(1, B), **self._options
         )
-        result = self._pack([s[B:] for s in states], batched)
-        return result, Context(self, (ctx, batched) if saving() else None)
+        return self._pack(new, batched), Context(self, (saved, batched))
 
     def backward(self, ctx: Context, dh: Any) -> tuple[Array, Any]:
         """Add the weights' gradients into their ``grad``.

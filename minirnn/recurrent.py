@@ -416,11 +416,27 @@ class Recurrent(Module):
         """
         if self.bidirectional:
             raise ValueError("step: a bidirectional layer cannot run step by step")
-        if x_t.ndim not in (1, 2):
-            raise ValueError(f"x_t: expected shape (B, I) or (I,), got {x_t.shape}")
-        sequence = x_t[:, None] if self.batch_first and x_t.ndim == 2 else x_t[None]
-        output, state = self(sequence, state)
-        return output[:, 0] if self.batch_first and x_t.ndim == 2 else output[0], state
+        like = getattr(self, str(self._names[0][0])).data
+        checks.floating("x_t", x_t, like)
+        if x_t.ndim not in (1, 2) or x_t.shape[-1] != self.input_size or not len(x_t):
+            raise ValueError(
+                f"x_t: expected shape (B, {self.input_size}) or ({self.input_size},), got {x_t.shape}"
+            )
+        batched = x_t.ndim == 2
+        x = x_t if batched else x_t[None]
+        form = _Form("padded" if batched else "unbatched", None, equal_lengths(1, len(x)))
+        xp, shape = get_array_module(x), (self.num_layers, len(x))
+        after = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
+        before = [
+            xp.zeros_like(s) if s_0 is None else s_0
+            for s, s_0 in zip(after, self._check_state("state", state, form, like), strict=True)
+        ]
+        for k in range(self.num_layers):
+            values = [None if p is None else p.data for p in self._weights(k)]
+            new = [s[k] for s in after]
+            self.recurrence.step(x, [s[k] for s in before], values, new, **self._options)
+            x = new[0]
+        return (x if batched else x[0]).copy(), self._restore_state(after, form)
 
     # -- backward ------------------------------------------------------------------------------
 

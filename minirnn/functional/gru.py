@@ -26,11 +26,12 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .gemm import column_sums
+from .shared import column_sums, gate_sums, scratch, sigmoid_
 
 GATES = ("r", "z", "n")
 
@@ -56,8 +57,8 @@ def _halved(w: Array) -> Array:
 
 def forward(
     x: Array,
-    states: tuple[Array],
-    weights: tuple[Array, Array, Array | None, Array | None],
+    states: Sequence[Array],
+    weights: Sequence[Any],
     layout: Layout,
     mask: Array | None = None,
     save: bool = True,
@@ -115,8 +116,8 @@ def forward(
             layout.split(a_x[2], span),
             *(a[span.steps] for a in whole),
         )
-        for rz_x_t, n_x_t, h_prev, h_t, scratch, gates_t in zip(*per_step, strict=True):
-            block, rzq, rz, r, z, q, n, r_q = scratch
+        for rz_x_t, n_x_t, h_prev, h_t, room, gates_t in zip(*per_step, strict=True):
+            block, rzq, rz, r, z, q, n, r_q = room
             h_in = h_prev if mask is None else h_prev * mask[: len(h_t)]
             xp.matmul(h_in, w_h, out=rzq)
             rz += rz_x_t
@@ -140,9 +141,9 @@ def forward(
 def backward(
     ctx: GRUContext,
     dy: Array | None,
-    dstates: tuple[Array],
-    dweights: tuple[Array, Array, Array | None, Array | None],
-    trace: tuple[Array] | None = None,
+    dstates: Sequence[Array],
+    dweights: Sequence[Any],
+    trace: Sequence[Array] | None = None,
 ) -> Array:
     """Return the gradient of the input; add up those of the weights.
 
@@ -233,6 +234,38 @@ def backward(
             db_hh[: 2 * H] += db[H : 3 * H]
             db_hh[2 * H :] += db[:H]
     return dx
+
+
+def step(
+    x: Array,
+    states: Sequence[Array],
+    weights: Sequence[Any],
+    new: Sequence[Array],
+) -> None:
+    """Take one step and forget all but the state: the equations as they stand.
+
+    Parameters
+    ----------
+    x : array of shape (B, I)
+    states : (h,), of shape (B, H)
+    weights : as for :func:`forward`
+    new : (h,), of shape (B, H)
+        Filled with the state after the step.
+    """
+    (h,), (h_new,) = states, new
+    w_ih, w_hh, b_ih, b_hh = weights
+    xp, (B, H) = get_array_module(x), h.shape
+    a = gate_sums(w_ih, b_ih, x, scratch("step", (3, B, H), x))
+    p = gate_sums(w_hh, b_hh, h, scratch("step, recurrent", (3, B, H), x))
+    (r, z, n), q = a, p[2]
+    a[:2] += p[:2]
+    sigmoid_(a[:2])
+    q *= r
+    n += q
+    xp.tanh(n, n)
+    xp.subtract(h, n, h_new)
+    h_new *= z
+    h_new += n
 
 
 def gates(ctx: GRUContext) -> dict[str, Array]:

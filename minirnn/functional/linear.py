@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..backend import Array, get_array_module
-from .gemm import column_sums
+from .shared import column_sums
 
 
 class LinearContext(NamedTuple):

@@ -25,11 +25,12 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .gemm import add_bias_gradient
+from .shared import add_bias_gradient, gate_sums, scratch, sigmoid_
 
 GATES = ("i", "f", "g", "o")
 # In memory the three sigmoid gates stand together: i, f, o, g.
@@ -64,8 +65,8 @@ def _halved(w: Array) -> Array:
 
 def forward(
     x: Array,
-    states: tuple[Array, Array],
-    weights: tuple[Array, Array, Array | None, Array | None, Array | None],
+    states: Sequence[Array],
+    weights: Sequence[Any],
     layout: Layout,
     mask: Array | None = None,
     save: bool = True,
@@ -120,10 +121,8 @@ def forward(
             z_x += bias
         z_x = z_x.reshape(-1, 4, H).swapaxes(0, 1)
         per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in whole))
-        for z_x_t, h_prev, c_prev, h_t, c_t, scratch, tanh_c_t, gates_t in zip(
-            *per_step, strict=True
-        ):
-            z, sigmoids, i, f, o, g, m, t = scratch
+        for z_x_t, h_prev, c_prev, h_t, c_t, room, tanh_c_t, gates_t in zip(*per_step, strict=True):
+            z, sigmoids, i, f, o, g, m, t = room
             if mask is not None:
                 h_prev = h_prev * mask[: len(h_t)]
             xp.matmul(h_prev, w_h, out=z)
@@ -149,9 +148,9 @@ def forward(
 def backward(
     ctx: LSTMContext,
     dy: Array | None,
-    dstates: tuple[Array, Array],
-    dweights: tuple[Array, Array, Array | None, Array | None, Array | None],
-    trace: tuple[Array, Array] | None = None,
+    dstates: Sequence[Array],
+    dweights: Sequence[Any],
+    trace: Sequence[Array] | None = None,
 ) -> Array:
     """Return the gradient of the input; add up those of the weights.
 
@@ -213,10 +212,10 @@ def backward(
             nothing[span.steps] if span_dh is None else layout.split(span_dh, span),
             *(a[span.steps] for a in whole),
         )
-        for dz_t, by_c_t, by_h_t, h_to_c_t, span_dh_t, scratch, f_t, dy_t, trace_t in reversed(
+        for dz_t, by_c_t, by_h_t, h_to_c_t, span_dh_t, room, f_t, dy_t, trace_t in reversed(
             list(zip(*per_step, strict=True))
         ):
-            dh_t, dc_t, dc_from_h, dm_t = scratch
+            dh_t, dc_t, dc_from_h, dm_t = room
             if dy_t is not None:
                 dh_t += dy_t
             if span_dh_t is None:
@@ -245,6 +244,42 @@ def backward(
         if dw_hr is not None and span_dh is not None:
             dw_hr += span_dh.T @ (o * tanh_c)
     return dx
+
+
+def step(
+    x: Array,
+    states: Sequence[Array],
+    weights: Sequence[Any],
+    new: Sequence[Array],
+) -> None:
+    """Take one step and forget all but the state: the equations as they stand.
+
+    Parameters
+    ----------
+    x : array of shape (B, I)
+    states : (h, c), of shapes (B, P) and (B, H)
+    weights : as for :func:`forward`
+    new : (h, c), of the same shapes
+        Filled with the state after the step.
+    """
+    (h, c), (h_new, c_new) = states, new
+    w_ih, w_hh, b_ih, b_hh, w_hr = weights
+    xp, (B, H) = get_array_module(x), c.shape
+    z = gate_sums(w_ih, b_ih, x, scratch("step", (4, B, H), x))
+    z += gate_sums(w_hh, b_hh, h, scratch("step, recurrent", (4, B, H), x))
+    i, f, g, o = z
+    sigmoid_(z[:2])
+    xp.tanh(g, g)
+    sigmoid_(o)
+    xp.multiply(f, c, c_new)
+    m = scratch("step, hidden", (B, H), x)
+    c_new += xp.multiply(i, g, m)
+    xp.tanh(c_new, m)
+    if w_hr is None:
+        xp.multiply(o, m, h_new)
+    else:
+        m *= o
+        xp.dot(m, w_hr.T, h_new)
 
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:

@@ -24,11 +24,12 @@ P. Werbos, "Backpropagation through time: what it does and how to do it", Proc. 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .gemm import add_bias_gradient
+from .shared import add_bias_gradient, gate_sums, scratch
 
 GATES = ("h",)
 
@@ -47,8 +48,8 @@ class RNNContext(NamedTuple):
 
 def forward(
     x: Array,
-    states: tuple[Array],
-    weights: tuple[Array, Array, Array | None, Array | None],
+    states: Sequence[Array],
+    weights: Sequence[Any],
     layout: Layout,
     nonlinearity: str = "tanh",
     mask: Array | None = None,
@@ -96,9 +97,9 @@ def forward(
 def backward(
     ctx: RNNContext,
     dy: Array | None,
-    dstates: tuple[Array],
-    dweights: tuple[Array, Array, Array | None, Array | None],
-    trace: tuple[Array] | None = None,
+    dstates: Sequence[Array],
+    dweights: Sequence[Any],
+    trace: Sequence[Array] | None = None,
 ) -> Array:
     """Return the gradient of the input; add up those of the weights.
 
@@ -156,6 +157,35 @@ def backward(
         dw_hh += xp.dot(dz.T, h_prev)
         add_bias_gradient(dbs, dz)
     return dx
+
+
+def step(
+    x: Array,
+    states: Sequence[Array],
+    weights: Sequence[Any],
+    new: Sequence[Array],
+    nonlinearity: str = "tanh",
+) -> None:
+    """Take one step and forget all but the state: the equation as it stands.
+
+    Parameters
+    ----------
+    x : array of shape (B, I)
+    states : (h,), of shape (B, H)
+    weights : as for :func:`forward`
+    new : (h,), of shape (B, H)
+        Filled with the state after the step.
+    nonlinearity : {"tanh", "relu"}
+    """
+    (h,), (z,) = states, new
+    w_ih, w_hh, b_ih, b_hh = weights
+    xp = get_array_module(x)
+    gate_sums(w_ih, b_ih, x, z[None])
+    z += gate_sums(w_hh, b_hh, h, scratch("step", (1, *z.shape), z))[0]
+    if nonlinearity == "tanh":
+        xp.tanh(z, z)
+    else:
+        xp.maximum(z, 0, out=z)
 
 
 def gates(ctx: RNNContext) -> dict[str, Array]:

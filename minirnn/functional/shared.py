@@ -1,0 +1,77 @@
+"""What the recurrences have in common."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ..backend import Array, get_array_module
+
+
+def column_sums(rows: Array) -> Array:
+    """Return ``rows.sum(0)`` as a vector-matrix product, 3 to 10 times as fast on the CPU."""
+    xp = get_array_module(rows)
+    ones = xp.empty(len(rows), rows.dtype)
+    ones.fill(1)
+    return xp.dot(ones, rows)
+
+
+def add_bias_gradient(dbs: Sequence[Array | None], dz: Array) -> None:
+    """Add ``dz.sum(0)`` to each of the biases' gradients, if there are biases."""
+    if dbs[0] is not None:
+        db = column_sums(dz)
+        for total in dbs:
+            total += db
+
+
+class _Scratch(threading.local):
+    """Arrays that a thread uses again and again, by purpose."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(purpose: str, shape: tuple[int, ...], like: Array) -> Array:
+    """Return an array of the dtype and place of `like` that the thread may use until it returns.
+
+    The next call with this purpose hands out the same memory, so nothing that outlives the caller may
+    lie in it.
+    """
+    array = _scratch.arrays.get(purpose)
+    if (
+        array is None
+        or array.shape != shape
+        or array.dtype != like.dtype
+        or type(array) is not type(like)
+    ):
+        array = _scratch.arrays[purpose] = get_array_module(like).empty(shape, like.dtype)
+    return array
+
+
+def gate_sums(w: Array, b: Array | None, x: Array, out: Array) -> Array:
+    """Write ``x @ w.T + b`` into `out`, (gates, B, H), each gate's block of rows of `w` by itself.
+
+    Blocks, since NumPy sets up a buffer of 32 KB for every operation on columns.
+    """
+    gates, _, H = out.shape
+    xp, w = get_array_module(x), w.reshape(gates, H, -1).transpose(0, 2, 1)
+    if b is None:
+        return xp.matmul(x, w, out=out)
+    out[...] = b.reshape(gates, 1, H)
+    out += xp.matmul(x, w, out=scratch("product", out.shape, out))
+    return out
+
+
+def sigmoid_(z: Array) -> Array:
+    """Turn `z` into its sigmoid, by way of tanh: no overflow, and no digit lost in float32."""
+    xp: Any = get_array_module(z)
+    half = z.dtype.type(0.5)
+    z *= half
+    xp.tanh(z, z)
+    z *= half
+    z += half
+    return z
