@@ -214,8 +214,13 @@ class Embedding(Module):
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
+def _in_range(index: Array, limit: int) -> bool:
+    # Read without its sign, a negative number is larger than any limit: one reduction, not two.
+    return bool(index.view(f"u{index.dtype.itemsize}").max() < limit)
+
+
 def _check_range(what: str, index: Array, limit: int) -> None:
-    if index.size and (index.min() < 0 or index.max() >= limit):
+    if index.size and not _in_range(index, limit):
         xp = get_array_module(index)
         where = tuple(int(axis[0]) for axis in xp.nonzero((index < 0) | (index >= limit)))
         raise IndexError(
@@ -375,13 +380,14 @@ class CrossEntropyLoss(_Loss):
         if self.weight is not None:
             checks.floating("weight", self.weight, logits, "the logits")
             checks.shape("weight", self.weight, (C,), "(C,)")
-        # On the host a look at the targets tells whether any is ignored at all.
         ignore: int | None = self.ignore_index
-        if reads_values(targets) and (targets.min() >= 0 > self.ignore_index):
-            ignore = None
         if reads_values(targets):
-            self._check_classes(targets, C, ignore)
-        rows = xp.moveaxis(logits, axis, -1).reshape(-1, C)
+            # On the host a look at the targets tells whether any is ignored at all.
+            if self.ignore_index < 0 and _in_range(targets, C):
+                ignore = None
+            else:
+                self._check_classes(targets, C)
+        rows = logits if logits.ndim == 2 else xp.moveaxis(logits, axis, -1).reshape(-1, C)
         value, saved = loss.cross_entropy_forward(
             rows,
             targets.reshape(-1),
@@ -397,15 +403,12 @@ class CrossEntropyLoss(_Loss):
             self, saved and ((saved, logits.shape), targets.shape, logits[..., :0])
         )
 
-    def _check_classes(self, targets: Array, C: int, ignore: int | None) -> None:
-        if ignore is None:
-            _check_range("class", targets, C)
-            return
-        ignored = targets == ignore
+    def _check_classes(self, targets: Array, C: int) -> None:
+        ignored = targets == self.ignore_index
         _check_range("class", get_array_module(targets).where(ignored, 0, targets), C)
         if self.reduction == "mean" and bool(ignored.all()):
             warnings.warn(
-                f"all targets are ignored (ignore_index={ignore}): the mean loss is NaN",
+                f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -22,7 +22,6 @@ from model import SumMod, accuracy, draw
 
 import minirnn
 
-
 # Where a cell's best recipe differs from the tanh RNN's, which is that of the flags' defaults.
 GATED = {"lr": 1e-2, "weight_decay": 0.03, "total_steps": 30_000}
 

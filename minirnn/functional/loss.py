@@ -25,12 +25,14 @@ def _spread(dloss: Any, reduction: str, denominator: Any) -> Any:
 class CrossEntropyContext(NamedTuple):
     """The predicted distribution, and what it is compared with."""
 
-    log_p: Array  # (N, C)
+    p: Array  # (N, C)
     target: Array  # (N,), ignored ones replaced by 0
-    weight: Array  # (N, 1): of each row, that of its class; 0 if ignored
     class_weight: Array | None  # (C,)
-    kept: Array | None  # (N, 1), None if no row is ignored
-    denominator: Array
+    kept: Array | None  # (N,), None if no row is ignored
+    row_weight: (
+        Array | None
+    )  # (N,): of each row, that of its class; 0 if ignored; None if all are 1
+    denominator: Any
     reduction: str
     smoothing: float
 
@@ -65,26 +67,33 @@ def cross_entropy_forward(
     xp = get_array_module(logits)
     N, C = logits.shape
     shifted = logits - logits.max(1, keepdims=True)
-    log_p = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
-    kept = None if ignore_index is None else (targets != ignore_index)[:, None]
-    target = targets if kept is None else xp.where(kept[:, 0], targets, 0)
-    row_weight = xp.ones(N, logits.dtype) if weight is None else xp.take(weight, target)
-    row_weight = row_weight[:, None]
+    p = xp.exp(shifted)
+    total = xp.dot(p, xp.ones((C, 1), p.dtype))
+    p /= total
+    kept = None if ignore_index is None else targets != ignore_index
+    target = targets if kept is None else xp.where(kept, targets, 0)
+    row_weight = None
+    if weight is not None:
+        row_weight = weight.take(target)
     if kept is not None:
-        row_weight = row_weight * kept
-    picked = xp.take_along_axis(log_p, target[:, None], axis=1)
-    losses = -(1 - label_smoothing) * (row_weight * picked)[:, 0]
+        row_weight = kept.astype(p.dtype) if row_weight is None else row_weight * kept
+    log_total = xp.log(total[:, 0])  # log p = shifted - log_total
+    losses = log_total - shifted[xp.arange(N), target]
+    if row_weight is not None:
+        losses *= row_weight
     if label_smoothing:
-        all_classes = log_p if weight is None else log_p * weight
-        smooth = all_classes.sum(1) * (-label_smoothing / C)
-        losses += smooth if kept is None else smooth * kept[:, 0]
-    denominator = row_weight.sum()
+        minus_log_p = log_total[:, None] - shifted
+        if weight is not None:
+            minus_log_p *= weight
+        smooth = minus_log_p.sum(1) if kept is None else minus_log_p.sum(1) * kept
+        losses = (1 - label_smoothing) * losses + (label_smoothing / C) * smooth
+    denominator: Any = N if row_weight is None else row_weight.sum()
     if kept is not None and reduction == "mean":
         nothing = denominator == 0
         denominator = xp.where(nothing, 1, denominator)
         losses = xp.where(nothing, xp.nan, losses)
     ctx = CrossEntropyContext(
-        log_p, target, row_weight, weight, kept, denominator, reduction, label_smoothing
+        p, target, weight, kept, row_weight, denominator, reduction, label_smoothing
     )
     return _reduce(losses, reduction, denominator), ctx if save else None
 
@@ -96,16 +105,18 @@ def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
         d\ell_n / d\mathrm{logit}_{n,c} = (1 - \epsilon)\, w_{t_n} (p_{n,c} - [c = t_n])
             + \frac{\epsilon}{C} \Big(p_{n,c} \sum_k w_k - w_c\Big)
     """
-    log_p, target, row_weight, class_weight, kept, denominator, reduction, smoothing = ctx
-    xp = get_array_module(log_p)
-    C = log_p.shape[1]
-    p = xp.exp(log_p)
-    one_hot = xp.arange(C) == target[:, None]
-    dlogits = (p - one_hot) * ((1 - smoothing) * row_weight)
+    p, target, class_weight, kept, row_weight, denominator, reduction, smoothing = ctx
+    xp = get_array_module(p)
+    N, C = p.shape
+    dlogits = p.copy()
+    dlogits[xp.arange(N), target] -= 1
+    if row_weight is not None:
+        dlogits *= row_weight[:, None]
     if smoothing:
-        per_class = xp.ones(C, log_p.dtype) if class_weight is None else class_weight
+        per_class = xp.ones(C, p.dtype) if class_weight is None else class_weight
         smooth = (p * per_class.sum() - per_class) * (smoothing / C)
-        dlogits += smooth if kept is None else smooth * kept
+        dlogits *= 1 - smoothing
+        dlogits += smooth if kept is None else smooth * kept[:, None]
     d = _spread(dloss, reduction, denominator)
     dlogits *= d[:, None] if reduction == "none" else d
     return dlogits
