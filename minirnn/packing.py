@@ -135,11 +135,17 @@ class Layout:
         return [blocks[:, one] for one in self._step_slices(span)]
 
     def _step_slices(self, span: Span | None) -> list[slice]:
-        steps, first = (slice(None), 0) if span is None else (span.steps, span.rows.start)
-        return [
-            slice(start - first, start - first + size)
-            for start, size in zip(self.starts[steps], self.sizes[steps], strict=True)
-        ]
+        if span is None:
+            return self._slices
+        first = span.rows.start
+        if first == 0:
+            return self._slices[span.steps]
+        return [slice(s.start - first, s.stop - first) for s in self._slices[span.steps]]
+
+    @cached_property
+    def _slices(self) -> list[slice]:
+        ends = [*self.starts[1:], self.rows]
+        return [slice(start, end) for start, end in zip(self.starts, ends, strict=True)]
 
     def scratch(self, make: Callable[[int], T]) -> list[T]:
         """Return ``make(batch size)`` for every step, made once for each size there is."""
@@ -160,24 +166,24 @@ class Layout:
         if self.equal:
             return states[span.rows]
         xp = get_array_module(states)
-        return xp.take(states, xp.asarray(self.previous[span.rows]), axis=0)
+        return states.take(xp.asarray(self.previous[span.rows]), axis=0)
 
     def last_states(self, states: Array) -> Array:
         """Return each sequence's last state, out of ``states = [h_0; all rows]``."""
         if self.equal:
             return states[self.rows :]
         xp = get_array_module(states)
-        return xp.take(states, xp.asarray(self.last), axis=0)
+        return states.take(xp.asarray(self.last), axis=0)
 
     def reversed_rows(self, rows: Array) -> Array:
         """Return the rows with every sequence reversed in its own time."""
         xp = get_array_module(rows)
-        return xp.take(rows, xp.asarray(self.reverse), axis=0)
+        return rows.take(xp.asarray(self.reverse), axis=0)
 
     def spread(self, values: Array, span: Span) -> Array:
         """Return, for each row of the span, the entry of `values`, one per sequence, of its sequence."""
         xp = get_array_module(values)
-        return xp.take(values, xp.asarray(self._step_and_sequence[1][span.rows]), axis=0)
+        return values.take(xp.asarray(self._step_and_sequence[1][span.rows]), axis=0)
 
     def windows(self) -> list[Window]:
         """Cut the batch into windows of sqrt(T) steps or somewhat more: whole spans."""
@@ -201,12 +207,17 @@ class Layout:
     def _step_and_sequence(self) -> tuple[Array, Array]:
         """For every row, its time step and its sequence."""
         step = np.repeat(np.arange(self.steps), self.sizes)
-        return step, np.arange(self.rows) - np.asarray(self.starts, np.int64)[step]
+        return step, np.arange(self.rows) - np.repeat(np.array(self.starts, np.int64), self.sizes)
+
+    @cached_property
+    def _ending(self) -> Array:
+        """How many sequences have length T, T - 1, ..., 1, 0."""
+        return np.diff([0, *self.sizes[::-1], self.batch_size])
 
     @cached_property
     def lengths(self) -> Array:
         """The length of every sequence, descending."""
-        return (np.asarray(self.sizes)[:, None] > np.arange(self.batch_size)).sum(0)
+        return np.repeat(np.arange(self.steps, -1, -1), self._ending)
 
     @cached_property
     def last(self) -> Array:
@@ -214,19 +225,15 @@ class Layout:
 
         A sequence of length zero ends where it began, in its row of ``h_0``.
         """
-        before = self.lengths - 1
-        sequence = np.arange(self.batch_size)
-        starts = np.asarray([*self.starts, 0], np.int64)  # [-1] for length zero: not used
-        return np.where(before < 0, sequence, self.batch_size + starts[before] + sequence)
+        steps = [*(self.batch_size + start for start in self.starts[::-1]), 0]
+        return np.repeat(steps, self._ending) + np.arange(self.batch_size)
 
     @cached_property
     def previous(self) -> Array:
         """For every row, the index of the state before it in ``[h_0; all rows]``."""
-        first = np.arange(self.sizes[0] if self.sizes else 0)
-        step, sequence = self._step_and_sequence
-        later = slice(len(first), None)
-        starts = np.asarray(self.starts, np.int64)
-        return np.concatenate([first, self.batch_size + starts[step[later] - 1] + sequence[later]])
+        sizes = np.array([self.batch_size, *self.sizes], np.int64)
+        back = np.repeat(sizes[:-1], self.sizes)
+        return self.batch_size + np.arange(self.rows) - back
 
     @cached_property
     def reverse(self) -> Array:
@@ -422,7 +429,7 @@ def _pack(
     rows = (start + stride * np.arange(lengths[0])[:, None])[running]
     xp = get_array_module(flat)
     return PackedSequence._make_valid(
-        xp.take(flat, xp.asarray(rows), axis=0),
+        flat.take(xp.asarray(rows), axis=0),
         batch_sizes,
         order,
         None if order is None else _inverse(order),

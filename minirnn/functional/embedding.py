@@ -35,7 +35,7 @@ def forward(
     padding_idx : int, optional
         The token whose row gets no gradient.
     """
-    y = get_array_module(weight).take(weight, tokens, axis=0)
+    y = weight.take(tokens, axis=0)
     return y, EmbeddingContext(tokens, len(weight), padding_idx) if save else None
 
 
