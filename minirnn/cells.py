@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from . import checks
 from .backend import RNG, Array, generator, get_array_module, uniform
+from .cuda import pair_for
 from .functional import gru, lstm, rnn
 from .module import Context, Module, Parameter, saving
 from .packing import equal_lengths
@@ -104,12 +105,11 @@ class _Cell(Module):
             s[:B] = 0 if s_0 is None else s_0
         before, new = [s[:B] for s in states], [s[B:] for s in states]
         extra = (None,) if self._states == 2 else ()  # the LSTM's projection, which a cell has not
+        pair = pair_for(self.recurrence, x)
         if not saving():
-            self.recurrence.step(x, before, weights + extra, new, **self._options)
+            pair.step(x, before, weights + extra, new, **self._options)
             return self._pack(new, batched), Context(self, None)
-        saved = self.recurrence.forward(
-            x, states, weights + extra, equal_lengths(1, B), **self._options
-        )
+        saved = pair.forward(x, states, weights + extra, equal_lengths(1, B), **self._options)
         return self._pack(new, batched), Context(self, (saved, batched))
 
     def backward(self, ctx: Context, dh: Any) -> tuple[Array, Any]:
@@ -136,7 +136,8 @@ class _Cell(Module):
         ]
         extra = (None,) if self._states == 2 else ()
         dweights = tuple(None if p is None else p.grad for p in self._parameters)
-        dx = self.recurrence.backward(saved, None, tuple(dstates), dweights + extra)
+        pair = pair_for(self.recurrence, saved.x)
+        dx = pair.backward(saved, None, tuple(dstates), dweights + extra)
         return dx if batched else dx[0], self._pack(list(dstates), batched)
 
     def _describe(self) -> str:

@@ -108,6 +108,16 @@ class Layout:
         self.equal = row == self.steps * batch_size
         self.spans = self._cut() if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
+        self._uploaded: dict[tuple[str, str], Array] = {}
+
+    def index(self, name: str, xp: Any) -> Array:
+        """Return the index array `name` where `xp` computes: on a GPU uploaded once, and then kept."""
+        if xp is np:
+            return getattr(self, name)
+        key = (xp.__name__, name)
+        if key not in self._uploaded:
+            self._uploaded[key] = xp.asarray(getattr(self, name))
+        return self._uploaded[key]
 
     def _cut(self) -> list[Span]:
         """Cut the steps into spans."""
@@ -166,24 +176,24 @@ class Layout:
         if self.equal:
             return states[span.rows]
         xp = get_array_module(states)
-        return states.take(xp.asarray(self.previous[span.rows]), axis=0)
+        return states.take(self.index("previous", xp)[span.rows], axis=0)
 
     def last_states(self, states: Array) -> Array:
         """Return each sequence's last state, out of ``states = [h_0; all rows]``."""
         if self.equal:
             return states[self.rows :]
         xp = get_array_module(states)
-        return states.take(xp.asarray(self.last), axis=0)
+        return states.take(self.index("last", xp), axis=0)
 
     def reversed_rows(self, rows: Array) -> Array:
         """Return the rows with every sequence reversed in its own time."""
         xp = get_array_module(rows)
-        return rows.take(xp.asarray(self.reverse), axis=0)
+        return rows.take(self.index("reverse", xp), axis=0)
 
     def spread(self, values: Array, span: Span) -> Array:
         """Return, for each row of the span, the entry of `values`, one per sequence, of its sequence."""
         xp = get_array_module(values)
-        return values.take(xp.asarray(self._step_and_sequence[1][span.rows]), axis=0)
+        return values.take(self.index("sequence", xp)[span.rows], axis=0)
 
     def windows(self) -> list[Window]:
         """Cut the batch into windows of sqrt(T) steps or somewhat more: whole spans."""
@@ -213,6 +223,19 @@ class Layout:
     def _ending(self) -> Array:
         """How many sequences have length T, T - 1, ..., 1, 0."""
         return np.diff([0, *self.sizes[::-1], self.batch_size])
+
+    @property
+    def sequence(self) -> Array:
+        """For every row, its sequence."""
+        return self._step_and_sequence[1]
+
+    @cached_property
+    def before(self) -> Array:
+        """For every step, the row in ``[h_0; all rows]`` where the states before it begin.
+
+        One more entry, the last, says where the last step's own states begin.
+        """
+        return np.asarray([0] + [self.batch_size + start for start in self.starts], np.int64)
 
     @cached_property
     def lengths(self) -> Array:

@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike
 
 from . import checks, init
 from .backend import RNG, Array, default_xp, generator, get_array_module
+from .cuda import pair_for
 from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
 from .module import Context, Module, Parameter, saving
@@ -243,7 +244,8 @@ class Recurrent(Module):
             else:
                 checks.shape(label, x, (L, B, size), "(num_layers * num_directions, B, features)")
             if form.packed is not None and form.packed.sorted_indices is not None:
-                x = x[:, form.packed.sorted_indices]
+                xp = get_array_module(x)
+                x = xp.take(x, xp.asarray(form.packed.sorted_indices), axis=1)
             arrays.append(x)
         return arrays
 
@@ -251,7 +253,9 @@ class Recurrent(Module):
         if form.kind == "unbatched":
             arrays = [x[:, 0] for x in arrays]
         elif form.packed is not None and form.packed.unsorted_indices is not None:
-            arrays = [x[:, form.packed.unsorted_indices] for x in arrays]
+            xp = get_array_module(arrays[0])
+            order = xp.asarray(form.packed.unsorted_indices)
+            arrays = [xp.take(x, order, axis=1) for x in arrays]
         return self._pack_state(arrays)
 
     def _form(self, input: Any) -> tuple[_Form, Array, Array]:
@@ -365,9 +369,8 @@ class Recurrent(Module):
             else:
                 s[:B] = s_0
         values = [None if p is None else p.data for p in self._weights(k)]
-        ctx = self.recurrence.forward(
-            x, states, values, layout, mask=mask, save=save, **self._options
-        )
+        pair = pair_for(self.recurrence, x)
+        ctx = pair.forward(x, states, values, layout, mask=mask, save=save, **self._options)
         return states[0][B:], [layout.last_states(s) for s in states], ctx
 
     def _run_windows(
@@ -434,7 +437,9 @@ class Recurrent(Module):
         for k in range(self.num_layers):
             values = [None if p is None else p.data for p in self._weights(k)]
             new = [s[k] for s in after]
-            self.recurrence.step(x, [s[k] for s in before], values, new, **self._options)
+            pair_for(self.recurrence, x).step(
+                x, [s[k] for s in before], values, new, **self._options
+            )
             x = new[0]
         return (x if batched else x[0]).copy(), self._restore_state(after, form)
 
@@ -523,7 +528,8 @@ class Recurrent(Module):
     ) -> Array:
         """Run pass `k` backward; `dstate` becomes the gradient of the initial state."""
         dweights = [None if p is None else p.grad for p in self._weights(k)]
-        return self.recurrence.backward(ctx, dy, dstate, dweights, trace)
+        pair = pair_for(self.recurrence, dstate[0])
+        return pair.backward(ctx, dy, dstate, dweights, trace)
 
     def _back_windows(
         self,
@@ -552,7 +558,8 @@ class Recurrent(Module):
 
     def _trace(self, form: _Form, passes: list[Any]) -> Trace:
         B = form.layout.batch_size
-        gates = [self.recurrence.gates(ctx) for ctx in passes]
+        pair = pair_for(self.recurrence, passes[0].h)
+        gates = [pair.gates(ctx) for ctx in passes]
         return Trace(
             self._by_layer(form, [ctx.h[B:] for ctx in passes]),
             self._by_layer(form, [ctx.c[B:] for ctx in passes])

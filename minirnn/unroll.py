@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import checks
-from .backend import Array, get_array_module
+from .backend import Array, asnumpy, get_array_module
 from .module import Context
 from .packing import Layout, PackedSequence
 from .recurrent import Recurrent
@@ -155,7 +155,7 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
         raise ValueError(f"output: expected 3 dimensions, got shape {output.shape}")
     by_step = output.swapaxes(0, 1) if batch_first else output
     T, B = by_step.shape[:2]
-    last = np.full(B, T) if lengths is None else np.asarray(lengths)
+    last = np.full(B, T) if lengths is None else asnumpy(lengths)
     if last.shape != (B,) or last.dtype.kind not in "iu":
         raise ValueError(f"lengths: expected {B} integers, got {lengths!r}")
     if B and (last.min() < 1 or last.max() > T):

@@ -1,0 +1,246 @@
+"""Compiling the kernels, choosing their launch shapes, and launching them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import resources
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, get_array_module
+from ..packing import Layout, equal_lengths
+
+# A kernel takes the address 0 for an argument that is not there.
+_NULL = np.uintp(0)
+_THREADS = 256
+
+# The largest hidden size whose recurrent matrix fits the registers of a multiprocessor.
+LARGEST = {"rnn": 192, "lstm": 96, "gru": 112}
+
+
+class Shape(NamedTuple):
+    """How a persistent kernel is compiled and launched.
+
+    Attributes
+    ----------
+    macros : tuple of (str, value)
+        See ``tile.h``.
+    blocks, threads : int
+    shared : int
+        Bytes of shared memory.
+    """
+
+    macros: tuple[tuple[str, Any], ...]
+    blocks: int
+    threads: int
+    shared: int
+
+
+def shape(cell: str, hidden_size: int, batch_size: int, multiprocessors: int) -> Shape | None:
+    """Return the shape of a persistent kernel's launch, or None if the size does not fit.
+
+    Few sequences a group spread the batch over the whole GPU; many share the reading of shared
+    memory. So a group gets more than one only when the GPU is full.
+
+    Parameters
+    ----------
+    cell : {"rnn", "lstm", "gru"}
+    hidden_size, batch_size, multiprocessors : int
+    """
+    if hidden_size > LARGEST[cell]:
+        return None
+    macros: dict[str, Any] = {"H": hidden_size, "AHEAD": 4}
+    if cell == "rnn":
+        split = 4 if hidden_size <= 128 else 8
+        padded = -(-hidden_size // (4 * split)) * 4 * split
+        group, vector = padded // 4 * split, padded
+        macros["SPLIT"] = split
+        most = 4 if hidden_size <= 128 else 2
+    else:
+        padded = -(-hidden_size // 16) * 16
+        group, vector = 4 * padded, 4 * padded
+        # Close to the limit registers are short: fewer sequences, and shorter looks ahead.
+        most = 4 if hidden_size <= 64 else 2 if hidden_size <= 96 else 1
+        if hidden_size > 64:
+            macros["AHEAD"] = 3 if hidden_size <= 96 else 2
+    groups = 2 if group % 32 else 1  # whole warps
+    rows = -(-batch_size // (multiprocessors * groups))
+    sequences = min(most, 1 if rows <= 2 else 2 if rows <= 4 else 4)
+    macros |= {"R": sequences, "GROUPS": groups}
+    return Shape(
+        macros=tuple(sorted(macros.items())),
+        blocks=-(-batch_size // (sequences * groups)),
+        threads=group * groups,
+        shared=2 * groups * sequences * vector * 4,
+    )
+
+
+@cache
+def source(*names: str) -> str:
+    """Return the text of CUDA source files of this package, one after the other."""
+    folder = resources.files(__package__)
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def _module(xp: ModuleType, names: tuple[str, ...], macros: tuple[tuple[str, Any], ...]) -> Any:
+    options = ("-std=c++17", *(f"-D{name}={value}" for name, value in macros))
+    return xp.RawModule(code=source(*names), options=options)
+
+
+@cache
+def _function(
+    xp: ModuleType, names: tuple[str, ...], macros: tuple[tuple[str, Any], ...], kernel: str
+) -> Any:
+    return _module(xp, names, macros).get_function(kernel)
+
+
+@cache
+def _multiprocessors(xp: ModuleType) -> int:
+    return int(xp.cuda.Device().attributes["MultiProcessorCount"])
+
+
+def _arguments(arrays: Iterable[Any]) -> list[Any]:
+    return [_NULL if x is None else x for x in arrays]
+
+
+class Persistent:
+    """The persistent kernels of a cell, for one size and layout.
+
+    Parameters
+    ----------
+    cell : {"rnn", "lstm", "gru"}
+    shape : Shape
+    xp : module
+    layout : Layout
+    """
+
+    def __init__(self, cell: str, shape: Shape, xp: ModuleType, layout: Layout) -> None:
+        self._xp, self._shape = xp, shape
+        self._files = ("tile.h", f"{cell}.cu")
+        self._last = (
+            layout.index("before", xp),
+            layout.index("lengths", xp),
+            np.int32(layout.batch_size),
+        )
+
+    def run(self, kernel: str, *arguments: Any) -> None:
+        """Launch over all steps; the arguments that say where they lie are added."""
+        macros, blocks, threads, shared = self._shape
+        function = _function(self._xp, self._files, macros, kernel)
+        function((blocks,), (threads,), (*_arguments(arguments), *self._last), shared_mem=shared)
+
+
+def persistent(cell: str, states: Array, layout: Layout) -> Persistent | None:
+    """Return the persistent kernels for ``states``, (B + N, H), or None where there are none."""
+    if states.dtype != np.float32:
+        return None
+    xp = get_array_module(states)
+    chosen = shape(cell, states.shape[1], layout.batch_size, _multiprocessors(xp))
+    return None if chosen is None else Persistent(cell, chosen, xp, layout)
+
+
+class Stepwise:
+    """The kernels that run one step each, over a packed batch.
+
+    Parameters
+    ----------
+    states : array of shape (B + N, H)
+        For the dtype and the number of units.
+    layout : Layout
+
+    Attributes
+    ----------
+    steps : list of (t, n, rows, before)
+        Of every step the number of running sequences, its rows among all N, and the rows in
+        ``[h_0; all rows]`` of the states before it.
+    """
+
+    def __init__(self, states: Array, layout: Layout) -> None:
+        self._xp = get_array_module(states)
+        self._macros = (("real", "float" if states.dtype == np.float32 else "double"),)
+        self._batch_size, self._units = layout.batch_size, states.shape[1]
+        self.steps = [
+            (t, n, slice(row, row + n), slice(before, before + n))
+            for t, (n, row, before) in enumerate(
+                zip(layout.sizes, layout.starts, layout.before.tolist(), strict=False)
+            )
+        ]
+
+    def run(self, kernel: str, t: int, *arguments: Any) -> None:
+        """Launch for step `t`; the arguments that say where it lies are added."""
+        _, n, rows, before = self.steps[t]
+        size = n * self._units
+        last = (
+            np.int64(rows.start),
+            np.int64(before.start),
+            np.int32(self._batch_size),
+            np.int32(self._units),
+            np.int32(size),
+        )
+        function = _function(self._xp, ("steps.cu",), self._macros, kernel)
+        blocks = -(-size // _THREADS)
+        function((blocks,), (_THREADS,), (*_arguments(arguments), *last))
+
+
+def contiguous(dy: Array | None) -> Array | None:
+    """Return `dy` as a kernel can read it: kernels know no strides."""
+    return None if dy is None else get_array_module(dy).ascontiguousarray(dy)
+
+
+def add_weight_gradients(
+    dweights: Sequence[Any],
+    d_input: Array,
+    d_hidden: Array,
+    x: Array,
+    h: Array,
+    mask: Array | None,
+    layout: Layout,
+) -> None:
+    """Add to ``dw_ih, dw_hh, db_ih, db_hh``, each a product over the rows of all steps.
+
+    Parameters
+    ----------
+    dweights : (dw_ih, dw_hh, db_ih, db_hh)
+        The biases' may be None.
+    d_input, d_hidden : arrays of shape (N, G * H)
+        Gradients of ``W_ih x_t + b_ih`` and of ``W_hh h_{t-1} + b_hh``; for all cells but the GRU one
+        and the same array.
+    x : array of shape (N, I)
+    h : array of shape (B + N, P)
+    mask : array of shape (B, P), optional
+    layout : Layout
+    """
+    xp = get_array_module(x)
+    dw_ih, dw_hh, db_ih, db_hh = dweights
+    h_prev = h[: layout.rows]
+    if not layout.equal:
+        h_prev = xp.take(h, layout.index("previous", xp), axis=0)
+    if mask is not None:
+        h_prev = h_prev * xp.take(mask, layout.index("sequence", xp), axis=0)
+    dw_ih += d_input.T @ x
+    dw_hh += d_hidden.T @ h_prev
+    if db_ih is not None and db_hh is not None:
+        ones = xp.ones(len(x), x.dtype)
+        db = xp.dot(ones, d_input)
+        db_ih += db
+        db_hh += db if d_hidden is d_input else xp.dot(ones, d_hidden)
+
+
+def one_step(
+    forward: Callable[..., Any],
+    x: Array,
+    states: Sequence[Array],
+    weights: Sequence[Any],
+    new: Sequence[Array],
+    **options: Any,
+) -> None:
+    """Fill `new` with the states after one step from `states`, all of B rows: a pass of length one."""
+    B = len(x)
+    both = [get_array_module(s).concatenate([s, s]) for s in states]
+    forward(x, both, weights, equal_lengths(1, B), save=False, **options)
+    for s, s_both in zip(new, both, strict=True):
+        s[...] = s_both[B:]
