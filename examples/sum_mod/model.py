@@ -3,6 +3,7 @@
 import numpy as np
 
 import minirnn
+from minirnn.backend import default_xp
 
 
 class SumMod(minirnn.Module):
@@ -25,7 +26,7 @@ class SumMod(minirnn.Module):
     def backward(self, ctx, dlogits):
         """Add all gradients; only the last layer's last state has reached the loss."""
         ctx_x, ctx_h, ctx_y, h_n = ctx
-        dh_n = np.zeros_like(h_n)
+        dh_n = minirnn.get_array_module(h_n).zeros_like(h_n)
         dh_n[-1] = self.head.backward(ctx_y, dlogits)
         dstate = (dh_n, None) if isinstance(self.rnn, minirnn.LSTM) else dh_n
         dx, _ = self.rnn.backward(ctx_h, None, dstate)
@@ -41,7 +42,8 @@ def draw(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9):
     digits = rng.integers(0, max_number + 1, (max_seq_len, batch_size))
     running = np.arange(max_seq_len)[:, None] < lengths
     sums = (digits * running).sum(0) % (max_number + 1)
-    return minirnn.pack_padded_sequence(digits, lengths), sums
+    xp = default_xp()  # CuPy, if MINIRNN_BACKEND says so
+    return minirnn.pack_padded_sequence(xp.asarray(digits), lengths), xp.asarray(sums)
 
 
 def accuracy(model, min_seq_len, max_seq_len, max_number=9, sequences=10_000, seed=2**31):

@@ -12,6 +12,7 @@ import numpy as np
 from model import SumMod
 
 import minirnn
+from minirnn.backend import default_xp
 
 
 def newest_checkpoint(save_dir):
@@ -49,7 +50,8 @@ def parse(text, max_number):
 
 def answer(model, digits, max_number):
     """Return a line with the model's answer and the truth."""
-    logits = model(minirnn.pack_sequence([np.array(digits)]))[0]
+    tokens = default_xp().asarray(digits)
+    logits = minirnn.asnumpy(model(minirnn.pack_sequence([tokens]))[0])
     p = np.exp(logits - logits.max())
     guess = int(logits.argmax())
     truth = sum(digits) % (max_number + 1)

@@ -180,7 +180,8 @@ def main(argv=None):
             print(f"step {row['step']}: {shown}, {rate:.0f} steps/s", flush=True)
 
     def save(model, step):
-        np.savez(folder / f"weights-{step:06d}.npz", **model.state_dict())
+        weights = {name: minirnn.asnumpy(w) for name, w in model.state_dict().items()}
+        np.savez(folder / f"weights-{step:06d}.npz", **weights)
 
     model = train(args, report, save)
     if bar is not None:
