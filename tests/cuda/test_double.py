@@ -1,0 +1,181 @@
+"""What the pretended GPU has to catch: without this the tests that run on it prove little."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from emu import KernelError
+from strict_cupy import COUNTS, FROZEN, Refused
+
+HERE = Path(__file__).parent
+
+
+def ones(xp, *shape):
+    return xp.asarray(np.ones(shape, np.float32))
+
+
+REFUSED = {
+    "host array on the right": lambda xp, a: a + np.ones(4, np.float32),
+    "host array on the left": lambda xp, a: np.ones(4, np.float32) + a,
+    "host array in place": lambda xp, a: a.__iadd__(np.ones(4, np.float32)),
+    "conversion": lambda xp, a: np.asarray(a),
+    "host array as index": lambda xp, a: a[np.array([0, 1])],
+    "host array in a function": lambda xp, a: xp.concatenate([a, np.ones((3, 4), np.float32)]),
+    "host value assigned": lambda xp, a: a.__setitem__(0, np.ones(4)),
+    "NumPy function": lambda xp, a: np.concatenate([a, a]),
+    "float64 scalar": lambda xp, a: a * np.float64(2),
+    "product into a strided array": lambda xp, a: xp.matmul(a, a.T, out=ones(xp, 3, 6)[:, :3]),
+    "dot into a strided array": lambda xp, a: xp.dot(a, a.T, ones(xp, 3, 6)[:, :3]),
+    "product into float64": lambda xp, a: xp.matmul(a, a.T, out=xp.zeros((3, 3), np.float64)),
+    "product in place": lambda xp, a: a.__imatmul__(ones(xp, 4, 4)),
+    "ufunc.at of multiply": lambda xp, a: xp.multiply.at(a, 0, 1.0),
+    "take with a mode": lambda xp, a: xp.take(a, xp.asarray([0]), axis=0, mode="clip"),
+    "duplicate indices": lambda xp, a: a.__setitem__(xp.asarray([0, 0]), 1.0),
+    "asarray of device arrays": lambda xp, a: xp.asarray([a, a]),
+    "ufunc where=": lambda xp, a: xp.tanh(a, where=a > 0),
+    "ufunc of the host": lambda xp, a: xp.tanh(np.ones(3)),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refuses(double, what):
+    with pytest.raises(Refused):
+        REFUSED[what](double, ones(double, 3, 4))
+
+
+@pytest.mark.parametrize("name", ["insert", "errstate", "add_reduce"])
+def test_has_only_the_names_of_cupy(double, name):
+    with pytest.raises(AttributeError):
+        getattr(double, name)
+    with pytest.raises(AttributeError):
+        _ = ones(double, 1).newbyteorder
+
+
+def test_counts_what_waits(double):
+    a = ones(double, 3, 4)
+    b = double.tanh(a @ a.T) + 1.0
+    b.sum(0)
+    a[1:] *= 2.0
+    assert isinstance(a.sum(), double.ndarray)
+    assert COUNTS["syncs"] == 0
+    waits = [
+        lambda: a[a > 0],
+        lambda: float(a.sum()),
+        lambda: bool(a.sum() > 0),
+        lambda: f"{a.sum()}",
+        lambda: a.get(),
+        lambda: double.nonzero(a),
+        lambda: [0, 1][double.asarray(1)],
+    ]
+    for n, wait in enumerate(waits, 1):
+        wait()
+        assert COUNTS["syncs"] == n
+
+
+def test_empty_is_poisoned(double):
+    assert np.isnan(double.empty((2, 2), np.float32).get()).all()
+
+
+SOURCE = """
+extern "C" __global__ void __launch_bounds__(64, 1) barrier_skipped(float* y, int n) {
+  if (threadIdx.x < n) __syncthreads();
+  y[threadIdx.x] = 1.f;
+}
+extern "C" __global__ void two_barriers(float* y, int n) {
+  if (threadIdx.x < n) {
+    __syncthreads();
+  } else
+    __syncthreads();
+  y[threadIdx.x] = 1.f;
+}
+extern "C" __global__ void shared_unwritten(float* y, int n) {
+  DYNAMIC_SHARED(float, shared);
+  if (threadIdx.x < n) shared[threadIdx.x] = 1.f;
+  __syncthreads();
+  y[threadIdx.x] = shared[threadIdx.x];
+}
+extern "C" __global__ void race(float* y, int n) {
+  DYNAMIC_SHARED(float, shared);
+  shared[threadIdx.x] = threadIdx.x;
+  if (n) __syncthreads();
+  y[threadIdx.x] = shared[(threadIdx.x + 32) % 64];
+}
+extern "C" __global__ void lanes_apart(float* y, int n) {
+  float v = 0.f;
+  if (threadIdx.x % 2 < n) v = __shfl_xor_sync(0xffffffffu, 1.f, 1);
+  y[threadIdx.x] = v;
+}
+extern "C" __global__ void beyond(float* y, int n) { y[(int)threadIdx.x + n] = 1.f; }
+"""
+
+
+def run(xp, name, n, size=64, dtype=np.float32, number=np.int32):
+    y = xp.empty(size, dtype)
+    kernel = xp.RawModule(code=SOURCE).get_function(name)
+    kernel((1,), (64,), (y, number(n)), shared_mem=256)
+    return y.get()
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "message"),
+    [
+        ("barrier_skipped", 64, 40, "deadlock|divergent"),
+        ("two_barriers", 64, 40, "divergent"),
+        ("lanes_apart", 2, 1, "deadlock|absent"),
+    ],
+)
+def test_threads_that_do_not_meet(double, name, right, wrong, message):
+    run(double, name, right)
+    if name == "barrier_skipped":  # threads that have ended need not come
+        run(double, name, wrong)
+        return
+    with pytest.raises(KernelError, match=message):
+        run(double, name, wrong)
+
+
+def test_shared_memory_is_poisoned(double):
+    assert np.isfinite(run(double, "shared_unwritten", 64)).all()
+    assert np.isnan(run(double, "shared_unwritten", 63)[63])
+
+
+def test_a_race_shows(double):
+    expected = (np.arange(64) + 32) % 64
+    assert (run(double, "race", 1) == expected).all()
+    assert (run(double, "race", 0) != expected).any()
+
+
+@pytest.mark.parametrize("n", [1, -1, 100])
+def test_guard_bands(double, n):
+    run(double, "beyond", 0)
+    with pytest.raises(AssertionError, match="a kernel wrote"):
+        run(double, "beyond", n)
+
+
+def test_arguments_are_compared_with_parameters(double):
+    with pytest.raises(KernelError, match="expected an array of float32, got float64"):
+        run(double, "beyond", 0, dtype=np.float64)
+    with pytest.raises(KernelError, match="expected int32, got int64"):
+        run(double, "beyond", 0, number=np.int64)
+    kernel = double.RawModule(code=SOURCE).get_function("beyond")
+    with pytest.raises(KernelError, match="takes 2 arguments, got 1"):
+        kernel((1,), (64,), (double.empty(64, np.float32),))
+    with pytest.raises(KernelError, match="contiguous"):
+        kernel((1,), (32,), (double.empty((64, 2), np.float32)[:, 0], np.int32(0)))
+    with pytest.raises(Refused, match="array on the host"):
+        kernel((1,), (64,), (np.empty(64, np.float32), np.int32(0)))
+
+
+def test_names_are_those_of_the_installed_cupy():
+    """Where CuPy is installed, of whatever version: the names that the stand-in has are there."""
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("CuPy is not installed")
+    code = "import json, cupy; print(json.dumps(dir(cupy)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True
+    )
+    import json
+
+    assert set(FROZEN["names"]) - set(json.loads(done.stdout)) == set()
