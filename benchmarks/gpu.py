@@ -1,0 +1,369 @@
+"""minirnn on a GPU, against torch.nn.RNN, LSTM and GRU on cuDNN: one command runs tests and measurements.
+
+    python benchmarks/gpu.py                 tests, then all sizes, within ten minutes
+    python benchmarks/gpu.py --dry           no GPU: tiny sizes on the tests' stand-in for CuPy and on
+                                             torch's CPU kernels, to see that this script works
+
+Needs CuPy, torch with CUDA, and pytest. Writes ``benchmarks/results/gpu-<device>.json`` and ``.md``.
+
+Both libraries get the same weights and the same input, and before they are timed their outputs and input
+gradients are compared. Times are between two events on the device, medians over repetitions in which
+the candidates take turns. torch runs with TF32, its default, and without; minirnn computes true float32.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "sum_mod")]
+
+import minirnn  # noqa: E402 (this checkout's)
+
+CELLS = ("RNN", "LSTM", "GRU")
+CANDIDATES = ("ours", "torch_tf32", "torch_fp32")
+# What the two libraries may differ by, relative to the largest entry, over 500 steps with TF32 off.
+TOLERANCE = 1e-3
+
+
+def arguments(argv=None):
+    """Read the flags."""
+    p = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    p.add_argument(
+        "--budget", type=float, default=570, help="seconds for all of it; the rest is left out"
+    )
+    p.add_argument("--repeats", type=int, default=11, help="timed runs of each candidate")
+    p.add_argument(
+        "--no-tests", action="store_true", help="measure without running the GPU tests first"
+    )
+    p.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    p.add_argument("--dry", action="store_true", help="no GPU, tiny sizes, no figures kept")
+    return p.parse_args(argv)
+
+
+class Machine:
+    """The GPU as CuPy and as torch see it; in a dry run, the stand-in and the CPU."""
+
+    def __init__(self, dry):
+        self.dry = dry
+        if dry:
+            sys.path.insert(0, str(ROOT / "tests" / "cuda"))
+            import strict_cupy
+
+            sys.modules["cupy"] = strict_cupy.make()
+        import cupy
+
+        self.xp, self.device = cupy, "cpu" if dry else "cuda"
+
+    def describe(self):
+        """Return the device's name and all versions that matter."""
+        found = {
+            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+            "python": platform.python_version(),
+            "minirnn": minirnn.__version__,
+            "cupy": self.xp.__version__,
+            "torch": torch.__version__,
+        }
+        if self.dry:
+            return {"device": "dry run, no GPU", **found}
+        runtime = self.xp.cuda.runtime
+        return {
+            "device": torch.cuda.get_device_name(),
+            "driver": runtime.driverGetVersion(),
+            "cuda": runtime.runtimeGetVersion(),
+            "cudnn": torch.backends.cudnn.version(),
+            **found,
+        }
+
+    def synchronize(self):
+        """Wait for the device."""
+        self.xp.cuda.Device().synchronize()
+        if not self.dry:
+            torch.cuda.synchronize()
+
+    def milliseconds(self, run):
+        """Return how long `run` keeps the device, from an idle one to its last kernel."""
+        self.synchronize()
+        # Both libraries use the default stream, so one kind of event serves both.
+        start, end = self.xp.cuda.Event(), self.xp.cuda.Event()
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return self.xp.cuda.get_elapsed_time(start, end)
+
+    def medians(self, candidates, repeats, warm=2):
+        """Return the median time of each named function; they take turns."""
+        for run in candidates.values():
+            for _ in range(warm):
+                run()
+        times = {name: [] for name in candidates}
+        for _ in range(repeats):
+            for name, run in candidates.items():
+                times[name].append(self.milliseconds(run))
+        return {name: statistics.median(values) for name, values in times.items()}
+
+
+def configurations(dry):
+    """Return (cell, H, B, T, lengths) of all runs, the middle of the table first."""
+    if dry:
+        return [(cell, 5, 3, 4, lengths) for cell in CELLS for lengths in ("mixed", "equal")]
+    found = [
+        (cell, H, B, T, lengths)
+        for T in (50, 500)
+        for B in (64, 16, 256)
+        for H in (64, 128, 32, 256, 16, 96, 192, 512, 1024)
+        for cell in CELLS
+        for lengths in ("mixed", "equal")
+    ]
+    return sorted(found, key=lambda c: (c[1] == 1024, c[2] != 64))
+
+
+class Problem:
+    """One layer with the same weights and input in both libraries."""
+
+    def __init__(self, machine, cell, H, B, T, lengths):
+        self.machine, self.equal = machine, lengths == "equal"
+        rng = np.random.default_rng([H, B, T])
+        drawn = rng.integers(max(1, T // 4), T + 1, B)
+        drawn[0] = T
+        n = np.full(B, T) if self.equal else -np.sort(-drawn)
+        sizes = (n[:, None] > np.arange(T)).sum(0)
+        rows = rng.standard_normal((int(sizes.sum()), H), np.float32)
+        drows = rng.standard_normal(rows.shape, np.float32)
+
+        torch.manual_seed(0)
+        reference = getattr(torch.nn, cell)(H, H)
+        xp = machine.xp
+        self.layer = getattr(minirnn, cell)(H, H).to("cupy")
+        self.layer.load_state_dict(reference.state_dict())
+        self.layer.flatten_parameters()
+        self.torch_layer = reference.to(machine.device)
+        self.x, self.dy = xp.asarray(rows), xp.asarray(drows)
+        self.torch_x = torch.from_numpy(rows).to(machine.device).requires_grad_()
+        self.torch_dy = torch.from_numpy(drows).to(machine.device)
+        if self.equal:
+            self.x, self.dy = self.x.reshape(T, B, H), self.dy.reshape(T, B, H)
+        else:
+            self.x = minirnn.PackedSequence(self.x, sizes)
+            self.dy = self.x.map(lambda _: self.dy)
+        self.shape, self.sizes = (T, B, H), torch.from_numpy(sizes)
+
+    def torch_input(self):
+        """Return torch's input, made from the rows that collect its gradient."""
+        if self.equal:
+            return self.torch_x.view(self.shape)
+        return torch.nn.utils.rnn.PackedSequence(self.torch_x, self.sizes)
+
+    def torch_rows(self, output):
+        """Return the rows of torch's output."""
+        return output.reshape(-1, self.shape[2]) if self.equal else output.data
+
+    def ours(self, backward):
+        """Run minirnn; return the output's rows and the input's gradient."""
+        if not backward:
+            return self.layer(self.x)[0], None
+        (y, _), ctx = self.layer.forward(self.x)
+        return y, self.layer.backward(ctx, self.dy)[0]
+
+    def torch(self, backward, tf32):
+        """Run torch likewise."""
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        if not backward:
+            with torch.no_grad():
+                return self.torch_rows(self.torch_layer(self.torch_input())[0]), None
+        self.torch_x.grad = None
+        y = self.torch_rows(self.torch_layer(self.torch_input())[0])
+        y.backward(self.torch_dy)
+        return y, self.torch_x.grad
+
+    def difference(self):
+        """Return the largest difference of outputs and input gradients, relative to their largest entry."""
+        worst = 0.0
+        for a, b in zip(self.ours(True), self.torch(True, False), strict=True):
+            a = minirnn.asnumpy(a if self.equal else a.data).reshape(-1, self.shape[2])
+            b = b.detach().cpu().numpy()
+            worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
+        return worst
+
+    def candidates(self, backward):
+        """Return what is to be timed, by name."""
+        return {
+            "ours": lambda: self.ours(backward),
+            "torch_tf32": lambda: self.torch(backward, True),
+            "torch_fp32": lambda: self.torch(backward, False),
+        }
+
+
+def measure(machine, configuration, repeats):
+    """Return the rows of the table for one configuration: forward, and forward + backward."""
+    problem = Problem(machine, *configuration)
+    names = dict(zip(("cell", "H", "B", "T", "lengths"), configuration, strict=True))
+    names["difference"] = problem.difference()
+    return [
+        {**names, "pass": name, **machine.medians(problem.candidates(backward), repeats)}
+        for name, backward in (("forward", False), ("forward+backward", True))
+    ]
+
+
+def sum_mod(machine, repeats):
+    """Return the time of one step of the sum-mod example, drawing and optimiser included."""
+    from model import SumMod, draw
+
+    minirnn.set_backend("cupy")
+    batch, hidden, steps = (6, 8, 2) if machine.dry else (256, 64, 100)
+    model = SumMod("rnn", hidden_dim=hidden)
+    model.flatten_parameters()
+    criterion, parameters = minirnn.CrossEntropyLoss(), list(model.parameters())
+    optimizer, rng = minirnn.Adam(parameters, 5e-3), np.random.default_rng(0)
+
+    def ours():
+        for _ in range(steps):
+            tokens, sums = draw(rng, batch)
+            logits, ctx = model.forward(tokens)
+            _, ctx_loss = criterion.forward(logits, sums)
+            optimizer.zero_grad()
+            model.backward(ctx, criterion.backward(ctx_loss))
+            minirnn.clip_grad_norm_(parameters, 0.5)
+            optimizer.step()
+
+    device, rnn = machine.device, torch.nn.utils.rnn
+    layers = torch.nn.ModuleList(
+        [torch.nn.Embedding(10, 10), torch.nn.RNN(10, hidden), torch.nn.Linear(hidden, 10)]
+    ).to(device)
+    embedding, recurrent, head = layers
+    torch_optimizer = torch.optim.Adam(layers.parameters(), 5e-3)
+    torch_rng = np.random.default_rng(0)
+
+    def theirs():
+        torch.backends.cudnn.allow_tf32 = True
+        minirnn.set_backend("numpy")  # `draw` makes its batch on the host
+        for _ in range(steps):
+            tokens, sums = draw(torch_rng, batch)
+            rows = embedding(torch.from_numpy(tokens.data).to(device))
+            packed = rnn.PackedSequence(rows, torch.from_numpy(tokens.batch_sizes))
+            logits = head(recurrent(packed)[1][-1])
+            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(sums).to(device))
+            torch_optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(layers.parameters(), 0.5)
+            torch_optimizer.step()
+        minirnn.set_backend("cupy")
+
+    times = machine.medians({"ours": ours, "torch_tf32": theirs}, repeats, warm=1)
+    minirnn.set_backend("numpy")
+    return {"B": batch, "H": hidden, **{k: v / steps for k, v in times.items()}}
+
+
+def run_tests(dry, timeout):
+    """Run the GPU tests, and return pytest's last line; end here if they fail."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "tests/cuda"]
+    # The emulation proves nothing new on a GPU; in a dry run there is nothing but it.
+    command += ["-k", "test_relu" if dry else "gpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    print(done.stdout[-3000:], flush=True)
+    summary = re.sub(r"=+", "", done.stdout.strip().splitlines()[-1]).strip()
+    if done.returncode:
+        raise SystemExit(
+            f"the GPU tests fail, nothing is measured: {summary}\n{done.stderr[-2000:]}"
+        )
+    if not dry and "passed" not in summary:
+        raise SystemExit(f"no GPU test ran: {summary}")
+    return summary
+
+
+def markdown(report):
+    """Return the report as a page of Markdown."""
+    machine = report["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("device", "date"))
+    columns = ["cell", "H", "B", "T", "lengths", "pass", "minirnn", "torch TF32", "torch float32"]
+    columns += ["ratio TF32", "ratio float32"]
+    lines = [
+        f"# minirnn on {machine['device']}, {machine['date']}",
+        "",
+        f"{versions}. GPU tests: {report['tests']}.",
+        "",
+        "Medians in ms; the ratios are torch's time by minirnn's, so above 1 minirnn is faster. TF32 is "
+        "torch's default; minirnn computes in float32.",
+        "",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+    ]
+    keys = ("cell", "lengths", "pass", "T", "B", "H")
+    for row in sorted(report["rows"], key=lambda r: [r[k] for k in keys]):
+        names = " | ".join(str(row[k]) for k in ("cell", "H", "B", "T", "lengths", "pass"))
+        times = " | ".join(f"{row[k]:.3f}" for k in CANDIDATES)
+        ratios = " | ".join(f"{row[k] / row['ours']:.2f}" for k in CANDIDATES[1:])
+        lines.append(f"| {names} | {times} | {ratios} |")
+    s = report["sum_mod"]
+    lines += [
+        "",
+        f"A training step of the sum-mod example (tanh, B = {s['B']}, H = {s['H']}; its batch is drawn on "
+        f"the host): minirnn {s['ours']:.3f} ms, torch {s['torch_tf32']:.3f} ms, "
+        f"ratio {s['torch_tf32'] / s['ours']:.2f}.",
+    ]
+    if wrong := [r for r in report["rows"] if not r["difference"] < TOLERANCE]:
+        lines += [
+            "",
+            f"WRONG: in {len(wrong)} rows minirnn and torch differ by more than {TOLERANCE:.0e}.",
+        ]
+    if report["left_out"]:
+        lines += ["", f"Left out for want of time: {len(report['left_out'])} configurations."]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv=None):
+    """Test, measure, and write the results."""
+    start = time.perf_counter()
+    args = arguments(argv)
+
+    def left():
+        return args.budget - (time.perf_counter() - start)
+
+    tests = "not run" if args.no_tests else run_tests(args.dry, max(left(), 60))
+    machine = Machine(args.dry)
+    repeats = 2 if args.dry else args.repeats
+    report = {
+        "machine": machine.describe(),
+        "tests": tests,
+        "repeats": repeats,
+        "sum_mod": sum_mod(machine, repeats),
+        "rows": [],
+        "left_out": [],
+    }
+    slug = re.sub(r"[^a-z0-9]+", "-", report["machine"]["device"].lower()).strip("-")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if args.dry else args.out
+        folder.mkdir(parents=True, exist_ok=True)
+        for configuration in configurations(args.dry):
+            if left() < 10 and not args.dry:
+                report["left_out"].append(configuration)
+            else:
+                report["rows"] += measure(machine, configuration, repeats)
+            # Written each time: a run that is cut short has not run for nothing.
+            (folder / f"gpu-{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
+            (folder / f"gpu-{slug}.md").write_text(markdown(report))
+        page = (folder / f"gpu-{slug}.md").read_text()
+    if args.dry:
+        # The times of a pretended GPU are none.
+        lines = page.count("\n| ") - 1
+        print(f"dry run: tests: {tests}; {lines} lines in the table, nothing kept")
+    else:
+        print(page)
+    if not all(row["difference"] < TOLERANCE for row in report["rows"]):
+        raise SystemExit("minirnn and torch differ: see the table")
+
+
+if __name__ == "__main__":
+    main()
