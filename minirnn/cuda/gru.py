@@ -38,7 +38,8 @@ def forward(
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
     B, N, H = layout.batch_size, layout.rows, h.shape[1]
-    gates = xp.matmul(x, w_ih.T, out=xp.empty((N, 3 * H), x.dtype))
+    gates = xp.empty((N, 3 * H), x.dtype)
+    xp.dot(x, w_ih.T, gates)
     q = xp.empty((N, H), x.dtype)
     persistent = launch.persistent("gru", h, layout)
     if persistent is not None:
@@ -48,7 +49,7 @@ def forward(
         product = xp.empty((B, 3 * H), x.dtype)
         for t, n, _, before in stepwise.steps:
             h_prev = h[before] if mask is None else h[before] * mask[:n]
-            xp.matmul(h_prev, w_hh.T, out=product[:n])
+            xp.dot(h_prev, w_hh.T, product[:n])
             stepwise.run("gru_step_forward", t, gates, q, h, product, b_ih, b_hh)
     return GRUContext(x, h, gates, q, w_ih, w_hh, layout, mask) if save else None
 
@@ -75,7 +76,8 @@ def backward(
         product = xp.empty_like(dh)
         for t, n, rows, _ in reversed(stepwise.steps):
             stepwise.run("gru_step_backward", t, d_input, d_hidden, dh, dy, trace_h, gates, q, h)
-            dh_in = xp.matmul(d_hidden[rows], w_hh, out=product[:n])
+            dh_in = product[:n]
+            xp.dot(d_hidden[rows], w_hh, dh_in)
             if mask is not None:
                 dh_in *= mask[:n]
             dh_t = dh[:n]

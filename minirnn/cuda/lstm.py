@@ -45,7 +45,8 @@ def forward(
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     xp = get_array_module(x)
     B, N, H = layout.batch_size, layout.rows, c.shape[1]
-    gates = xp.matmul(x, w_ih.T, out=xp.empty((N, 4 * H), x.dtype))
+    gates = xp.empty((N, 4 * H), x.dtype)
+    xp.dot(x, w_ih.T, gates)
     m = None if w_hr is None else xp.empty((N, H), x.dtype)
     persistent = launch.persistent("lstm", c, layout) if w_hr is None else None
     if persistent is not None:
@@ -56,11 +57,11 @@ def forward(
         out, first = (h, B) if m is None else (m, 0)  # where o * tanh(c_t) goes
         for t, n, rows, before in stepwise.steps:
             h_prev = h[before] if mask is None else h[before] * mask[:n]
-            xp.matmul(h_prev, w_hh.T, out=product[:n])
+            xp.dot(h_prev, w_hh.T, product[:n])
             out_row = np.int64(first + rows.start)
             stepwise.run("lstm_step_forward", t, gates, c, out, product, b_ih, b_hh, out_row)
             if m is not None and w_hr is not None:
-                xp.matmul(m[rows], w_hr.T, out=h[B + rows.start : B + rows.stop])
+                xp.dot(m[rows], w_hr.T, h[B + rows.start : B + rows.stop])
     return LSTMContext(x, h, c, gates, m, w_ih, w_hh, w_hr, layout, mask) if save else None
 
 
@@ -94,9 +95,10 @@ def backward(
                     dhs[rows] = dh[:n]
                 else:
                     xp.add(dh[:n], dy[rows], out=dhs[rows])
-                xp.matmul(dhs[rows], w_hr, out=dm[:n])
+                xp.dot(dhs[rows], w_hr, dm[:n])
             stepwise.run("lstm_step_backward", t, dz, dc, dm, dm_y, dm_trace, trace_c, gates, c)
-            dh_t = xp.matmul(dz[rows], w_hh, out=dh[:n])
+            dh_t = dh[:n]
+            xp.dot(dz[rows], w_hh, dh_t)
             if mask is not None:
                 dh_t *= mask[:n]
         if w_hr is not None:

@@ -41,7 +41,7 @@ def forward(
     xp = get_array_module(x)
     B, H = layout.batch_size, h.shape[1]
     relu = np.int32(nonlinearity == "relu")
-    xp.matmul(x, w_ih.T, out=h[B:])  # each step's part becomes its h_t in its place
+    xp.dot(x, w_ih.T, h[B:])  # each step's part becomes its h_t in its place
     persistent = launch.persistent("rnn", h, layout)
     if persistent is not None:
         persistent.run("rnn_forward", h, w_hh, b_ih, b_hh, mask, relu)
@@ -50,7 +50,7 @@ def forward(
         product = xp.empty((B, H), x.dtype)
         for t, n, _, before in stepwise.steps:
             h_prev = h[before] if mask is None else h[before] * mask[:n]
-            xp.matmul(h_prev, w_hh.T, out=product[:n])
+            xp.dot(h_prev, w_hh.T, product[:n])
             stepwise.run("rnn_step_forward", t, h, product, b_ih, b_hh, relu)
     return RNNContext(x, h, w_ih, w_hh, layout, relu, mask) if save else None
 
@@ -76,7 +76,8 @@ def backward(
         stepwise = launch.Stepwise(h, layout)
         for t, n, rows, _ in reversed(stepwise.steps):
             stepwise.run("rnn_step_backward", t, dz, dh, dy, trace_h, h, relu)
-            dh_t = xp.matmul(dz[rows], w_hh, out=dh[:n])
+            dh_t = dh[:n]
+            xp.dot(dz[rows], w_hh, dh_t)
             if mask is not None:
                 dh_t *= mask[:n]
     launch.add_weight_gradients(dweights, dz, dz, x, h, mask, layout)

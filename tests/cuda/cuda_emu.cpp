@@ -6,7 +6,7 @@
 // that is missing shows as a wrong result. seed 0: the first warp and lane first; 1: the last first; else
 // in random order.
 //
-// Shared memory starts as NaN. A barrier that threads reach from different lines, one that some never
+// Shared memory starts as NaN, and what lies behind it is watched. A barrier that threads reach from different lines, one that some never
 // reach, and a shuffle whose partner is elsewhere end the launch with a message. What cannot be
 // seen here: the ordering of memory accesses within a warp, bank conflicts, and speed.
 #include <csetjmp>
@@ -20,7 +20,8 @@
 #include "cuda_emu.h"
 
 namespace {
-constexpr size_t STACK = 128 << 10;
+constexpr size_t STACK = 128 << 10, GUARD = 4096;
+constexpr char MARK = 0x5a;
 
 struct Barrier {
   unsigned needed = 0, arrived = 0, opened = 0;
@@ -162,12 +163,13 @@ const char* emu_launch(void (*kernel)(void**), void** arguments, const unsigned*
   random_state = 0x9e3779b97f4a7c15ull * (seed + 1);
   const unsigned n = threads[0] * threads[1] * threads[2], blocks = grid[0] * grid[1] * grid[2];
   std::unique_ptr<char[]> stacks(new char[n * STACK]);
-  std::vector<char> memory(shared_bytes + 16);
+  std::vector<char> memory(shared_bytes + 16 + GUARD);
   shared = (char*)(((uintptr_t)memory.data() + 15) / 16 * 16);
   for (unsigned k = 0; k < blocks && !failure; k++) {
     const unsigned id = seed == 1 ? blocks - 1 - k : k;
     block = {id % grid[0], id / grid[0] % grid[1], id / grid[0] / grid[1]};
-    std::memset(memory.data(), 0xff, memory.size());
+    std::memset(shared, 0xff, shared_bytes);
+    std::memset(shared + shared_bytes, MARK, GUARD);
     block_barrier = {n};
     std::vector<Warp> warps((n + 31) / 32);
     for (auto& w : warps) std::memset(w.line, 0, sizeof w.line);
@@ -185,6 +187,8 @@ const char* emu_launch(void (*kernel)(void**), void** arguments, const unsigned*
       makecontext(&f.start, fiber_main, 0);
     }
     run_block(fibers, warps.size(), seed);
+    for (size_t i = 0; i < GUARD && !failure; i++)
+      if (shared[shared_bytes + i] != MARK) failure = "a write beyond the end of shared memory";
   }
   return failure;
 }

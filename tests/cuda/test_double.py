@@ -108,6 +108,10 @@ extern "C" __global__ void lanes_apart(float* y, int n) {
   if (threadIdx.x % 2 < n) v = __shfl_xor_sync(0xffffffffu, 1.f, 1);
   y[threadIdx.x] = v;
 }
+extern "C" __global__ void shared_beyond(float* y, int n) {
+  DYNAMIC_SHARED(float, shared);
+  shared[threadIdx.x + n] = y[threadIdx.x] = 1.f;
+}
 extern "C" __global__ void beyond(float* y, int n) { y[(int)threadIdx.x + n] = 1.f; }
 """
 
@@ -139,6 +143,12 @@ def test_threads_that_do_not_meet(double, name, right, wrong, message):
 def test_shared_memory_is_poisoned(double):
     assert np.isfinite(run(double, "shared_unwritten", 64)).all()
     assert np.isnan(run(double, "shared_unwritten", 63)[63])
+
+
+def test_shared_memory_ends(double):
+    run(double, "shared_beyond", 0)
+    with pytest.raises(KernelError, match="beyond the end of shared memory"):
+        run(double, "shared_beyond", 1)
 
 
 def test_a_race_shows(double):

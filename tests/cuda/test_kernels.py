@@ -198,6 +198,16 @@ def test_every_size_has_a_launch_that_fits(cell):
     assert launch.shape(cell, launch.LARGEST[cell] + 1, 1, 132) is None
 
 
+@pytest.mark.parametrize("cell", PAIRS)
+def test_too_little_shared_memory_is_caught(double, cell, monkeypatch):
+    right = launch.shape
+    monkeypatch.setattr(
+        launch, "shape", lambda *a: right(*a)._replace(shared=right(*a).shared // 2)
+    )
+    with pytest.raises(strict_cupy.emu.KernelError, match="shared memory"):
+        check(double, cell, 20, RAGGED)
+
+
 # -- kernels that are wrong on purpose: each has to be caught -----------------------------------
 
 BARRIER = "      __syncthreads();\n    }\n  }\n}"
