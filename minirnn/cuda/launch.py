@@ -146,8 +146,8 @@ def persistent(cell: str, states: Array, layout: Layout) -> Persistent | None:
 class Stepwise:
     """The kernels that run one step each, over a packed batch.
 
-    The products between them are ``xp.dot(a, b, out)``: in CuPy it is a thin call, where ``matmul`` is a
-    generalised ufunc written in Python, and a step has no time for that.
+    The products between them are ``xp.dot(a, b, out)``: in CuPy it refuses an `out` that it cannot write
+    into directly, where ``matmul`` would make a copy.
 
     Parameters
     ----------
