@@ -157,6 +157,12 @@ class Layout:
         ends = [*self.starts[1:], self.rows]
         return [slice(start, end) for start, end in zip(self.starts, ends, strict=True)]
 
+    def heads(self, rows: Array) -> list[Array]:
+        """Return, per step, the first of `rows`, as many as are running."""
+        if self.equal:
+            return [rows] * self.steps
+        return [rows[:size] for size in self.sizes]
+
     def scratch(self, make: Callable[[int], T]) -> list[T]:
         """Return ``make(batch size)`` for every step, made once for each size there is."""
         if self.equal:
@@ -219,11 +225,6 @@ class Layout:
         step = np.repeat(np.arange(self.steps), self.sizes)
         return step, np.arange(self.rows) - np.repeat(np.array(self.starts, np.int64), self.sizes)
 
-    @cached_property
-    def _ending(self) -> Array:
-        """How many sequences have length T, T - 1, ..., 1, 0."""
-        return np.diff([0, *self.sizes[::-1], self.batch_size])
-
     @property
     def sequence(self) -> Array:
         """For every row, its sequence."""
@@ -240,7 +241,8 @@ class Layout:
     @cached_property
     def lengths(self) -> Array:
         """The length of every sequence, descending."""
-        return np.repeat(np.arange(self.steps, -1, -1), self._ending)
+        ending = np.diff([0, *self.sizes[::-1], self.batch_size])  # with length T, T - 1, ..., 1, 0
+        return np.repeat(np.arange(self.steps, -1, -1), ending)
 
     @cached_property
     def last(self) -> Array:
@@ -248,15 +250,17 @@ class Layout:
 
         A sequence of length zero ends where it began, in its row of ``h_0``.
         """
-        steps = [*(self.batch_size + start for start in self.starts[::-1]), 0]
-        return np.repeat(steps, self._ending) + np.arange(self.batch_size)
+        B = self.batch_size
+        by_length = np.array([0, *[B + start for start in self.starts]])
+        return by_length.take(self.lengths) + np.arange(B)
 
     @cached_property
     def previous(self) -> Array:
         """For every row, the index of the state before it in ``[h_0; all rows]``."""
         sizes = np.array([self.batch_size, *self.sizes], np.int64)
-        back = np.repeat(sizes[:-1], self.sizes)
-        return self.batch_size + np.arange(self.rows) - back
+        return np.arange(self.batch_size, self.batch_size + self.rows) - sizes[:-1].repeat(
+            sizes[1:]
+        )
 
     @cached_property
     def reverse(self) -> Array:
@@ -447,16 +451,19 @@ def _pack(
 
     `lengths` is descending, and so numbers the sequences; `start` is in the same order.
     """
-    running = lengths > np.arange(lengths[0])[:, None]  # (T, B)
+    steps = np.arange(lengths[0])[:, None]
+    running = lengths > steps  # (T, B)
     batch_sizes = running.sum(1)
-    rows = (start + stride * np.arange(lengths[0])[:, None])[running]
+    rows = (start + stride * steps)[running]
     xp = get_array_module(flat)
+    layout = Layout(batch_sizes, len(lengths))
+    layout.lengths = lengths
     return PackedSequence._make_valid(
         flat.take(xp.asarray(rows), axis=0),
         batch_sizes,
         order,
         None if order is None else _inverse(order),
-        Layout(batch_sizes, len(lengths)),
+        layout,
     )
 
 

@@ -81,7 +81,7 @@ def forward(
         z += b_ih + b_hh
     w = xp.ascontiguousarray(w_hh.T)
     memory = xp.empty((B, H), x.dtype)
-    products = layout.scratch(lambda n: memory[:n])
+    products = layout.heads(memory)
     zs = layout.split(z)
     for h_prev, h_t, product in zip(layout.shifted(zs, h[:B]), zs, products, strict=True):
         if mask is not None:
@@ -125,7 +125,7 @@ def backward(
     dx = xp.empty_like(x)
     dw_ih, dw_hh, *dbs = dweights
     (dh,) = dstates
-    dhs = layout.scratch(lambda n: dh[:n])
+    dhs = layout.heads(dh)
     nothing = [None] * layout.steps
     dys = nothing if dy is None else layout.split(dy)
     traces = nothing if trace is None else layout.split(trace[0])
