@@ -17,6 +17,8 @@ def array_module(**arrays: Any) -> Any:
     TypeError
         If one of them is no array, or if some lie on the host and some on the GPU.
     """
+    if all([type(x) is np.ndarray for x in arrays.values()]):
+        return np
     places = {}
     for name, x in arrays.items():
         if not is_array(x):
@@ -42,6 +44,8 @@ def floating(name: str, x: Any, like: Array, of: str = "the parameters") -> None
 
 def integers(name: str, x: Any) -> None:
     """Require `x` to be an array of integers."""
+    if type(x) is np.ndarray and x.dtype.kind in "iu":
+        return
     array_module(**{name: x})
     if x.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an integer array, got dtype {x.dtype}")

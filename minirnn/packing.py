@@ -432,7 +432,7 @@ def _inverse(order: Array) -> Array:
 
 def _sort(lengths: Array, enforce_sorted: bool) -> tuple[Array, Array | None]:
     """Return the lengths in descending order and the permutation that sorts them, if one is needed."""
-    if np.all(lengths[1:] <= lengths[:-1]):
+    if (lengths[1:] <= lengths[:-1]).all():
         order = None if enforce_sorted and lengths[-1] > 0 else np.arange(len(lengths))
         return lengths, order
     if enforce_sorted:
@@ -527,11 +527,12 @@ def pack_padded_sequence(
     if B == 0:
         raise ValueError("input: expected at least one sequence, got an empty batch")
     lengths = _host_integers("lengths", lengths, (B,))
-    if lengths.min() < 0 or lengths.max() > T:
-        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {lengths.tolist()}")
-    if check_padding is not _NO_CHECK:
-        _check_padding(input, lengths, batch_first, check_padding)
+    given = lengths
     lengths, order = _sort(lengths, enforce_sorted)
+    if lengths[-1] < 0 or lengths[0] > T:
+        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {given.tolist()}")
+    if check_padding is not _NO_CHECK:
+        _check_padding(input, given, batch_first, check_padding)
     place = np.arange(B) if order is None else order
     flat = xp.ascontiguousarray(input).reshape(B * T, *input.shape[2:])
     if batch_first:
