@@ -94,17 +94,11 @@ def import_times(modules, repeats):
 
 def installed_bytes(package):
     """Return what an installed package takes on disk, without the packages it needs."""
-    files = importlib.metadata.files(package) or []
-    sizes = {path.resolve(): path.stat().st_size for path in _located(files)}
     if package == "minirnn":  # an editable install lists only a pointer to the source
-        folder = Path(importlib.util.find_spec("minirnn").origin).parent
-        sizes = {p: p.stat().st_size for p in folder.rglob("*") if p.is_file()}
-    return sum(size for path, size in sizes.items() if path.suffix != ".pyc")
-
-
-def _located(files):
-    paths = (Path(file.locate()) for file in files)
-    return [path for path in paths if path.is_file()]
+        paths = Path(importlib.util.find_spec("minirnn").origin).parent.rglob("*")
+    else:
+        paths = (Path(file.locate()) for file in importlib.metadata.files(package))
+    return sum(p.stat().st_size for p in paths if p.suffix != ".pyc" and p.is_file())
 
 
 def _python(*arguments):
