@@ -1,0 +1,223 @@
+"""The sum-mod training loop against PyTorch's.
+
+    python benchmarks/sum_mod.py
+
+The loop is that of the tutorial's best recipe: batches of 64 sequences of 2-5 digits, Embedding(11, 10),
+three tanh layers of 32, a linear head on the last state, Adam at 5e-3 after 2,000 steps of warm-up,
+cosine down to 1e-4. Both sides start from the same weights, and their losses are compared before
+anything is timed.
+"""
+
+import timing  # noqa: F401  # isort: skip (first: it sets the number of threads)
+import argparse
+import random
+import sys
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+from timing import compare, conditions, marked, progress, require_equal, seconds, table
+from torch.nn.utils import rnn as torch_packing
+
+import minirnn
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "sum_mod"))
+from model import SumMod, draw
+
+PAD = 10
+CHUNK = 20  # steps in one timing
+WARMUP, TOTAL = 2000, 20_000
+
+
+class Ours(SumMod):
+    """The example's model with the tutorial's embedding, which has a row for the padding."""
+
+    def __init__(self, hidden, layers):
+        super().__init__("rnn", 9, 10, hidden, layers)
+        self.embedding = minirnn.Embedding(11, 10, padding_idx=PAD)
+
+
+class Theirs(torch.nn.Module):
+    """The same model in torch."""
+
+    def __init__(self, hidden, layers):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(11, 10, padding_idx=PAD)
+        self.rnn = torch.nn.RNN(10, hidden, layers)
+        self.head = torch.nn.Linear(hidden, 10)
+
+    def forward(self, tokens):
+        """Return the logits of packed tokens, or of padded ones (B, T) with their lengths."""
+        if isinstance(tokens, torch_packing.PackedSequence):
+            x = torch_packing.PackedSequence(self.embedding(tokens.data), *tokens[1:])
+        else:
+            x = torch_packing.pack_padded_sequence(
+                self.embedding(tokens[0]), tokens[1], batch_first=True, enforce_sorted=False
+            )
+        _, h_n = self.rnn(x)
+        return self.head(h_n[-1])
+
+
+class Training:
+    """Both models with optimiser and schedule, from the same weights."""
+
+    def __init__(self, hidden=32, layers=3, **adam):
+        torch.manual_seed(0)
+        self.theirs = Theirs(hidden, layers)
+        self.ours = Ours(hidden, layers)
+        self.ours.load_state_dict(self.theirs.state_dict())
+        self.ours.flatten_parameters()
+        self.criterion = minirnn.CrossEntropyLoss()
+        self.optimizer = minirnn.Adam(self.ours.parameters(), lr=5e-3)
+        self.torch_criterion = torch.nn.CrossEntropyLoss()
+        self.torch_optimizer = torch.optim.Adam(self.theirs.parameters(), lr=5e-3, **adam)
+        self.scheduler = _schedule(minirnn, self.optimizer)
+        self.torch_scheduler = _schedule(torch.optim.lr_scheduler, self.torch_optimizer)
+
+    def step(self, tokens, sums):
+        logits, ctx = self.ours.forward(tokens)
+        loss, ctx_loss = self.criterion.forward(logits, sums)
+        self.optimizer.zero_grad()
+        self.ours.backward(ctx, self.criterion.backward(ctx_loss))
+        self.optimizer.step()
+        return loss
+
+    def torch_step(self, tokens, sums):
+        loss = self.torch_criterion(self.theirs(tokens), sums)
+        self.torch_optimizer.zero_grad()
+        loss.backward()
+        self.torch_optimizer.step()
+        return loss
+
+    def loop(self, batches):
+        """Return a function that takes the next `CHUNK` steps of the training loop."""
+
+        def chunk():
+            for _ in range(CHUNK):
+                self.step(*next(batches))
+                self.scheduler.step()
+
+        return chunk
+
+    def torch_loop(self, batches):
+        def chunk():
+            for _ in range(CHUNK):
+                self.torch_step(*next(batches))
+                self.torch_scheduler.step()
+
+        return chunk
+
+    def check(self, steps=CHUNK):
+        """Raise unless the losses of the first steps agree."""
+        batches = zip(drawn(64, seed=1), map(to_torch, drawn(64, seed=1)), strict=True)
+        for _, (ours, theirs) in zip(range(steps), batches, strict=False):
+            require_equal("loss", self.step(*ours), self.torch_step(*theirs).detach(), 1e-3)
+            self.scheduler.step()
+            self.torch_scheduler.step()
+
+
+def _schedule(library, optimizer):
+    warmup = library.LinearLR(optimizer, 1 / WARMUP, total_iters=WARMUP)
+    cosine = library.CosineAnnealingLR(optimizer, TOTAL - WARMUP, eta_min=1e-4)
+    return library.SequentialLR(optimizer, [warmup, cosine], [WARMUP])
+
+
+def drawn(batch_size, seed=0):
+    """Yield packed batches, drawn as the example draws them."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield draw(rng, batch_size)
+
+
+def to_torch(batch):
+    """Return a packed batch as torch takes it; nothing is copied."""
+    tokens, sums = batch
+    packed = torch_packing.PackedSequence(
+        torch.from_numpy(tokens.data), torch.from_numpy(tokens.batch_sizes)
+    )
+    return packed, torch.from_numpy(sums)
+
+
+class Sequences(torch.utils.data.Dataset):
+    """One sequence at a time, as tutorials write it."""
+
+    def __len__(self):
+        return 64 * TOTAL
+
+    def __getitem__(self, index):
+        digits = [random.randint(0, 9) for _ in range(random.randint(2, 5))]
+        return torch.tensor(digits), sum(digits) % 10
+
+
+def collate(samples):
+    """Pad the sequences of a batch."""
+    sequences, sums = zip(*samples, strict=True)
+    lengths = torch.tensor([len(s) for s in sequences])
+    padded = torch_packing.pad_sequence(sequences, batch_first=True, padding_value=PAD)
+    return (padded, lengths), torch.tensor(sums)
+
+
+def loader():
+    """Yield batches for ever from a DataLoader in this process."""
+    while True:
+        yield from torch.utils.data.DataLoader(Sequences(), batch_size=64, collate_fn=collate)
+
+
+def loops(budget):
+    """Return the comparisons of the whole loop, for one step."""
+    training = Training()
+    training.check()
+    same = compare(training.loop(drawn(64)), training.torch_loop(map(to_torch, drawn(64))), budget)
+    own = compare(training.loop(drawn(64)), training.torch_loop(loader()), budget)
+    return same.per(CHUNK), own.per(CHUNK)
+
+
+def steps(hidden, layers, batch_size, budget, **adam):
+    """Return the comparison of one training step on batches drawn beforehand."""
+    training = Training(hidden, layers, **adam)
+    training.check()
+    batches = [batch for _, batch in zip(range(100), drawn(batch_size), strict=False)]
+    ours, theirs = cycle(batches), cycle(list(map(to_torch, batches)))
+
+    def run():
+        for _ in range(CHUNK):
+            training.step(*next(ours))
+
+    def torch_run():
+        for _ in range(CHUNK):
+            training.torch_step(*next(theirs))
+
+    return compare(run, torch_run, budget).per(CHUNK)
+
+
+def report(budget, optimizers=("", "foreach", "fused")):
+    """Measure loops and steps, against torch's Adam with each option, and return a Markdown table."""
+    rows = []
+
+    def row(name, result, floor):
+        progress("sum_mod:", name, result)
+        rows.append([name, seconds(result.theirs), seconds(result.ours), marked(result, floor)])
+
+    same, own = loops(budget)
+    row("training loop, both with the same vectorised packed batches", same, 5)
+    row("training loop, each with its own data pipeline", own, 5)
+    for hidden, layers, batch_size, floor in [(16, 1, 16, 12), (32, 3, 64, 7)]:
+        for option in optimizers:
+            adam = {option: True} if option else {}
+            name = f"step, H {hidden}, layers {layers}, B {batch_size}, torch's Adam({option or ''}"
+            result = steps(hidden, layers, batch_size, budget, **adam)
+            row(name + ("=True)" if option else ")"), result, None if option else floor)
+    return table(["one step of", "torch", "minirnn", "torch / minirnn"], rows)
+
+
+def main(argv=None):
+    """Print the report."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--budget", type=float, default=10, help="seconds for each row (default 10)")
+    args = p.parse_args(argv)
+    print(conditions(), report(args.budget), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

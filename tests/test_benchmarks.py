@@ -1,0 +1,165 @@
+"""The benchmark runs end to end, times what it says, and refuses to time what is wrong."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+NUMBER = r"\d+\.\d+"
+RATIO = re.compile(rf"({NUMBER}) \(({NUMBER})-({NUMBER})\)")
+
+
+@pytest.fixture
+def timing(monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    import timing
+
+    yield timing
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    command = [sys.executable, BENCHMARKS / "speed.py", "--quick", "--budget", "0.001"]
+    result = subprocess.run([*command, "--results", folder], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for picture in ("cpu-ratio.png", "cpu-scaling.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    return (folder / "cpu.md").read_text()
+
+
+def section(page, title):
+    """Return the rows of a section's tables, headers included, as lists of cells."""
+    text = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_page_says_where_and_when(page):
+    for name in ("Date: 20", "CPU: ", "1 thread used", f"NumPy {np.__version__}", "torch 2."):
+        assert name in page
+
+
+def test_the_floors_have_a_row_each_and_an_honest_mark(page):
+    _, *rows = section(page, "Forward + backward, held to its floors")
+    floors = {row[0]: row[1:] for row in rows}
+    expected = {
+        "RNN dense": ["8", "5"],
+        "RNN packed": ["9", "7"],
+        "GRU dense": ["4.5", "2.7"],
+        "GRU packed": ["4.5", "3"],
+        "LSTM dense": ["2.5", "1.1"],
+        "LSTM packed": ["3", "2.5"],
+    }
+    assert floors.keys() == expected.keys()
+    for name, cells in floors.items():
+        for cell, floor in zip(cells, expected[name], strict=True):
+            median, low, high = map(float, RATIO.match(cell).groups())
+            assert 0 < low <= median <= high
+            assert cell.split("; ")[1].split()[0] == floor
+            if abs(median - float(floor)) > 0.05:  # the page rounds
+                assert cell.endswith("✓" if median > float(floor) else "✗")
+
+
+@pytest.mark.parametrize(
+    ("title", "rows", "ratios"),
+    [
+        ("Equal lengths", 3, 3),
+        ("Packed batches, lengths uniform in 1..T", 3, 3),
+        ("Packed against padded", 3, 2),
+        ("Both directions", 6, 3),
+        ("One step at a time, B = 1", 3, 1),
+    ],
+)
+def test_every_cell_has_its_rows(page, title, rows, ratios):
+    body = [row for row in section(page, title) if row[0]]
+    assert [row[0] for row in body] == ["RNN", "GRU", "LSTM"] * (rows // 3)
+    for row in body:
+        assert sum(RATIO.search(cell) is not None for cell in row) >= ratios
+
+
+def test_training_memory_import_and_scaling_are_measured(page):
+    _, *training = section(page, "Training on sum-mod, loop and step")
+    assert [RATIO.match(row[3]) is not None for row in training] == [True] * 4
+    assert [row[3].split("; ")[1].split()[0] for row in training] == ["5", "5", "12", "7"]
+    _, memory = section(page, "Peak memory")
+    assert memory[0] == "RNN"
+    assert 1 < float(memory[1].split(";")[0]) < 10
+    _, *install = section(page, "Import time and size")
+    megabytes = {row[0]: float(row[2].removesuffix(" MB")) for row in install}
+    assert 0.05 < megabytes["minirnn"] < megabytes["numpy"] < megabytes["torch"]
+    scaling = [row for row in section(page, "Time against T, B and H") if row[0]]
+    assert len(scaling) == 18
+    assert {row[1] for row in scaling} == {"10", "100", "1", "4", "16", "32"}
+
+
+def test_a_partial_run_does_not_replace_the_results():
+    for flag in ("--quick", "--only=floors"):
+        command = [sys.executable, BENCHMARKS / "speed.py", "--write", flag]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 2
+        assert "--write: the committed page is of a whole run" in result.stderr
+
+
+def test_the_ratio_is_that_of_the_two_sides(timing, monkeypatch):
+    now = 0.0
+
+    def lasting(seconds):
+        def side():
+            nonlocal now
+            now += next(seconds)
+
+        return side
+
+    monkeypatch.setattr(timing, "perf_counter", lambda: now)
+    theirs = iter([6.0] * 3 + [4.0, 6.0, 8.0, 6.0, 6.5, 5.0, 7.0])
+    result = timing.compare(lasting(iter([2.0] * 10)), lasting(theirs), budget=56.0)
+    assert result.rounds == 7
+    assert (result.ours, result.theirs, result.ratio) == (2.0, 6.0, 3.0)
+    assert (result.low, result.high) == (2.75, 3.375)
+    assert result.per(2).ours == 1.0
+    assert str(result) == "3.00 (2.75-3.38)"
+    assert timing.marked(result, 3).endswith("; 3 ✓")
+    assert timing.marked(result, 3.01).endswith("; 3.01 ✗")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_wrong_results_are_not_timed(timing, packed, monkeypatch):
+    from pairs import Pair, uniform_lengths
+
+    pair = Pair("GRU", 6, 4, 3, 5, uniform_lengths(6, 4) if packed else None)
+    pair.check()
+    backward = pair.layer.backward
+
+    def wrong(ctx, doutput):
+        dx, dh_0 = backward(ctx, doutput)
+        pair.layer.bias_hh_l0.grad[3] *= 1.01
+        return dx, dh_0
+
+    monkeypatch.setattr(pair.layer, "backward", wrong)
+    with pytest.raises(AssertionError, match="bias_hh_l0: differs"):
+        pair.check()
+    monkeypatch.undo()
+    pair.layer.weight_ih_l0.data[0, 0] += 0.1
+    with pytest.raises(AssertionError, match="output: differs"):
+        pair.check()
+
+
+def test_lengths_have_the_share_asked_for(timing):
+    from pairs import filled_lengths
+
+    for percent in (20, 50, 90, 100):
+        lengths = filled_lengths(100, 64, percent / 100)
+        assert lengths[0] == 100
+        assert (np.diff(lengths) <= 0).all()
+        assert abs(lengths.mean() - percent) < 2
