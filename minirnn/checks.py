@@ -17,7 +17,7 @@ def array_module(**arrays: Any) -> Any:
     TypeError
         If one of them is no array, or if some lie on the host and some on the GPU.
     """
-    if all([type(x) is np.ndarray for x in arrays.values()]):
+    if {type(x) for x in arrays.values()} == {np.ndarray}:
         return np
     places = {}
     for name, x in arrays.items():
