@@ -29,6 +29,7 @@ from .packing import (
     unpad_sequence,
 )
 from .recurrent import GRU, LSTM, RNN, Recurrent, Trace
+from .threads import set_num_threads
 from .unroll import TruncatedWindow, by_layer_direction, last_step, truncated_bptt
 
 __version__ = "0.1.0"
@@ -79,6 +80,7 @@ __all__ = [
     "pad_sequence",
     "set_backend",
     "set_checks",
+    "set_num_threads",
     "truncated_bptt",
     "unpack_sequence",
     "unpad_sequence",

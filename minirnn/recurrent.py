@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -24,6 +26,10 @@ from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
 from .module import Context, Module, Parameter, saving
 from .packing import Layout, PackedSequence, equal_lengths
+from .threads import together
+
+# From this hidden size on two threads gain, if they are on; below it they lose.
+_THREADED_SIZE = 128
 
 
 class Trace(NamedTuple):
@@ -318,25 +324,27 @@ class Recurrent(Module):
         shape = (self.num_layers * D, layout.batch_size)
         h_n = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
         dropouts: list[Any] = []
-        passes = []
+        passes: list[Any] = []
         for layer in range(self.num_layers):
             dropped = None
             if layer and self.dropout and self.training:
                 x, dropped = dropout_pair.forward(x, self.dropout, self._rng, save)
             dropouts.append(dropped)
-            outputs = []
-            for direction in range(D):
-                k = layer * D + direction
-                x_k = layout.reversed_rows(x) if direction else x
+            tasks: list[Callable[[], tuple[Array, list[Array], Any]]] = []
+            for k in range(layer * D, (layer + 1) * D):
+                x_k = layout.reversed_rows(x) if k % D else x
                 start = [None if s is None else s[k] for s in initial]
                 mask = self._draw_mask(layout.batch_size, x)
                 if self.checkpoint and save and not trace:
-                    y, last, ctx = self._run_windows(k, x_k, start, layout, mask)
+                    tasks.append(partial(self._run_windows, k, x_k, start, layout, mask))
                 else:
-                    y, last, ctx = self._run(k, x_k, start, layout, mask, save)
+                    tasks.append(partial(self._run, k, x_k, start, layout, mask, save))
+            outputs = []
+            for y, last, ctx in together(tasks, self._worth_threads(x)):
+                k = len(passes)
                 for whole, part in zip(h_n, last, strict=True):
                     whole[k] = part
-                outputs.append(layout.reversed_rows(y) if direction else y)
+                outputs.append(layout.reversed_rows(y) if k % D else y)
                 passes.append(ctx)
             x = outputs[0] if D == 1 else xp.concatenate(outputs, axis=1)
         result = (form.restore(x), self._restore_state(h_n, form))
@@ -344,6 +352,9 @@ class Recurrent(Module):
         if trace:
             return (*result, self._trace(form, passes)), Context(self, saved)
         return result, Context(self, saved)
+
+    def _worth_threads(self, like: Array) -> bool:
+        return self.hidden_size >= _THREADED_SIZE and isinstance(like, np.ndarray)
 
     def _draw_mask(self, batch_size: int, like: Array) -> Array | None:
         if not (self.recurrent_dropout and self.training):
@@ -493,23 +504,19 @@ class Recurrent(Module):
             rows = [(layout.rows, size) for size in self._state_sizes]
             traces = [tuple(xp.empty(shape, like.dtype) for shape in rows) for _ in passes]
         for layer in reversed(range(self.num_layers)):
-            dx = None
-            for direction in range(D):
-                k = layer * D + direction
+            tasks = []
+            for k in range(layer * D, (layer + 1) * D):
                 dy_k = dy
                 if dy is not None and D == 2:
-                    dy_k = xp.ascontiguousarray(dy[:, direction * P : (direction + 1) * P])
-                    dy_k = layout.reversed_rows(dy_k) if direction else dy_k
+                    side = k % D * P
+                    dy_k = xp.ascontiguousarray(dy[:, side : side + P])
+                    dy_k = layout.reversed_rows(dy_k) if side else dy_k
+                back = self._back_windows if isinstance(passes[k], list) else self._back
                 dstate_k = [s[k] for s in dstate]
-                if isinstance(passes[k], list):
-                    dx_k = self._back_windows(k, passes[k], dy_k, dstate_k, layout, traces[k])
-                else:
-                    dx_k = self._back(k, passes[k], dy_k, dstate_k, traces[k])
-                if direction:
-                    dx += layout.reversed_rows(dx_k)
-                else:
-                    dx = dx_k
-            dy = dx
+                tasks.append(partial(back, k, passes[k], dy_k, dstate_k, layout, traces[k]))
+            dy, *others = together(tasks, self._worth_threads(like))
+            for dx_reversed in others:
+                dy += layout.reversed_rows(dx_reversed)
             if dropouts[layer] is not None:
                 dy = dropout_pair.backward(dropouts[layer], dy)
         result = (form.restore(dy), self._restore_state(dstate, form))
@@ -524,6 +531,7 @@ class Recurrent(Module):
         ctx: Any,
         dy: Array | None,
         dstate: list[Array],
+        layout: Layout,
         trace: tuple[Array, ...] | None,
     ) -> Array:
         """Run pass `k` backward; `dstate` becomes the gradient of the initial state."""
@@ -550,6 +558,7 @@ class Recurrent(Module):
                 ctx,
                 None if dy is None else dy[w.rows],
                 [s[: w.layout.batch_size] for s in dstate],
+                w.layout,
                 None if trace is None else tuple(t[w.rows] for t in trace),
             )
         return dx

@@ -1,6 +1,7 @@
 """The recurrent layers where torch has no answer: numerical gradients, traces, windows, errors."""
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -317,6 +318,37 @@ def test_streaming_equals_the_batch(make, batch_first):
         close(y, expected)
     with pytest.raises(ValueError, match="bidirectional"):
         make(3, 4, bidirectional=True).step(x[0].astype(np.float32))
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_threads_change_no_bit(make, checkpoint, monkeypatch):
+    """Two directions in two threads, nested in callers that are threads themselves."""
+    monkeypatch.setattr("minirnn.recurrent._THREADED_SIZE", 1)
+    rng = np.random.default_rng(0)
+    options = {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.2}
+    layer = make(3, 40, checkpoint=checkpoint, **options)
+    x = packed_input(rng).map(lambda rows: rows.astype(np.float32))
+
+    def run(_=None):
+        one = make(3, 40, checkpoint=checkpoint, **options)
+        one.load_state_dict(layer.state_dict())
+        one._rng = np.random.default_rng(5)
+        (output, h_n), ctx = one.forward(x)
+        dx, dh_0 = one.backward(ctx, output.map(np.cos), h_n)
+        grads = [p.grad for p in one.parameters()]
+        return [output.data, *arrays(h_n), dx.data, *arrays(dh_0), *grads]
+
+    alone = run()
+    minirnn.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for result in [run(), *pool.map(run, range(6))]:
+                for a, b in zip(result, alone, strict=True):
+                    np.testing.assert_array_equal(a, b)
+    finally:
+        minirnn.set_num_threads(1)
+    with pytest.raises(ValueError, match="threads: expected a positive integer, got 0"):
+        minirnn.set_num_threads(0)
 
 
 def test_streaming_allocates_its_result_and_nothing_else(make):
