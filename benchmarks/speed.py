@@ -20,9 +20,12 @@ from pathlib import Path
 import footprint
 import plots
 import sum_mod
+import torch
 from pairs import CELLS, JOBS, Pair, filled_lengths, uniform_lengths
 from streaming import Streams
 from timing import compare, conditions, marked, progress, seconds, table
+
+import minirnn
 
 # The sizes that most rows are measured at.
 SIZES = [
@@ -124,6 +127,26 @@ class Bench:
             f"{form.capitalize()}:\n\n{self.layers(form, True)}" for form in ("dense", "packed")
         ]
         return "\n\n".join(parts)
+
+    def threads(self):
+        """Two threads for two directions."""
+        rows = []
+        for cell in CELLS:
+            for size in self.few([(20, 32, 32, 32), (50, 64, 128, 128), (100, 32, 256, 256)]):
+                pair = Pair(cell, *size, None, True)
+                one, torch_one = pair.job("forward+backward")
+                two, torch_two = in_threads(one), in_torch_threads(torch_one)
+                row = [cell, ", ".join(map(str, size))]
+                for ours, theirs in ((two, one), (two, torch_two)):
+                    result = compare(ours, theirs, self.budget)
+                    progress("threads", cell, *size, result)
+                    row.append(str(result))
+                rows.append(row)
+        header = ["", "T, B, I, H", "one thread / two", "torch, two threads / two threads"]
+        return (
+            "Dense, bidirectional, forward + backward, `minirnn.set_num_threads(2)`; it acts from H = 128 "
+            "on.\n\n" + table(header, rows)
+        )
 
     def padding(self):
         """Packed against padded."""
@@ -254,9 +277,35 @@ class Bench:
         plots.scaling(self.sweeps(), folder / "cpu-scaling.png")
 
 
+def in_threads(function):
+    """Return `function` with two threads for two directions."""
+
+    def call():
+        minirnn.set_num_threads(2)
+        try:
+            return function()
+        finally:
+            minirnn.set_num_threads(1)
+
+    return call
+
+
+def in_torch_threads(function):
+    """Return `function` with two of torch's threads."""
+
+    def call():
+        torch.set_num_threads(2)
+        try:
+            return function()
+        finally:
+            torch.set_num_threads(1)
+
+    return call
+
+
 SECTIONS = (
-    "floors", "training", "dense", "packed", "padding", "bidirectional", "streaming", "memory",
-    "install", "scaling",
+    "floors", "training", "dense", "packed", "padding", "bidirectional", "threads", "streaming",
+    "memory", "install", "scaling",
 )  # fmt: skip
 PICTURES = {
     "floors": "![Ratio against H](cpu-ratio.png)",
