@@ -97,6 +97,8 @@ class Parameter:
             self._grad.fill(0)
 
     def _move(self, data: Array, grad: Array | None, buffer: ParameterBuffer | None) -> None:
+        if self.buffer is not None:
+            self.buffer.complete = False
         self._data, self._grad, self.buffer = data, grad, buffer
 
     def __repr__(self) -> str:
@@ -119,6 +121,8 @@ class ParameterBuffer:
     data, grad : array of shape (sum of sizes,)
     parameters : list of Parameter
         In the order in which they lie in the arrays.
+    complete : bool
+        Whether all of them are still here, and none has moved to another buffer, device or dtype.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -132,6 +136,7 @@ class ParameterBuffer:
         xp = get_array_module(self.parameters[0].data)
         self.data: Array = xp.concatenate([p.data.ravel() for p in self.parameters])
         self.grad: Array = xp.concatenate([p.grad.ravel() for p in self.parameters])
+        self.complete = True
         start = 0
         for p in self.parameters:
             span = slice(start, start + p.size)
@@ -142,10 +147,9 @@ class ParameterBuffer:
 def shared_buffer(parameters: list[Parameter]) -> ParameterBuffer | None:
     """Return the buffer that holds exactly `parameters`, in that order, if there is one."""
     buffer = parameters[0].buffer if parameters else None
-    if buffer is None or buffer.parameters != parameters:
+    if buffer is None or not buffer.complete or buffer.parameters != parameters:
         return None
-    # A parameter that moved to another buffer since has left this one's arrays.
-    return buffer if all(p.buffer is buffer for p in parameters) else None
+    return buffer
 
 
 class _Inference(threading.local):

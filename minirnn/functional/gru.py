@@ -107,7 +107,7 @@ def forward(
     )
     for span in layout.spans:
         a_x = from_x[: span.rows.stop - span.rows.start]
-        xp.dot(x[span.rows], w_x, a_x)
+        x[span.rows].dot(w_x, a_x)
         if bias is not None:
             a_x += bias
         a_x = a_x.reshape(-1, 3, H).swapaxes(0, 1)

@@ -116,7 +116,7 @@ def forward(
     )
     for span in layout.spans:
         z_x = from_x[: span.rows.stop - span.rows.start]
-        xp.dot(x[span.rows], w_x, z_x)
+        x[span.rows].dot(w_x, z_x)
         if bias is not None:
             z_x += bias
         z_x = z_x.reshape(-1, 4, H).swapaxes(0, 1)
@@ -229,7 +229,7 @@ def backward(
             xp.multiply(dc_t, by_c_t, dz_t[:, :3].swapaxes(0, 1))
             xp.multiply(dm_t, by_h_t, dz_t[:, 3])
             dc_t *= f_t
-            xp.dot(dz_t.reshape(-1, 4 * H), w_hh, dh_t)
+            dz_t.reshape(-1, 4 * H).dot(w_hh, dh_t)
             if mask is not None:
                 dh_t *= mask[: len(dh_t)]
 
@@ -237,9 +237,9 @@ def backward(
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
             h_prev = h_prev * layout.spread(mask, span)
-        xp.dot(dz, w_ih, dx[span.rows])
-        dw_ih += xp.dot(dz.T, x[span.rows])
-        dw_hh += xp.dot(dz.T, h_prev)
+        dz.dot(w_ih, dx[span.rows])
+        dw_ih += dz.T.dot(x[span.rows])
+        dw_hh += dz.T.dot(h_prev)
         add_bias_gradient(dbs, dz)
         if dw_hr is not None and span_dh is not None:
             dw_hr += span_dh.T @ (o * tanh_c)
@@ -279,7 +279,7 @@ def step(
         xp.multiply(o, m, h_new)
     else:
         m *= o
-        xp.dot(m, w_hr.T, h_new)
+        m.dot(w_hr.T, h_new)
 
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:

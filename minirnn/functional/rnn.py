@@ -76,7 +76,7 @@ def forward(
     B, H = layout.batch_size, len(w_hh)
     z = h[B:]  # z_t becomes h_t in its place
     for span in layout.spans:
-        xp.dot(x[span.rows], w_ih.T, z[span.rows])
+        x[span.rows].dot(w_ih.T, z[span.rows])
     if b_ih is not None and b_hh is not None:
         z += b_ih + b_hh
     w = xp.ascontiguousarray(w_hh.T)
@@ -86,7 +86,7 @@ def forward(
     for h_prev, h_t, product in zip(layout.shifted(zs, h[:B]), zs, products, strict=True):
         if mask is not None:
             h_prev = h_prev * mask[: len(h_t)]
-        h_t += xp.dot(h_prev, w, product)
+        h_t += h_prev.dot(w, product)
         if nonlinearity == "tanh":
             xp.tanh(h_t, h_t)
         else:
@@ -146,15 +146,15 @@ def backward(
             if trace_t is not None:
                 trace_t[...] = dh_t
             dz_t *= dh_t
-            xp.dot(dz_t, w_hh, dh_t)
+            dz_t.dot(w_hh, dh_t)
             if mask is not None:
                 dh_t *= mask[: len(dh_t)]
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
             h_prev = h_prev * layout.spread(mask, span)
-        xp.dot(dz, w_ih, dx[span.rows])
-        dw_ih += xp.dot(dz.T, x[span.rows])
-        dw_hh += xp.dot(dz.T, h_prev)
+        dz.dot(w_ih, dx[span.rows])
+        dw_ih += dz.T.dot(x[span.rows])
+        dw_hh += dz.T.dot(h_prev)
         add_bias_gradient(dbs, dz)
     return dx
 
