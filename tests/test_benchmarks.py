@@ -163,3 +163,12 @@ def test_lengths_have_the_share_asked_for(timing):
         assert lengths[0] == 100
         assert (np.diff(lengths) <= 0).all()
         assert abs(lengths.mean() - percent) < 2
+
+
+def test_techniques_are_measured_at_three_sizes():
+    command = [sys.executable, BENCHMARKS / "techniques.py", "--budget", "0.0001"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if " / " in line and RATIO.search(line)]
+    assert len(rows) == 10
+    assert all(len(RATIO.findall(row)) == 3 for row in rows)
