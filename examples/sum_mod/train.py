@@ -65,6 +65,9 @@ def arguments(argv=None):
     for name in ("total_steps", "log_every", "eval_every", "save_every"):
         if getattr(args, name) < 1:
             p.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
+    for name in ("lr", "min_lr", "clip", "weight_decay"):
+        if not getattr(args, name) >= 0:
+            p.error(f"--{name}: expected a number >= 0, got {getattr(args, name)}")
     if not 1 <= args.min_seq_len <= args.max_seq_len:
         p.error(
             f"expected 1 <= min_seq_len <= max_seq_len, got {args.min_seq_len}, {args.max_seq_len}"
@@ -147,6 +150,7 @@ def plot(rows, path):
     axes[0, 0].set_yscale("log")
     for axis in axes[1]:
         axis.set_xlabel("step")
+        axis.locator_params(axis="x", nbins=5)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
