@@ -341,3 +341,16 @@ def test_seeds():
     np.testing.assert_array_equal(a.weight_ih_l0.data, b.weight_ih_l0.data)
     with pytest.raises(TypeError, match="rng: expected"):
         minirnn.GRU(2, 3, rng="seed")
+
+
+def test_a_buffer_that_a_parameter_has_left_is_not_used():
+    model = minirnn.Linear(3, 2)
+    model.flatten_parameters()
+    minirnn.ParameterBuffer([model.bias])
+    before = model.bias.data.copy()
+    for p in model.parameters():
+        p.grad[...] = 1
+    minirnn.SGD(model.parameters(), lr=0.5).step()
+    np.testing.assert_array_equal(model.bias.data, before - np.float32(0.5))
+    model.zero_grad()
+    assert not model.bias.grad.any()
