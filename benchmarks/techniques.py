@@ -7,8 +7,10 @@ docs/speed.md quotes the table.
 
 import timing  # noqa: F401  # isort: skip (first: it sets the number of threads)
 import argparse
+from itertools import pairwise
 
 import numpy as np
+from pairs import Pair
 from timing import compare, conditions, seconds, table
 
 STEPS = 20
@@ -105,8 +107,69 @@ def techniques(B, H):
     )
 
 
+def bare_rnn(T, B, E, H):
+    """Return a function that makes NumPy's calls of a tanh RNN's forward and backward, and only those.
+
+    Every array and every view exists beforehand, nothing is checked, and each call overwrites what the one
+    before has computed: no library can be faster with the same calls.
+    """
+    rng = np.random.default_rng(0)
+    x, dy, w_ih, w_hh, bias = arrays(rng, (T * B, E), (T, B, H), (H, E), (H, H), (T * B, H))
+    w_hh *= 0.5 / np.sqrt(H)
+    h, dz, product, dh = (
+        np.zeros(s, np.float32) for s in ((T + 1, B, H), (T, B, H), (B, H), (B, H))
+    )
+    z, dz_rows, h_prev = h[1:].reshape(-1, H), dz.reshape(-1, H), h[:-1].reshape(-1, H)
+    dx, dw_ih, dw_hh, ones = (
+        np.empty_like(x),
+        np.empty_like(w_ih),
+        np.empty_like(w_hh),
+        np.ones(len(x), "f"),
+    )
+    w_ih_t, w_hh_t, dz_t, one = w_ih.T, w_hh.T.copy(), dz_rows.T, np.asarray(1, np.float32)
+    forward = list(pairwise(h))
+    backward = list(zip(dz, dy, strict=True))[::-1]
+
+    def call():
+        x.dot(w_ih_t, z)
+        np.add(z, bias, z)
+        for before, h_t in forward:
+            before.dot(w_hh_t, product)
+            np.add(h_t, product, h_t)
+            np.tanh(h_t, h_t)
+        np.multiply(z, z, dz_rows)
+        np.subtract(one, dz_rows, dz_rows)
+        for dz_step, dy_step in backward:
+            np.add(dh, dy_step, dh)
+            np.multiply(dz_step, dh, dz_step)
+            dz_step.dot(w_hh, dh)
+        dz_t.dot(x, dw_ih)
+        dz_t.dot(h_prev, dw_hh)
+        ones.dot(dz_rows)
+        dz_rows.dot(w_ih, dx)
+
+    return call
+
+
+def bare(sizes, budget):
+    """Return a table of what the library adds to NumPy's calls, and what torch takes beside them."""
+    rows = []
+    for size in sizes:
+        ours, theirs = Pair("RNN", *size).job("forward+backward")
+        calls = bare_rnn(*size)
+        rows.append(
+            [
+                ", ".join(map(str, size)),
+                seconds(compare(calls, ours, budget).ours),
+                compare(calls, ours, budget),
+                compare(calls, theirs, budget),
+            ]
+        )
+    return table(["T, B, I, H", "the calls alone", "minirnn / calls", "torch / calls"], rows)
+
+
 def main(argv=None):
-    """Print the table."""
+    """Print the tables."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--budget", type=float, default=0.5, help="seconds for each entry (default 0.5)")
     args = p.parse_args(argv)
@@ -119,6 +182,8 @@ def main(argv=None):
             names.setdefault(name, []).append(text)
     header = ["without / with: ratio (quartiles) (time with)", *(f"B {B}, H {H}" for B, H in sizes)]
     print(conditions(), table(header, [[n, *r] for n, r in names.items()]), sep="\n\n")
+    shapes = [(5, 16, 10, 16), (20, 32, 32, 32), (50, 32, 64, 64), (50, 64, 128, 128)]
+    print("\nA tanh RNN, forward + backward:\n", bare(shapes, args.budget), sep="\n")
 
 
 if __name__ == "__main__":
