@@ -66,7 +66,7 @@ def positive(**sizes: Any) -> None:
 
 def probability(name: str, p: float) -> None:
     """Require `p` to lie in ``[0, 1]``."""
-    if isinstance(p, bool) or not 0.0 <= p <= 1.0:
+    if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 <= p <= 1:
         raise ValueError(f"{name}: expected a probability in [0, 1], got {p!r}")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from .backend import Array, get_array_module, reads_values
 from .module import Parameter, shared_buffer
 
@@ -73,7 +75,7 @@ def clip_grad_norm_(
     array([0.6, 0.8])
     """
     parameters = _listed(parameters)
-    if not max_norm >= 0:
+    if not isinstance(max_norm, int | float | np.number) or not max_norm >= 0:
         raise ValueError(f"max_norm: expected a number >= 0, got {max_norm!r}")
     if not norm_type > 0:
         raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
@@ -124,7 +126,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     array([-1. ,  0.5,  1. ])
     """
     parameters = _listed(parameters)
-    if not clip_value >= 0:
+    if not isinstance(clip_value, int | float | np.number) or not clip_value >= 0:
         raise ValueError(f"clip_value: expected a number >= 0, got {clip_value!r}")
     for g in _gradients(parameters):
         get_array_module(g).clip(g, -clip_value, clip_value, out=g)

@@ -18,11 +18,15 @@ from . import checks
 from .backend import RNG, Array, default_xp, generator, get_array_module, reads_values, uniform
 from .functional import dropout, embedding, linear, loss
 from .module import Context, Module, Parameter, saving
-from .packing import PackedSequence
+from .packing import PackedSequence, Packing
 
 
 def _data(x: Any) -> Any:
     return x.data if isinstance(x, PackedSequence) else x
+
+
+def _packing(x: Any) -> Packing | None:
+    return x.packing if isinstance(x, PackedSequence) else None
 
 
 def _like(x: Any, rows: Array) -> Any:
@@ -30,10 +34,11 @@ def _like(x: Any, rows: Array) -> Any:
     return x.map(lambda _: rows) if isinstance(x, PackedSequence) else rows
 
 
-def _check_gradient(dy: Any, shape: tuple[int, ...], like: Array, packed: bool) -> Array:
-    if isinstance(dy, PackedSequence) != packed:
-        wanted = "a PackedSequence like the output" if packed else "an array like the output"
-        raise TypeError(f"dy: expected {wanted}, got {type(dy).__name__}")
+def _check_gradient(dy: Any, shape: tuple[int, ...], like: Array, packing: Packing | None) -> Array:
+    if packing is not None:
+        packing.check("dy", dy)
+    elif isinstance(dy, PackedSequence):
+        raise TypeError("dy: expected an array like the output, got PackedSequence")
     rows = _data(dy)
     checks.floating("dy", rows, like)
     checks.shape("dy", rows, shape, "that of the output")
@@ -106,13 +111,12 @@ class Linear(Module):
         y, saved = linear.forward(flat, weight, bias, saving())
         if rows.ndim != 2:
             y = y.reshape(*rows.shape[:-1], self.out_features)
-        packed = isinstance(x, PackedSequence)
-        return _like(x, y), Context(self, saved and (saved, y.shape, packed))
+        return _like(x, y), Context(self, saved and (saved, y.shape, _packing(x)))
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Add to the parameters' gradients and return that of `x`, in its form."""
-        saved, shape, packed = self._saved(ctx)
-        rows = _check_gradient(dy, shape, saved.weight, packed)
+        saved, shape, packing = self._saved(ctx)
+        rows = _check_gradient(dy, shape, saved.weight, packing)
         dx, dweight, dbias = linear.backward(saved, rows.reshape(-1, self.out_features))
         self.weight.grad += dweight
         if self.bias is not None:
@@ -162,7 +166,8 @@ class Embedding(Module):
     ) -> None:
         checks.positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         if padding_idx is not None:
-            if not -num_embeddings <= padding_idx < num_embeddings:
+            whole = isinstance(padding_idx, int | np.integer)
+            if not whole or not -num_embeddings <= padding_idx < num_embeddings:
                 raise ValueError(
                     f"padding_idx: expected a token of {num_embeddings}, got {padding_idx}"
                 )
@@ -200,13 +205,12 @@ class Embedding(Module):
         )
         if index.ndim != 1:
             y = y.reshape(*index.shape, self.embedding_dim)
-        packed = isinstance(tokens, PackedSequence)
-        return _like(tokens, y), Context(self, saved and (saved, y.shape, packed))
+        return _like(tokens, y), Context(self, saved and (saved, y.shape, _packing(tokens)))
 
     def backward(self, ctx: Context, dy: Any) -> None:
         """Add to the table's gradient; tokens have none."""
-        saved, shape, packed = self._saved(ctx)
-        rows = _check_gradient(dy, shape, self.weight.data, packed)
+        saved, shape, packing = self._saved(ctx)
+        rows = _check_gradient(dy, shape, self.weight.data, packing)
         self.weight.grad += embedding.backward(saved, rows.reshape(-1, self.embedding_dim))
 
     def _describe(self) -> str:
@@ -215,13 +219,17 @@ class Embedding(Module):
 
 
 def _in_range(index: Array, limit: int) -> bool:
-    # Read without its sign, a negative number is larger than any limit: one reduction, not two.
+    bits = 8 * index.dtype.itemsize
+    if index.dtype.kind == "i" and limit > 2 ** (bits - 1):
+        return bool(index.min() >= 0)  # the dtype has no number beyond the limit
+    # Read without its sign, a negative number is larger than the limit: one reduction, not two.
     return bool(index.view(f"u{index.dtype.itemsize}").max() < limit)
 
 
 def _check_range(what: str, index: Array, limit: int) -> None:
     if index.size and not _in_range(index, limit):
         xp = get_array_module(index)
+        index = xp.atleast_1d(index)
         where = tuple(int(axis[0]) for axis in xp.nonzero((index < 0) | (index >= limit)))
         raise IndexError(
             f"{what}: expected 0 <= {what} < {limit}, got {int(index[where])} at position "
@@ -264,17 +272,16 @@ class Dropout(Module):
         xp = checks.array_module(x=rows)
         if rows.dtype.kind != "f":
             raise TypeError(f"x: expected a floating-point array, got dtype {rows.dtype}")
-        packed = isinstance(x, PackedSequence)
         if not self.training or self.p == 0:
             like = xp.empty(0, rows.dtype)
-            return x, Context(self, (None, rows.shape, packed, like) if saving() else None)
+            return x, Context(self, (None, rows.shape, _packing(x), like) if saving() else None)
         y, saved = dropout.forward(rows, self.p, self._rng, saving())
-        return _like(x, y), Context(self, saved and (saved, rows.shape, packed, saved.mask))
+        return _like(x, y), Context(self, saved and (saved, rows.shape, _packing(x), saved.mask))
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Return the gradient of `x`, through the same mask."""
-        saved, shape, packed, like = self._saved(ctx)
-        rows = _check_gradient(dy, shape, like, packed)
+        saved, shape, packing, like = self._saved(ctx)
+        rows = _check_gradient(dy, shape, like, packing)
         return dy if saved is None else _like(dy, dropout.backward(saved, rows))
 
     def _describe(self) -> str:
@@ -298,6 +305,12 @@ class _Loss(Module):
             checks.shape("dloss", dloss, shape, "that of the loss")
         elif getattr(dloss, "shape", ()) != ():
             raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
+        elif isinstance(dloss, int | float | np.number):
+            dloss = like.dtype.type(
+                dloss
+            )  # a number of another precision would promote the gradient
+        else:
+            checks.floating("dloss", dloss, like)
         return pair(saved, dloss)
 
 
@@ -342,6 +355,9 @@ class CrossEntropyLoss(_Loss):
             checks.array_module(weight=weight)
         self.weight, self.ignore_index = weight, ignore_index
         self.label_smoothing = label_smoothing
+
+    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
+        self.weight = None if self.weight is None else move(self.weight)
 
     def forward(self, logits: Array, targets: Array) -> tuple[Array, Context]:
         """Return the loss.
@@ -433,6 +449,8 @@ def _check_pair(input: Array, target: Array) -> None:
     checks.floating("input", input, input)
     checks.floating("target", target, input, "the input")
     checks.shape("target", target, input.shape, "that of the input")
+    if input.size == 0:
+        raise ValueError(f"input: expected at least one entry, got shape {input.shape}")
 
 
 class MSELoss(_Loss):
@@ -488,12 +506,23 @@ class BCEWithLogitsLoss(_Loss):
                 checks.array_module(**{name: w})
         self.weight, self.pos_weight = weight, pos_weight
 
+    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
+        self.weight = None if self.weight is None else move(self.weight)
+        self.pos_weight = None if self.pos_weight is None else move(self.pos_weight)
+
     def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
         """Return the loss of logits with targets in [0, 1], floating point and of the same shape."""
         _check_pair(input, target)
         for name, w in (("weight", self.weight), ("pos_weight", self.pos_weight)):
-            if w is not None:
-                checks.floating(name, w, input, "the input")
+            if w is None:
+                continue
+            checks.floating(name, w, input, "the input")
+            fits = all(n in (1, m) for n, m in zip(w.shape[::-1], input.shape[::-1], strict=False))
+            if w.ndim > input.ndim or not fits:
+                raise ValueError(
+                    f"{name}: expected a shape that broadcasts to the input's, {input.shape}, "
+                    f"got {w.shape}"
+                )
         value, saved = loss.bce_with_logits_forward(
             input, target, self.weight, self.pos_weight, self.reduction, saving()
         )

@@ -18,6 +18,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import checks
 from .optim import Optimizer
 
@@ -93,6 +95,8 @@ class LRScheduler:
         ValueError
             If it is of another number of groups; nothing is changed.
         """
+        if missing := [n for n in ("last_epoch", "base_lrs") if n not in state_dict]:
+            raise ValueError(f"state_dict: expected last_epoch and base_lrs, {missing} missing")
         last_epoch, base_lrs = int(state_dict["last_epoch"]), list(state_dict["base_lrs"])
         if len(base_lrs) != len(self.base_lrs):
             raise ValueError(
@@ -420,7 +424,7 @@ class ReduceLROnPlateau:
             raise ValueError(f"threshold_mode: expected 'rel' or 'abs', got {threshold_mode!r}")
         if not factor < 1:
             raise ValueError(f"factor: expected a number below 1, got {factor!r}")
-        min_lrs = [min_lr] * len(groups) if isinstance(min_lr, int | float) else min_lr
+        min_lrs = [min_lr] * len(groups) if isinstance(min_lr, int | float | np.number) else min_lr
         self.optimizer = optimizer
         self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode = threshold, threshold_mode

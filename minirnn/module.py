@@ -15,6 +15,9 @@ from .backend import Array, _load, asnumpy, get_array_module
 M = TypeVar("M", bound="Module")
 
 
+_first_grad = threading.Lock()
+
+
 class Parameter:
     """A weight and its gradient.
 
@@ -59,7 +62,9 @@ class Parameter:
     def grad(self) -> Array:
         """The gradient, an array of the shape of `data`."""
         if self._grad is None:
-            self._grad = get_array_module(self._data).zeros_like(self._data)
+            with _first_grad:  # two threads must not make one each
+                if self._grad is None:
+                    self._grad = get_array_module(self._data).zeros_like(self._data)
         return self._grad
 
     @grad.setter
@@ -96,6 +101,14 @@ class Parameter:
         if self._grad is not None:
             self._grad.fill(0)
 
+    def __getstate__(self) -> tuple[Array, Array | None, str]:
+        # A copy has arrays of its own, and so leaves the buffer.
+        return self._data, self._grad, self.name
+
+    def __setstate__(self, state: tuple[Array, Array | None, str]) -> None:
+        self._data, self._grad, self.name = state
+        self.buffer = None
+
     def _move(self, data: Array, grad: Array | None, buffer: ParameterBuffer | None) -> None:
         if self.buffer is not None:
             self.buffer.complete = False
@@ -129,6 +142,8 @@ class ParameterBuffer:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("parameters: expected at least one, got none")
+        if len(set(self.parameters)) < len(self.parameters):
+            raise ValueError("parameters: expected every parameter once, got one of them twice")
         kinds = {(get_array_module(p.data).__name__, p.dtype) for p in self.parameters}
         if len(kinds) > 1:
             found = ", ".join(f"{dtype} in {place}" for place, dtype in sorted(kinds, key=str))
@@ -192,9 +207,11 @@ class Module:
         ``y, ctx = forward(x, ...)``    and    ``dx = backward(ctx, dy)``
 
     where `ctx` is whatever its backward needs; most often the tuple of its layers' contexts.
-    Nothing of a forward pass stays in the module: a layer may be called twice, backward passes may
-    run in any order and in several threads, and to drop `ctx` is to free the memory. A context
-    refers to the weights, it does not copy them: step the optimiser after backward, not before.
+    Nothing of a forward pass stays in the module: a layer may be called twice, in several threads,
+    backward passes may run in any order (one at a time, as they add to the same gradients), and to
+    drop `ctx` is to free the memory. A context refers to the weights, the input and the output, it
+    does not copy them: step the optimiser, reuse the input's memory and change the output in place
+    after backward, not before.
 
     ``model(x)`` is inference: it returns `y` alone, and no layer inside it saves a context, also in a
     module of your own.
@@ -240,6 +257,11 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
             value.name = name
+        elif value is not None and isinstance(vars(self).get(name), Parameter):
+            raise TypeError(
+                f"{name}: expected a Parameter or None, got {type(value).__name__}; "
+                f"to change the values assign to {name}.data"
+            )
         object.__setattr__(self, name, value)
         for child_name, child in self._children_in(name, value):
             for inner, parameter in child.named_parameters():
@@ -345,9 +367,14 @@ class Module:
         buffer = shared_buffer(parameters)
         for p in parameters:
             p._move(move(p._data), None if p._grad is None else move(p._grad), None)
+        for module in self.modules():
+            module._move_arrays(move)
         if buffer is not None:
             ParameterBuffer(parameters)
         return self
+
+    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
+        """Move what else the module computes with, beside its parameters."""
 
     def state_dict(self) -> dict[str, Array]:
         """Return a copy of every parameter's value under its dotted name, those of torch."""
@@ -428,7 +455,7 @@ class Sequential(Module):
             setattr(self, str(index), layer)
 
     def __len__(self) -> int:
-        return len(vars(self).keys() - {"training"})
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Module]:
         return (layer for _, layer in self._children())

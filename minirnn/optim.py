@@ -180,6 +180,11 @@ class Optimizer:
             names = sorted(own.keys() - {"params", "initial_lr"})
             if sorted(settings.keys() - {"initial_lr"}) != names:
                 problems.append(f"groups[{k}]: expected {names}, got {sorted(settings)}")
+                continue
+            try:
+                self._check({**own, **settings})
+            except (TypeError, ValueError) as error:
+                problems.append(f"groups[{k}]: {error}")
         if problems:
             raise ValueError(
                 f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)

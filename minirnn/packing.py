@@ -163,7 +163,7 @@ class Layout:
             return [rows] * self.steps
         return [rows[:size] for size in self.sizes]
 
-    def scratch(self, make: Callable[[int], T]) -> list[T]:
+    def by_size(self, make: Callable[[int], T]) -> list[T]:
         """Return ``make(batch size)`` for every step, made once for each size there is."""
         if self.equal:
             return [make(self.batch_size)] * self.steps
@@ -202,7 +202,7 @@ class Layout:
         return values.take(self.index("sequence", xp)[span.rows], axis=0)
 
     def windows(self) -> list[Window]:
-        """Cut the batch into windows of sqrt(T) steps or somewhat more: whole spans."""
+        """Cut the batch into windows: as many whole spans as it takes to have sqrt(T) steps."""
         windows: list[Window] = []
         inside: list[Span] = []
         for span in self.spans:
@@ -280,6 +280,35 @@ def equal_lengths(steps: int, batch_size: int) -> Layout:
     return Layout(np.full(steps, batch_size, np.int64), batch_size)
 
 
+class Packing(NamedTuple):
+    """How a batch is packed."""
+
+    layout: Layout
+    sorted_indices: Array | None
+
+    def check(self, name: str, x: Any) -> None:
+        """Require `x` to be a PackedSequence that is packed in this way."""
+        if not isinstance(x, PackedSequence):
+            raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}")
+        other = x.packing
+        if other.layout is self.layout and other.sorted_indices is self.sorted_indices:
+            return
+        if other.layout.sizes != self.layout.sizes:
+            raise ValueError(
+                f"{name}: expected batch_sizes {self.layout.sizes}, got {other.layout.sizes}"
+            )
+        if other._order() != self._order():
+            raise ValueError(
+                f"{name}: expected the sequences in the order {self._order()}, got {other._order()}"
+            )
+
+    def _order(self) -> list[int]:
+        if self.sorted_indices is None:
+            return list(range(self.layout.batch_size))
+        order: list[int] = self.sorted_indices.tolist()
+        return order
+
+
 class _Fields(NamedTuple):
     data: Array
     batch_sizes: Array
@@ -325,7 +354,7 @@ class PackedSequence(_Fields):
         sorted_indices: Any = None,
         unsorted_indices: Any = None,
     ) -> PackedSequence:
-        get_array_module(data)
+        checks.array_module(data=data)
         sizes = _host_integers("batch_sizes", batch_sizes)
         if np.any(sizes[1:] > sizes[:-1]) or (len(sizes) and sizes[-1] < 1):
             raise ValueError(f"batch_sizes: expected positive and descending, got {sizes.tolist()}")
@@ -366,6 +395,15 @@ class PackedSequence(_Fields):
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self)
+
+    @classmethod
+    def _make(cls, iterable: Any) -> PackedSequence:  # type: ignore[override]
+        return cls(*iterable)  # also what _replace calls
+
+    @property
+    def packing(self) -> Packing:
+        """All but the rows: what two sequences have in common that are packed in the same way."""
+        return Packing(self._layout, self.sorted_indices)
 
     @property
     def layout(self) -> Layout:
@@ -414,7 +452,7 @@ def _host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None)
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
-    return array.astype(np.int64, copy=False)
+    return array.astype(np.int64)  # a copy: the caller may use the array again
 
 
 def _permutation(name: str, values: Any) -> Array:
@@ -519,7 +557,7 @@ def pack_padded_sequence(
     >>> packed.data, packed.batch_sizes
     (array([1, 4, 2, 5, 3]), array([2, 2, 1]))
     """
-    xp = get_array_module(input)
+    xp = checks.array_module(input=input)
     if input.ndim < 2:
         axes = "(B, T, ...)" if batch_first else "(T, B, ...)"
         raise ValueError(f"input: expected at least 2 dimensions {axes}, got shape {input.shape}")
@@ -556,6 +594,11 @@ def _check_padding(input: Array, lengths: Array, batch_first: bool, value: Any) 
             f"starts after step {true[k]}; the padding says lengths = {true.tolist()}, "
             f"got {lengths.tolist()}"
         )
+
+
+def _check_padding_value(value: Any, data: Array) -> None:
+    if data.dtype.kind in "iu" and not float(value).is_integer():
+        raise TypeError(f"padding_value: expected an integer for dtype {data.dtype}, got {value!r}")
 
 
 def pad_packed_sequence(
@@ -605,8 +648,9 @@ def pad_packed_sequence(
     layout, data = sequence.layout, sequence.data
     xp = get_array_module(data)
     B, T = layout.batch_size, layout.steps
+    _check_padding_value(padding_value, data)
     if total_length is not None:
-        if total_length < T:
+        if not isinstance(total_length, int | np.integer) or total_length < T:
             raise ValueError(
                 f"total_length: expected at least the longest length, {T}, got {total_length}"
             )
@@ -617,7 +661,7 @@ def pad_packed_sequence(
     rows = place * T + step if batch_first else step * B + place
     flat = xp.full((B * T, *data.shape[1:]), padding_value, data.dtype)
     flat[xp.asarray(rows)] = data
-    lengths = layout.lengths
+    lengths = layout.lengths.copy()
     if sequence.unsorted_indices is not None:
         lengths = lengths[sequence.unsorted_indices]
     return flat.reshape(*((B, T) if batch_first else (T, B)), *data.shape[1:]), lengths
@@ -695,6 +739,7 @@ def pad_sequence(
     if padding_side == "left":
         step += (T - lengths)[sequence]
     rows = sequence * T + step if batch_first else step * B + sequence
+    _check_padding_value(padding_value, flat)
     padded = xp.full((B * T, *flat.shape[1:]), padding_value, flat.dtype)
     padded[xp.asarray(rows)] = flat
     return padded.reshape(*((B, T) if batch_first else (T, B)), *flat.shape[1:])
@@ -708,7 +753,7 @@ def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = Fa
     >>> unpad_sequence(np.array([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True)
     [array([1, 2, 3]), array([4])]
     """
-    get_array_module(padded_sequences)
+    checks.array_module(padded_sequences=padded_sequences)
     if padded_sequences.ndim < 2:
         raise ValueError(
             f"padded_sequences: expected at least 2 dimensions, got {padded_sequences.shape}"

@@ -5,7 +5,7 @@ packed rows. What is common to all of them is here, once:
 
 - the forms of input: packed, padded, batch first, unbatched. All become packed rows;
 - the reverse direction: the same recurrence over rows in which every sequence is reversed;
-- checkpoints: the recurrence runs over windows of about sqrt(T) steps, and again in backward.
+- checkpoints: the recurrence runs over windows of the steps, and again in backward.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, init
-from .backend import RNG, Array, default_xp, generator, get_array_module
+from .backend import RNG, Array, generator, get_array_module, uniform
 from .cuda import pair_for
 from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
@@ -64,15 +64,7 @@ class _Form(NamedTuple):
         """Return the rows of `x`, something of this form with the given number of features."""
         layout = self.layout
         if self.packed is not None:
-            if not isinstance(x, PackedSequence):
-                raise TypeError(f"{name}: expected a PackedSequence like input, got {type(x)}")
-            if x.layout is not layout and not np.array_equal(
-                x.batch_sizes, self.packed.batch_sizes
-            ):
-                raise ValueError(
-                    f"{name}: expected batch_sizes {self.packed.batch_sizes.tolist()}, "
-                    f"those of input, got {x.batch_sizes.tolist()}"
-                )
+            self.packed.packing.check(name, x)
             checks.floating(name, x.data, like)
             checks.shape(name, x.data, (layout.rows, features), "(rows, features)")
             return x.data
@@ -122,8 +114,9 @@ class Recurrent(Module):
     Attributes
     ----------
     recurrence : module or object
-        The pure pair, ``forward`` and ``backward``; ``GATES``, the names of the blocks of W_ih and W_hh;
-        and ``gates(ctx)``, their values by name. See :mod:`minirnn.functional.gru`.
+        The pure pair, ``forward`` and ``backward``; ``step``, which :meth:`step` calls; ``GATES``, the
+        names of the blocks of W_ih and W_hh; and ``gates(ctx)``, their values by name. See
+        :mod:`minirnn.functional.gru`.
     """
 
     recurrence: ClassVar[Any]
@@ -183,8 +176,7 @@ class Recurrent(Module):
                 names.append(None)
                 continue
             name = f"{kind}_l{layer}" + ("_reverse" if direction else "")
-            values = generator(self._rng).uniform(-bound, bound, shape).astype(dtype)
-            setattr(self, name, Parameter(default_xp().asarray(values)))
+            setattr(self, name, Parameter(uniform(self._rng, -bound, bound, shape, dtype)))
             names.append(name)
         return tuple(names)
 
@@ -237,7 +229,9 @@ class Recurrent(Module):
             return [None] * self._states
         L, B = self.num_layers * self.num_directions, form.layout.batch_size
         arrays: list[Array | None] = []
-        labels = [name, name.replace("h_", "c_")]
+        labels = [name, name.replace("h_", "c_")] if "h_" in name else [f"{name}[0]", f"{name}[1]"]
+        if self._states == 1:
+            labels = [name]
         given = self._unpack_state(name, state)
         for label, x, size in zip(labels, given, self._state_sizes, strict=False):
             if x is None:
@@ -387,7 +381,7 @@ class Recurrent(Module):
     def _run_windows(
         self, k: int, x: Array, start: list[Array | None], layout: Layout, mask: Array | None
     ) -> tuple[Array, list[Array], list[_Checkpoint]]:
-        """Do the same, and keep no more than the states between windows of about sqrt(T) steps."""
+        """Do the same, and keep no more than the states between windows."""
         xp = get_array_module(x)
         y = xp.empty((layout.rows, self.output_size), x.dtype)
         last = [xp.zeros((layout.batch_size, size), x.dtype) for size in self._state_sizes]
@@ -511,9 +505,11 @@ class Recurrent(Module):
                     side = k % D * P
                     dy_k = xp.ascontiguousarray(dy[:, side : side + P])
                     dy_k = layout.reversed_rows(dy_k) if side else dy_k
-                back = self._back_windows if isinstance(passes[k], list) else self._back
-                dstate_k = [s[k] for s in dstate]
-                tasks.append(partial(back, k, passes[k], dy_k, dstate_k, layout, traces[k]))
+                args = k, passes[k], dy_k, [s[k] for s in dstate], traces[k]
+                if isinstance(passes[k], list):
+                    tasks.append(partial(self._back_windows, *args, layout))
+                else:
+                    tasks.append(partial(self._back, *args))
             dy, *others = together(tasks, self._worth_threads(like))
             for dx_reversed in others:
                 dy += layout.reversed_rows(dx_reversed)
@@ -531,7 +527,6 @@ class Recurrent(Module):
         ctx: Any,
         dy: Array | None,
         dstate: list[Array],
-        layout: Layout,
         trace: tuple[Array, ...] | None,
     ) -> Array:
         """Run pass `k` backward; `dstate` becomes the gradient of the initial state."""
@@ -545,12 +540,13 @@ class Recurrent(Module):
         checkpoints: list[_Checkpoint],
         dy: Array | None,
         dstate: list[Array],
-        layout: Layout,
         trace: tuple[Array, ...] | None,
+        layout: Layout,
     ) -> Array:
         """Do the same window by window, after running each again."""
         xp = get_array_module(dstate[0])
-        dx = xp.empty((layout.rows, checkpoints[0].x.shape[1]), dstate[0].dtype)
+        features = self._weights(k)[0].shape[1]
+        dx = xp.empty((layout.rows, features), dstate[0].dtype)
         for w, checkpoint in zip(reversed(layout.windows()), reversed(checkpoints), strict=True):
             _, _, ctx = self._run(k, *checkpoint, save=True)
             dx[w.rows] = self._back(
@@ -558,7 +554,6 @@ class Recurrent(Module):
                 ctx,
                 None if dy is None else dy[w.rows],
                 [s[: w.layout.batch_size] for s in dstate],
-                w.layout,
                 None if trace is None else tuple(t[w.rows] for t in trace),
             )
         return dx
@@ -621,8 +616,9 @@ class RNN(Recurrent):
         one mask a sequence (Gal and Ghahramani, "A theoretically grounded application of dropout
         in recurrent neural networks", NeurIPS 2016).
     checkpoint : bool, keyword-only
-        Keep one state in every sqrt(T) steps or so for backward and compute the others again.
-        Gradients are the same bit for bit.
+        Keep one state in every sqrt(T) steps for backward, or in every 64 if that is more and the batch
+        is small, and compute the others again. Gradients are the same bit for bit. It saves the
+        gates and cells of LSTM and GRU; the states of an RNN are its output and are kept anyway.
     init : {"torch", "orthogonal"}, keyword-only
         Uniform on ``+-1/sqrt(hidden_size)``; or orthogonal W_hh, Xavier W_ih and zero biases.
     dtype : dtype, keyword-only
@@ -663,10 +659,14 @@ class RNN(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        **keywords: Any,
+        *,
+        recurrent_dropout: float = 0.0,
+        checkpoint: bool = False,
+        init: str = "torch",
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
     ) -> None:
         checks.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-        _refuse_proj_size(self, keywords)
         self.nonlinearity = nonlinearity
         super().__init__(
             input_size,
@@ -676,7 +676,11 @@ class RNN(Recurrent):
             batch_first,
             dropout,
             bidirectional,
-            **keywords,
+            recurrent_dropout=recurrent_dropout,
+            checkpoint=checkpoint,
+            init=init,
+            dtype=dtype,
+            rng=rng,
         )
 
     @property
@@ -704,9 +708,36 @@ class GRU(Recurrent):
 
     recurrence: ClassVar[Any] = gru
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        _refuse_proj_size(self, keywords)
-        super().__init__(*args, **keywords)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        recurrent_dropout: float = 0.0,
+        checkpoint: bool = False,
+        init: str = "torch",
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            recurrent_dropout=recurrent_dropout,
+            checkpoint=checkpoint,
+            init=init,
+            dtype=dtype,
+            rng=rng,
+        )
 
 
 class LSTM(Recurrent):
@@ -752,9 +783,16 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         *,
         forget_bias: float | None = None,
-        **keywords: Any,
+        recurrent_dropout: float = 0.0,
+        checkpoint: bool = False,
+        init: str = "torch",
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
     ) -> None:
-        if isinstance(proj_size, bool) or not 0 <= proj_size < hidden_size:
+        checks.positive(hidden_size=hidden_size)
+        if proj_size != 0:
+            checks.positive(proj_size=proj_size)
+        if proj_size >= hidden_size:
             raise ValueError(
                 f"proj_size: expected 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size}"
             )
@@ -769,7 +807,11 @@ class LSTM(Recurrent):
             dropout,
             bidirectional,
             proj_size=proj_size,
-            **keywords,
+            recurrent_dropout=recurrent_dropout,
+            checkpoint=checkpoint,
+            init=init,
+            dtype=dtype,
+            rng=rng,
         )
         if forget_bias is not None:
             forget = slice(hidden_size, 2 * hidden_size)
@@ -791,12 +833,5 @@ class LSTM(Recurrent):
 
 def _pair(name: str, state: Any) -> tuple[Any, Any]:
     if not isinstance(state, tuple | list) or len(state) != 2:
-        raise TypeError(
-            f"{name}: expected a pair ({name}, {name.replace('h_', 'c_')}), got {type(state).__name__}"
-        )
+        raise TypeError(f"{name}: expected a pair of h and c, got {type(state).__name__}")
     return state[0], state[1]
-
-
-def _refuse_proj_size(layer: Recurrent, keywords: dict[str, Any]) -> None:
-    if "proj_size" in keywords:
-        raise TypeError(f"proj_size: {type(layer).__name__} has no projection, only LSTM does")

@@ -81,6 +81,12 @@ def truncated_bptt(
     checks.positive(k=k)
     if layer.bidirectional:
         raise ValueError("layer: expected a unidirectional one, got bidirectional=True")
+    form, _, like = layer._form(input)
+    layer._check_state("h_0", h_0, form, like)
+    return _windows(layer, input, k, h_0)
+
+
+def _windows(layer: Recurrent, input: Any, k: int, h_0: Any) -> Iterator[TruncatedWindow]:
     packed = isinstance(input, PackedSequence)
     time_axis = 1 if not packed and layer.batch_first and input.ndim == 3 else 0
     T = input.layout.steps if packed else input.shape[time_axis]
@@ -116,6 +122,8 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
     ``output[-1]`` of a padded batch is padding for every sequence but the longest. For a
     bidirectional layer note that the reverse direction has seen only one step there; its final state
     is at step 0, and in `h_n`.
+
+    For looking at outputs: to train on last states take `h_n`, whose gradient ``backward`` accepts.
 
     Parameters
     ----------

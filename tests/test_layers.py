@@ -280,3 +280,62 @@ def test_bad_gradients():
     _, ctx = criterion.forward(np.ones(3), np.zeros(3))
     with pytest.raises(ValueError, match="dloss"):
         criterion.backward(ctx, np.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64, np.uint8])
+def test_narrow_integers_do_not_wrap_around(dtype):
+    table = minirnn.Embedding(70_000, 2)
+    np.testing.assert_array_equal(table(np.array([100], dtype))[0], table.weight.data[100])
+    if np.dtype(dtype).kind == "i":
+        with pytest.raises(IndexError, match="got -1 at position 0"):
+            table(np.array([-1], dtype))
+        logits = np.random.default_rng(0).standard_normal((2, 300))
+        criterion = minirnn.CrossEntropyLoss()
+        expected = criterion(logits[:1], np.array([1]))
+        close(criterion(logits, np.array([1, -100], dtype)), expected)
+
+
+def test_a_single_index_out_of_range():
+    with pytest.raises(IndexError, match="got 9 at position 0"):
+        minirnn.Embedding(3, 2)(np.array(9))
+    with pytest.raises(IndexError, match="got 9 at position 0"):
+        minirnn.CrossEntropyLoss()(np.zeros(3), np.array(9))
+
+
+def test_a_gradient_packed_in_another_way_is_refused():
+    layer = minirnn.Linear(3, 2)
+    x = minirnn.pack_padded_sequence(np.ones((2, 2, 3), np.float32), [2, 2])
+    y, ctx = layer.forward(x)
+    other = minirnn.PackedSequence(y.data, [2, 1, 1])
+    with pytest.raises(ValueError, match=r"dy: expected batch_sizes \[2, 2\], got \[2, 1, 1\]"):
+        layer.backward(ctx, other)
+    turned = minirnn.PackedSequence(y.data, [2, 2], [1, 0])
+    with pytest.raises(ValueError, match=r"dy: expected the sequences in the order \[0, 1\]"):
+        layer.backward(ctx, turned)
+    assert not layer.weight.grad.any()
+
+
+@pytest.mark.parametrize("name", ["weight", "pos_weight"])
+def test_bce_weights_must_fit_the_input(name):
+    criterion = minirnn.BCEWithLogitsLoss(**{name: np.ones((2, 3))})
+    with pytest.raises(ValueError, match=f"{name}: expected a shape that broadcasts"):
+        criterion(np.ones(3), np.zeros(3))
+    assert criterion(np.ones((2, 3)), np.zeros((2, 3))).shape == ()
+
+
+@pytest.mark.parametrize("loss", [minirnn.MSELoss, minirnn.BCEWithLogitsLoss])
+def test_losses_keep_the_dtype_and_refuse_what_is_no_gradient(loss):
+    criterion = loss()
+    _, ctx = criterion.forward(np.ones(3, np.float32), np.zeros(3, np.float32))
+    assert criterion.backward(ctx, np.float64(0.5)).dtype == np.float32
+    close(criterion.backward(ctx, 0.5), criterion.backward(ctx) / 2, 1e-6)
+    with pytest.raises(TypeError, match="dloss"):
+        criterion.backward(ctx, None)
+    with pytest.raises(ValueError, match="input: expected at least one entry"):
+        criterion(np.ones(0), np.ones(0))
+
+
+def test_a_loss_takes_its_weights_along():
+    x, t = np.random.default_rng(0).standard_normal((4, 3)), np.array([0, 1, 2, 1])
+    criterion = minirnn.CrossEntropyLoss(np.array([1, 2, 3], np.float32)).to("float64")
+    close(criterion(x, t), minirnn.CrossEntropyLoss(np.array([1.0, 2.0, 3.0]))(x, t))

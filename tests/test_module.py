@@ -1,5 +1,7 @@
 """Parameters, modules, state dicts, the buffer, inference, and what an import loads."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -354,3 +356,32 @@ def test_a_buffer_that_a_parameter_has_left_is_not_used():
     np.testing.assert_array_equal(model.bias.data, before - np.float32(0.5))
     model.zero_grad()
     assert not model.bias.grad.any()
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_of_a_flattened_model_trains(copy_of):
+    model = minirnn.Linear(3, 2)
+    model.flatten_parameters()
+    twin = copy_of(model)
+    start = twin.weight.data.copy()
+    twin.weight.grad[...] = 1
+    minirnn.SGD(twin.parameters(), lr=0.5).step()
+    np.testing.assert_array_equal(twin.weight.data, start - np.float32(0.5))
+    np.testing.assert_array_equal(model.weight.data, start)
+    assert twin.weight.name == "weight"
+
+
+def test_a_parameter_is_not_replaced_by_an_array():
+    layer = minirnn.Linear(3, 2)
+    with pytest.raises(TypeError, match=r"weight: expected a Parameter or None, got ndarray"):
+        layer.weight = np.ones((2, 3))
+    with pytest.raises(ValueError, match="every parameter once"):
+        minirnn.ParameterBuffer([layer.weight, layer.weight])
+    layer.bias = None
+    assert layer(np.ones((1, 3), np.float32)).shape == (1, 2)
+
+
+def test_sequential_counts_its_layers_only():
+    model = minirnn.Sequential(minirnn.Linear(3, 2))
+    model.name = "mine"
+    assert len(model) == 1

@@ -240,3 +240,36 @@ def test_a_packed_sequence_is_a_named_tuple_and_pickles():
     again = pickle.loads(pickle.dumps(packed))
     np.testing.assert_array_equal(again.data, packed.data)
     assert again.layout.rows == 5
+
+
+def test_the_callers_lengths_and_ours_are_apart():
+    x = np.random.default_rng(0).standard_normal((4, 3, 2))
+    lengths = np.array([4, 2, 1])
+    packed = pack_padded_sequence(x, lengths)
+    lengths[:] = 1
+    assert packed.layout.last.tolist() == [3 + 6, 3 + 4, 3 + 2]
+    returned = pad_packed_sequence(packed)[1]
+    returned -= 1
+    assert pad_packed_sequence(packed)[1].tolist() == [4, 2, 1]
+    sizes = np.array([2, 1])
+    by_hand = PackedSequence(np.ones(3), sizes)
+    sizes[:] = 7
+    assert by_hand.batch_sizes.tolist() == [2, 1]
+
+
+def test_padding_values_are_not_cast():
+    packed = pack_sequence([np.array([1, 2]), np.array([3])])
+    for value in (0.5, np.nan):
+        with pytest.raises(TypeError, match="padding_value: expected an integer"):
+            pad_packed_sequence(packed, padding_value=value)
+        with pytest.raises(TypeError, match="padding_value: expected an integer"):
+            minirnn.pad_sequence([np.array([1, 2]), np.array([3])], padding_value=value)
+    with pytest.raises(ValueError, match="total_length"):
+        pad_packed_sequence(packed, total_length=3.5)
+
+
+def test_replace_keeps_a_packed_sequence_whole():
+    packed = pack_sequence([np.array([1.0, 2.0]), np.array([3.0])])
+    other = packed._replace(data=packed.data * 2)
+    assert other.batch_size == 2
+    np.testing.assert_array_equal(other.data, packed.data * 2)

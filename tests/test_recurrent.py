@@ -560,7 +560,7 @@ X = np.ones((5, 2, 3), np.float32)
         (lambda r: minirnn.RNN(3, 4, nonlinearity="sin"), ValueError, "nonlinearity"),
         (lambda r: minirnn.RNN(3, 4, 2, dropout=1.5), ValueError, "dropout"),
         (lambda r: minirnn.LSTM(3, 4, proj_size=4), ValueError, "proj_size"),
-        (lambda r: minirnn.GRU(3, 4, proj_size=2), TypeError, "only LSTM"),
+        (lambda r: minirnn.GRU(3, 4, proj_size=2), TypeError, "proj_size"),
         (lambda r: minirnn.LSTM(3, 4)(X, X), TypeError, "expected a pair"),
         (lambda r: minirnn.RNNCell(3, 4)(np.ones((2, 5), np.float32)), ValueError, "input"),
         (lambda r: minirnn.LSTMCell(3, 4)(X[0], X[0]), TypeError, "pair"),
@@ -579,3 +579,62 @@ def test_a_gradient_packed_in_another_way_is_refused():
     other = minirnn.pack_padded_sequence(np.ones((5, 2, 4), np.float32), [4, 3])
     with pytest.raises(ValueError, match=r"doutput: expected batch_sizes \[2, 2, 1, 1, 1\]"):
         layer.backward(ctx, other)
+
+
+@pytest.mark.parametrize("way", ["fortran", "broadcast", "strided"])
+def test_any_memory_order_of_the_input(make, way):
+    rng = np.random.default_rng(0)
+    layer = make(3, 4, dtype=F8)
+    x = rng.standard_normal((6, 2, 3))
+    if way == "broadcast":
+        x = np.broadcast_to(x[0, 0], x.shape)
+    results = []
+    for one in (np.ascontiguousarray(x), {"fortran": np.asfortranarray(x)}.get(way, x)):
+        one = one[::2] if way == "strided" else one
+        layer.zero_grad()
+        (output, _), ctx = layer.forward(one)
+        dx, _ = layer.backward(ctx, np.cos(output))
+        (last, _), ctx = layer.forward(one[:, 0].T.copy().T)
+        dx_1, _ = layer.backward(ctx, np.cos(last))
+        results.append([output, dx, last, dx_1, *[p.grad.copy() for p in layer.parameters()]])
+    for a, b in zip(*results, strict=True):
+        close(a, b)
+
+
+def test_checkpoints_of_no_steps(make):
+    layer = make(3, 4, num_layers=2, checkpoint=True)
+    x = minirnn.pack_padded_sequence(np.ones((3, 2, 3), np.float32), [0, 0])
+    (_, h_n), ctx = layer.forward(x)
+    dx, dh_0 = layer.backward(ctx, None, h_n)
+    assert dx.data.shape == (0, 3)
+    for a, b in zip(arrays(dh_0), arrays(h_n), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_truncated_bptt_refuses_at_the_call():
+    x = np.ones((5, 2, 3), np.float32)
+    with pytest.raises(ValueError, match="k: expected"):
+        minirnn.truncated_bptt(minirnn.RNN(3, 4), x, k=0)
+    with pytest.raises(ValueError, match="bidirectional"):
+        minirnn.truncated_bptt(minirnn.RNN(3, 4, bidirectional=True), x, k=2)
+    with pytest.raises(ValueError, match="h_0: expected"):
+        minirnn.truncated_bptt(minirnn.RNN(3, 4), x, k=2, h_0=np.ones((1, 1, 4), np.float32))
+    with pytest.raises(TypeError, match="input"):
+        minirnn.truncated_bptt(minirnn.RNN(3, 4), [[1.0]], k=2)
+
+
+def test_a_gradient_in_another_order_is_refused(make):
+    layer = make(3, 4)
+    x = minirnn.pack_sequence([np.ones((2, 3), np.float32)] * 2)
+    (output, _), ctx = layer.forward(x)
+    turned = minirnn.PackedSequence(output.data, output.batch_sizes, [1, 0])
+    with pytest.raises(ValueError, match=r"doutput: expected the sequences in the order \[0, 1\]"):
+        layer.backward(ctx, turned)
+
+
+@pytest.mark.parametrize("sizes", [(3, 0, 0), (3, 4, 1.5), (3, "a", 0)])
+def test_lstm_sizes_are_named(sizes):
+    input_size, hidden_size, proj_size = sizes
+    name = "proj_size" if proj_size else "hidden_size"
+    with pytest.raises(ValueError, match=f"{name}: expected a positive integer"):
+        minirnn.LSTM(input_size, hidden_size, proj_size=proj_size)

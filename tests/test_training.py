@@ -290,3 +290,19 @@ def test_initial_values():
         minirnn.init.orthogonal_(p, blocks=5)
     with pytest.raises(ValueError, match="matrix"):
         minirnn.init.orthogonal_(minirnn.Parameter(np.zeros(3)))
+
+
+def test_state_with_settings_that_make_no_sense_is_refused():
+    optimizer = minirnn.Adam([minirnn.Parameter(np.ones(2))], lr=0.1)
+    for bad in ({"lr": -1}, {"betas": "xx"}):
+        state = optimizer.state_dict()
+        state["steps"] = 7
+        state["groups"][0].update(bad)
+        with pytest.raises(ValueError, match=rf"groups\[0\]: {next(iter(bad))}"):
+            optimizer.load_state_dict(state)
+        assert optimizer.state_dict()["steps"] == 0
+        assert optimizer.param_groups[0]["lr"] == 0.1
+    schedule = minirnn.StepLR(optimizer, 2)
+    with pytest.raises(ValueError, match=r"\['base_lrs'\] missing"):
+        schedule.load_state_dict({"last_epoch": 3})
+    assert schedule.get_last_lr() == [0.1]

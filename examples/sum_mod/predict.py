@@ -61,7 +61,7 @@ def answer(model, digits, max_number):
 
 
 def main(argv=None):
-    """Answer one sequence, or what is typed until the end of input."""
+    """Answer one sequence, or what is typed until q or the end of input."""
     p = argparse.ArgumentParser(description="Ask a trained sum-mod model.")
     p.add_argument("--sequence", help='digits, like "3 7 1 9"')
     p.add_argument("--save_dir", type=Path, default=Path("runs"))
@@ -74,13 +74,13 @@ def main(argv=None):
         except ValueError as error:
             raise SystemExit(str(error)) from None
         return
-    print(f"{path}, trained on length {run['min_seq_len']}-{run['max_seq_len']}; empty line to end")
+    print(f"{path}, trained on length {run['min_seq_len']}-{run['max_seq_len']}; q to end")
     while True:
         try:
             line = input("digits> ")
         except EOFError:
             return
-        if not line.strip():
+        if line.strip() == "q":
             return
         try:
             print(answer(model, parse(line, run["max_number"]), run["max_number"]))

@@ -22,6 +22,7 @@ from model import SumMod, accuracy, draw
 import minirnn
 
 # Where a cell's best recipe differs from the tanh RNN's, which is that of the flags' defaults.
+LOGGED = ("step", "loss", "accuracy", "grad_norm", "lr", "eval_accuracy")
 GATED = {"lr": 1e-2, "total_steps": 30_000}
 
 
@@ -40,7 +41,11 @@ def arguments(argv=None):
     p.add_argument("--batch_size", type=int, default=256)
     p.add_argument("--lr", type=float, default=5e-3, help="highest learning rate")
     p.add_argument("--min_lr", type=float, default=1e-5, help="learning rate at the end")
-    p.add_argument("--warmup_step", type=int, default=1000, help="steps up to the highest rate")
+    p.add_argument(
+        "--warmup_step",
+        type=int,
+        help="steps up to the highest rate; 1000, or a twentieth of a short run's, if not given",
+    )
     p.add_argument("--clip", type=float, default=0.5, help="limit of the gradient's norm")
     p.add_argument("--weight_decay", type=float, default=0.03, help="of AdamW")
     p.add_argument("--embed_dim", type=int, default=10)
@@ -59,6 +64,8 @@ def arguments(argv=None):
     if p.parse_known_args(argv)[0].cell != "rnn":
         p.set_defaults(**GATED)
     args = p.parse_args(argv)
+    if args.warmup_step is None:
+        args.warmup_step = min(1000, args.total_steps // 20)
     for name in ("batch_size", "embed_dim", "hidden_dim", "num_layers", "max_number"):
         if getattr(args, name) < 1:
             p.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
@@ -173,8 +180,14 @@ def main(argv=None):
     else:
         bar = tqdm(total=args.total_steps, unit="step", mininterval=0.5)
 
+    log = (folder / "log.csv").open("w", newline="")
+    writer = csv.DictWriter(log, LOGGED)
+    writer.writeheader()
+
     def report(row):
         rows.append(row)
+        writer.writerow(row)
+        log.flush()
         shown = {name: f"{row[name]:.4f}" for name in ("loss", "accuracy", "grad_norm")}
         if bar is not None:
             bar.set_postfix(shown, refresh=False)
@@ -190,10 +203,7 @@ def main(argv=None):
     model = train(args, report, save)
     if bar is not None:
         bar.close()
-    with (folder / "log.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    log.close()
 
     result = {
         f"length {low}-{high}" if low != high else f"length {low}": accuracy(

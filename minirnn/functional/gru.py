@@ -102,7 +102,7 @@ def forward(
     whole = (
         layout.shifted(hs, h[:B]),
         hs,
-        layout.scratch(step_scratch),
+        layout.by_size(step_scratch),
         [None] * layout.steps if gates is None else layout.split_blocks(gates),
     )
     for span in layout.spans:
@@ -167,7 +167,7 @@ def backward(
     x, h, activations, w_ih, w_hh, layout, mask = ctx
     xp = get_array_module(x)
     B, H, R = layout.batch_size, h.shape[1], layout.span_rows
-    dx = xp.empty_like(x)
+    dx = xp.empty(x.shape, x.dtype)
     dw_ih, dw_hh, db_ih, db_hh = dweights
     # With the blocks of da in the order q, r, z, n the products with W_hh (q, r, z) and with W_ih
     # (r, z, n) read one block each.
@@ -175,7 +175,7 @@ def backward(
     (dh,), memory = dstates, xp.empty((B, H), x.dtype)
     nothing = [None] * layout.steps
     whole = (
-        layout.scratch(lambda n: (dh[:n], memory[:n])),
+        layout.by_size(lambda n: (dh[:n], memory[:n])),
         layout.split(activations[1]),
         nothing if dy is None else layout.split(dy),
         nothing if trace is None else layout.split(trace[0]),

@@ -110,7 +110,7 @@ def forward(
         layout.shifted(cs, c[:B]),
         hs,
         cs,
-        layout.scratch(step_scratch),
+        layout.by_size(step_scratch),
         [None] * layout.steps if tanh_c is None else layout.split(tanh_c),
         [None] * layout.steps if gates is None else layout.split_blocks(gates),
     )
@@ -175,12 +175,12 @@ def backward(
     x, h, c, activations, tanh_cs, w_ih, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(x)
     B, H, P, R = layout.batch_size, tanh_cs.shape[1], h.shape[1], layout.span_rows
-    dx = xp.empty_like(x)
+    dx = xp.empty(x.shape, x.dtype)
     dw_ih, dw_hh, *dbs, dw_hr = dweights
     (dh, dc), memory = dstates, xp.empty((2, B, H), x.dtype)
     nothing = [None] * layout.steps
     whole = (
-        layout.scratch(lambda n: (dh[:n], dc[:n], memory[0, :n], memory[1, :n])),
+        layout.by_size(lambda n: (dh[:n], dc[:n], memory[0, :n], memory[1, :n])),
         layout.split(activations[1]),
         nothing if dy is None else layout.split(dy),
         nothing if trace is None else list(zip(*map(layout.split, trace), strict=True)),

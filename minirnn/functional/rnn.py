@@ -122,7 +122,7 @@ def backward(
     """
     x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
     xp = get_array_module(x)
-    dx = xp.empty_like(x)
+    dx = xp.empty(x.shape, x.dtype)
     dw_ih, dw_hh, *dbs = dweights
     (dh,) = dstates
     dhs = layout.heads(dh)

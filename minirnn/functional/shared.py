@@ -25,11 +25,15 @@ def add_bias_gradient(dbs: Sequence[Array | None], dz: Array) -> None:
             total += db
 
 
+# So many arrays are kept: enough for the layers of a model at a few batch sizes.
+_SHAPES = 64
+
+
 class _Scratch(threading.local):
-    """Arrays that a thread uses again and again, by purpose."""
+    """Arrays that a thread uses again and again."""
 
     def __init__(self) -> None:
-        self.arrays: dict[str, Array] = {}
+        self.arrays: dict[tuple[Any, ...], Array] = {}
 
 
 _scratch = _Scratch()
@@ -38,17 +42,15 @@ _scratch = _Scratch()
 def scratch(purpose: str, shape: tuple[int, ...], like: Array) -> Array:
     """Return an array of the dtype and place of `like` that the thread may use until it returns.
 
-    The next call with this purpose hands out the same memory, so nothing that outlives the caller may
-    lie in it.
+    The next call with this purpose and shape hands out the same memory, so nothing that outlives the
+    caller may lie in it.
     """
-    array = _scratch.arrays.get(purpose)
-    if (
-        array is None
-        or array.shape != shape
-        or array.dtype != like.dtype
-        or type(array) is not type(like)
-    ):
-        array = _scratch.arrays[purpose] = get_array_module(like).empty(shape, like.dtype)
+    key = purpose, shape, like.dtype, type(like)
+    array = _scratch.arrays.get(key)
+    if array is None:
+        if len(_scratch.arrays) == _SHAPES:
+            _scratch.arrays.clear()
+        array = _scratch.arrays[key] = get_array_module(like).empty(shape, like.dtype)
     return array
 
 
