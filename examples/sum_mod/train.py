@@ -13,8 +13,12 @@ decay. The gated cells can take, and make use of, larger and more steps.
 import argparse
 import csv
 import json
+import os
 import time
 from pathlib import Path
+
+# Products this small gain nothing from several threads, and rounding depends on their number.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from model import SumMod, accuracy, draw
