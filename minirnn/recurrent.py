@@ -64,7 +64,8 @@ class _Form(NamedTuple):
         """Return the rows of `x`, something of this form with the given number of features."""
         layout = self.layout
         if self.packed is not None:
-            self.packed.packing.check(name, x)
+            if x is not self.packed:
+                self.packed.packing.check(name, x)
             checks.floating(name, x.data, like)
             checks.shape(name, x.data, (layout.rows, features), "(rows, features)")
             return x.data
