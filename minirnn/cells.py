@@ -47,7 +47,9 @@ class _Cell(Module):
 
     @property
     def _parameters(self) -> tuple[Parameter | None, ...]:
-        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        """The weights as the recurrence takes them, None for what the cell lacks."""
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        return weights if self._states == 1 else (*weights, None)  # the LSTM's projection
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -104,12 +106,11 @@ class _Cell(Module):
         for s, s_0 in zip(states, given, strict=True):
             s[:B] = 0 if s_0 is None else s_0
         before, new = [s[:B] for s in states], [s[B:] for s in states]
-        extra = (None,) if self._states == 2 else ()  # the LSTM's projection, which a cell has not
         pair = pair_for(self.recurrence, x)
         if not saving():
-            pair.step(x, before, weights + extra, new, **self._options)
+            pair.step(x, before, weights, new, **self._options)
             return self._pack(new, batched), Context(self, None)
-        saved = pair.forward(x, states, weights + extra, equal_lengths(1, B), **self._options)
+        saved = pair.forward(x, states, weights, equal_lengths(1, B), **self._options)
         return self._pack(new, batched), Context(self, (saved, batched))
 
     def backward(self, ctx: Context, dh: Any) -> tuple[Array, Any]:
@@ -134,10 +135,9 @@ class _Cell(Module):
             xp.zeros((B, H), saved.x.dtype) if d is None else d.reshape(B, H).copy()
             for d in self._arrays("dh", dh, shape)
         ]
-        extra = (None,) if self._states == 2 else ()
         dweights = tuple(None if p is None else p.grad for p in self._parameters)
         pair = pair_for(self.recurrence, saved.x)
-        dx = pair.backward(saved, None, tuple(dstates), dweights + extra)
+        dx = pair.backward(saved, None, tuple(dstates), dweights)
         return dx if batched else dx[0], self._pack(list(dstates), batched)
 
     def _describe(self) -> str:

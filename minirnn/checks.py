@@ -64,6 +64,12 @@ def positive(**sizes: Any) -> None:
             raise ValueError(f"{name}: expected a positive integer, got {size!r}")
 
 
+def at_least_zero(name: str, value: Any) -> None:
+    """Require `value` to be a number that is not negative."""
+    if not isinstance(value, int | float | np.number) or not value >= 0:
+        raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
+
+
 def probability(name: str, p: float) -> None:
     """Require `p` to lie in ``[0, 1]``."""
     if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 <= p <= 1:

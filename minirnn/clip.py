@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
-import numpy as np
-
+from . import checks
 from .backend import Array, get_array_module, reads_values
 from .module import Parameter, shared_buffer
 
@@ -75,8 +74,7 @@ def clip_grad_norm_(
     array([0.6, 0.8])
     """
     parameters = _listed(parameters)
-    if not isinstance(max_norm, int | float | np.number) or not max_norm >= 0:
-        raise ValueError(f"max_norm: expected a number >= 0, got {max_norm!r}")
+    checks.at_least_zero("max_norm", max_norm)
     if not norm_type > 0:
         raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
     gradients = _gradients(parameters)
@@ -126,8 +124,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     array([-1. ,  0.5,  1. ])
     """
     parameters = _listed(parameters)
-    if not isinstance(clip_value, int | float | np.number) or not clip_value >= 0:
-        raise ValueError(f"clip_value: expected a number >= 0, got {clip_value!r}")
+    checks.at_least_zero("clip_value", clip_value)
     for g in _gradients(parameters):
         get_array_module(g).clip(g, -clip_value, clip_value, out=g)
 

@@ -288,13 +288,9 @@ class Dropout(Module):
         return str(self.p)
 
 
-_REDUCTIONS = ("mean", "sum", "none")
-
-
 class _Loss(Module):
     def __init__(self, reduction: str) -> None:
-        if reduction not in _REDUCTIONS:
-            raise ValueError(f"reduction: expected one of {_REDUCTIONS}, got {reduction!r}")
+        checks.choice("reduction", reduction, ("mean", "sum", "none"))
         self.reduction = reduction
 
     def _backward(self, pair: Callable[..., Array], ctx: Context, dloss: Any) -> Array:
@@ -306,9 +302,8 @@ class _Loss(Module):
         elif getattr(dloss, "shape", ()) != ():
             raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
         elif isinstance(dloss, int | float | np.number):
-            dloss = like.dtype.type(
-                dloss
-            )  # a number of another precision would promote the gradient
+            # A number of another precision would promote the gradient.
+            dloss = like.dtype.type(dloss)
         else:
             checks.floating("dloss", dloss, like)
         return pair(saved, dloss)

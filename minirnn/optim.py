@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from .backend import Array, asnumpy, get_array_module
 from .module import Parameter, shared_buffer
 
@@ -83,7 +84,7 @@ class Optimizer:
     def _check(self, settings: dict[str, Any]) -> None:
         """Raise if a group's settings make no sense; a subclass checks its own as well."""
         for name in ("lr", "weight_decay"):
-            _at_least_zero(name, settings[name])
+            checks.at_least_zero(name, settings[name])
 
     def _zeros(self, params: list[Parameter]) -> list[Array]:
         xp, size = get_array_module(params[0].data), sum(p.size for p in params)
@@ -207,11 +208,6 @@ def _listed(params: Any) -> list[Any]:
         ) from None
 
 
-def _at_least_zero(name: str, value: Any) -> None:
-    if not isinstance(value, _NUMBER) or not value >= 0:
-        raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
-
-
 class SGD(Optimizer):
     r"""Stochastic gradient descent, with momentum as in torch.
 
@@ -291,7 +287,7 @@ class SGD(Optimizer):
 
     def _check(self, settings: dict[str, Any]) -> None:
         super()._check(settings)
-        _at_least_zero("momentum", settings["momentum"])
+        checks.at_least_zero("momentum", settings["momentum"])
         if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
             raise ValueError(
                 "nesterov: expected a positive momentum and no dampening with it, got momentum="
@@ -382,7 +378,7 @@ class Adam(Optimizer):
 
     def _check(self, settings: dict[str, Any]) -> None:
         super()._check(settings)
-        _at_least_zero("eps", settings["eps"])
+        checks.at_least_zero("eps", settings["eps"])
         betas = settings["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {betas!r}")

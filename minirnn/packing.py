@@ -56,14 +56,11 @@ class Window(NamedTuple):
     ----------
     rows : slice
         Its rows among all rows.
-    states : slice
-        In ``[h_0; all rows]``, the states before its first step and then its own rows.
     layout : Layout
         Of its rows; sequences that ended just before it have length zero in it.
     """
 
     rows: slice
-    states: slice
     layout: Layout
 
 
@@ -201,6 +198,7 @@ class Layout:
         xp = get_array_module(values)
         return values.take(self.index("sequence", xp)[span.rows], axis=0)
 
+    @cached_property
     def windows(self) -> list[Window]:
         """Cut the batch into windows: as many whole spans as it takes to have sqrt(T) steps."""
         windows: list[Window] = []
@@ -212,10 +210,9 @@ class Layout:
                 continue
             rows = slice(inside[0].rows.start, span.rows.stop)
             entering = self.batch_size if first == 0 else self.sizes[first - 1]
-            states = slice(self.batch_size + rows.start - entering, self.batch_size + rows.stop)
             spans = [s.moved(first, rows.start) for s in inside]
             layout = Layout(np.array(self.sizes[first:stop]), entering, spans)
-            windows.append(Window(rows, states, layout))
+            windows.append(Window(rows, layout))
             inside = []
         return windows
 

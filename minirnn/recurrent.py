@@ -216,6 +216,14 @@ class Recurrent(Module):
         """Return pass `k`'s weights in the order that the recurrence takes them, None for what it lacks."""
         return [None if name is None else getattr(self, name) for name in self._names[k]]
 
+    def _values(self, k: int) -> list[Array | None]:
+        return [None if p is None else p.data for p in self._weights(k)]
+
+    @property
+    def _like(self) -> Array:
+        """An array of the dtype and device of the weights."""
+        return self._weights(0)[0].data
+
     # -- the state: an array, or for the LSTM a pair -------------------------------------------
 
     def _unpack_state(self, name: str, state: Any) -> tuple[Any, ...]:
@@ -261,7 +269,7 @@ class Recurrent(Module):
 
     def _form(self, input: Any) -> tuple[_Form, Array, Array]:
         """Return the input's form, its rows, and an array of the dtype and device of the weights."""
-        like = getattr(self, str(self._names[0][0])).data
+        like = self._like
         if isinstance(input, PackedSequence):
             form = _Form("packed", input, input.layout)
         else:
@@ -374,9 +382,10 @@ class Recurrent(Module):
                 s[:B].fill(0)
             else:
                 s[:B] = s_0
-        values = [None if p is None else p.data for p in self._weights(k)]
         pair = pair_for(self.recurrence, x)
-        ctx = pair.forward(x, states, values, layout, mask=mask, save=save, **self._options)
+        ctx = pair.forward(
+            x, states, self._values(k), layout, mask=mask, save=save, **self._options
+        )
         return states[0][B:], [layout.last_states(s) for s in states], ctx
 
     def _run_windows(
@@ -390,7 +399,7 @@ class Recurrent(Module):
             if s_0 is not None:
                 s[...] = s_0
         checkpoints = []
-        for w in layout.windows():
+        for w in layout.windows:
             entering = w.layout.batch_size
             checkpoint = _Checkpoint(
                 x[w.rows],
@@ -425,7 +434,7 @@ class Recurrent(Module):
         """
         if self.bidirectional:
             raise ValueError("step: a bidirectional layer cannot run step by step")
-        like = getattr(self, str(self._names[0][0])).data
+        like = self._like
         checks.floating("x_t", x_t, like)
         if x_t.ndim not in (1, 2) or x_t.shape[-1] != self.input_size or not len(x_t):
             raise ValueError(
@@ -441,10 +450,9 @@ class Recurrent(Module):
             for s, s_0 in zip(after, self._check_state("state", state, form, like), strict=True)
         ]
         for k in range(self.num_layers):
-            values = [None if p is None else p.data for p in self._weights(k)]
             new = [s[k] for s in after]
             pair_for(self.recurrence, x).step(
-                x, [s[k] for s in before], values, new, **self._options
+                x, [s[k] for s in before], self._values(k), new, **self._options
             )
             x = new[0]
         return (x if batched else x[0]).copy(), self._restore_state(after, form)
@@ -548,7 +556,7 @@ class Recurrent(Module):
         xp = get_array_module(dstate[0])
         features = self._weights(k)[0].shape[1]
         dx = xp.empty((layout.rows, features), dstate[0].dtype)
-        for w, checkpoint in zip(reversed(layout.windows()), reversed(checkpoints), strict=True):
+        for w, checkpoint in zip(reversed(layout.windows), reversed(checkpoints), strict=True):
             _, _, ctx = self._run(k, *checkpoint, save=True)
             dx[w.rows] = self._back(
                 k,

@@ -132,7 +132,7 @@ def test_layout(batch):
     x, lengths, _ = batch
     with spans(rows=3, steps=2):
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        windows = packed.layout.windows()
+        windows = packed.layout.windows
     layout = packed.layout
     B = len(lengths)
     ordered = sorted(lengths, reverse=True)
@@ -155,9 +155,11 @@ def test_layout(batch):
             window.layout.rows
         )
         inside = ids[window.rows]
-        assert states[window.states][window.layout.batch_size :] == inside
+        begin = B + window.rows.start - window.layout.batch_size
+        around = states[begin : B + window.rows.stop]
+        assert around[window.layout.batch_size :] == inside
         first = min((t for _, t in inside), default=0)
-        entering = states[window.states][: window.layout.batch_size]
+        entering = around[: window.layout.batch_size]
         assert all(t == first - 1 for _, t in entering)
 
 

@@ -70,10 +70,8 @@ def arguments(argv=None):
     args = p.parse_args(argv)
     if args.warmup_step is None:
         args.warmup_step = min(1000, args.total_steps // 20)
-    for name in ("batch_size", "embed_dim", "hidden_dim", "num_layers", "max_number"):
-        if getattr(args, name) < 1:
-            p.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
-    for name in ("total_steps", "log_every", "eval_every", "save_every"):
+    sizes = ("batch_size", "embed_dim", "hidden_dim", "num_layers", "max_number")
+    for name in (*sizes, "total_steps", "log_every", "eval_every", "save_every"):
         if getattr(args, name) < 1:
             p.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
     for name in ("lr", "min_lr", "clip", "weight_decay"):

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, get_array_module
-from ..packing import Layout, equal_lengths
+from ..functional.shared import column_sums
+from ..packing import Layout, Span, equal_lengths
 
 # A kernel takes the address 0 for an argument that is not there.
 _NULL = np.uintp(0)
@@ -217,20 +218,17 @@ def add_weight_gradients(
     mask : array of shape (B, P), optional
     layout : Layout
     """
-    xp = get_array_module(x)
     dw_ih, dw_hh, db_ih, db_hh = dweights
-    h_prev = h[: layout.rows]
-    if not layout.equal:
-        h_prev = xp.take(h, layout.index("previous", xp), axis=0)
+    whole = Span(slice(0, layout.steps), slice(0, layout.rows))
+    h_prev = layout.previous_rows(h, whole)
     if mask is not None:
-        h_prev = h_prev * xp.take(mask, layout.index("sequence", xp), axis=0)
+        h_prev = h_prev * layout.spread(mask, whole)
     dw_ih += d_input.T @ x
     dw_hh += d_hidden.T @ h_prev
     if db_ih is not None and db_hh is not None:
-        ones = xp.ones(len(x), x.dtype)
-        db = xp.dot(ones, d_input)
+        db = column_sums(d_input)
         db_ih += db
-        db_hh += db if d_hidden is d_input else xp.dot(ones, d_hidden)
+        db_hh += db if d_hidden is d_input else column_sums(d_hidden)
 
 
 def one_step(

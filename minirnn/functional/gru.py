@@ -31,9 +31,10 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .shared import column_sums, gate_sums, scratch, sigmoid_
+from .shared import column_sums, gate_sums, halved, scratch, sigmoid_
 
 GATES = ("r", "z", "n")
+_ORDER = [0, 1, 2]
 
 
 class GRUContext(NamedTuple):
@@ -46,13 +47,6 @@ class GRUContext(NamedTuple):
     w_hh: Array  # (3H, H)
     layout: Layout
     mask: Array | None  # (B, H): recurrent dropout
-
-
-def _halved(w: Array) -> Array:
-    """Return the three blocks of `w`, those of the sigmoids halved; see :mod:`.lstm`."""
-    blocks = w.reshape(3, -1, *w.shape[1:]).copy()
-    blocks[:2] *= 0.5
-    return blocks
 
 
 def forward(
@@ -82,8 +76,8 @@ def forward(
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
     B, N, H = layout.batch_size, layout.rows, h.shape[1]
-    w_x = _halved(w_ih).reshape(3 * H, -1).T
-    w_h = xp.ascontiguousarray(_halved(w_hh).transpose(0, 2, 1))  # (3, H, H)
+    w_x = halved(w_ih, _ORDER).reshape(3 * H, -1).T
+    w_h = xp.ascontiguousarray(halved(w_hh, _ORDER).transpose(0, 2, 1))  # (3, H, H)
     bias, b_hn = None, None
     if b_ih is not None and b_hh is not None:
         bias, b_hn = b_ih.copy(), b_hh[2 * H :]

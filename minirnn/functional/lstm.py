@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .shared import add_bias_gradient, gate_sums, scratch, sigmoid_
+from .shared import add_bias_gradient, gate_sums, halved, scratch, sigmoid_
 
 GATES = ("i", "f", "g", "o")
 # In memory the three sigmoid gates stand together: i, f, o, g.
@@ -50,17 +50,6 @@ class LSTMContext(NamedTuple):
     w_hr: Array | None  # (P, H)
     layout: Layout
     mask: Array | None  # (B, P): recurrent dropout
-
-
-def _halved(w: Array) -> Array:
-    """Return the four blocks of `w` in memory order, those of the sigmoids halved.
-
-    sigmoid(z) = tanh(z / 2) / 2 + 1/2 never overflows, and lets one tanh serve all four gates.
-    Halving is exact in floating point.
-    """
-    blocks = w.reshape(4, -1, *w.shape[1:])[_ORDER]
-    blocks[:3] *= 0.5
-    return blocks
 
 
 def forward(
@@ -90,9 +79,9 @@ def forward(
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     xp = get_array_module(x)
     B, N, H = layout.batch_size, layout.rows, c.shape[1]
-    w_x = _halved(w_ih).reshape(4 * H, -1).T
-    w_h = xp.ascontiguousarray(_halved(w_hh).transpose(0, 2, 1))  # (4, P, H)
-    bias = None if b_ih is None or b_hh is None else _halved(b_ih + b_hh).ravel()
+    w_x = halved(w_ih, _ORDER).reshape(4 * H, -1).T
+    w_h = xp.ascontiguousarray(halved(w_hh, _ORDER).transpose(0, 2, 1))  # (4, P, H)
+    bias = None if b_ih is None or b_hh is None else halved(b_ih + b_hh, _ORDER).ravel()
     gates = xp.empty((4, N, H), x.dtype) if save else None
     tanh_c = xp.empty((N, H), x.dtype) if save else None
     from_x = xp.empty((layout.span_rows, 4 * H), x.dtype)

@@ -76,6 +76,17 @@ def gate_sums(w: Array, b: Array | None, x: Array, out: Array) -> Array:
     return out
 
 
+def halved(w: Array, order: list[int]) -> Array:
+    """Return the gates' blocks of `w` in this order, the last its tanh's, those of sigmoids halved.
+
+    sigmoid(z) = tanh(z / 2) / 2 + 1/2 never overflows, and lets one tanh serve several gates. Halving is
+    exact in floating point.
+    """
+    blocks = w.reshape(len(order), -1, *w.shape[1:])[order]
+    blocks[:-1] *= 0.5
+    return blocks
+
+
 def sigmoid_(z: Array) -> Array:
     """Turn `z` into its sigmoid, by way of tanh: no overflow, and no digit lost in float32."""
     xp: Any = get_array_module(z)
