@@ -31,7 +31,7 @@ def _packing(x: Any) -> Packing | None:
 
 def _like(x: Any, rows: Array) -> Any:
     """Return `rows` in the form of `x`: packed in the same way, or as they are."""
-    return x.map(lambda _: rows) if isinstance(x, PackedSequence) else rows
+    return x._with(rows) if isinstance(x, PackedSequence) else rows
 
 
 def _check_gradient(dy: Any, shape: tuple[int, ...], like: Array, packing: Packing | None) -> Array:

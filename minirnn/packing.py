@@ -19,8 +19,10 @@ round.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -96,14 +98,18 @@ class Layout:
         self.sizes: list[int] = batch_sizes.tolist()
         self.batch_size = batch_size
         self.steps = len(self.sizes)
-        self.starts: list[int] = []
-        row = 0
-        for size in self.sizes:
-            self.starts.append(row)
-            row += size
-        self.rows = row
-        self.equal = row == self.steps * batch_size
-        self.spans = self._cut() if spans is None else spans
+        bounds = list(accumulate(self.sizes, initial=0))
+        self.starts, self.rows = bounds[:-1], bounds[-1]
+        self.equal = self.rows == self.steps * batch_size
+        if not self.equal:
+            # Where each step's rows lie; where the states before it, that go on, lie in [h_0; all rows].
+            before = [0, *(batch_size + row for row in self.starts[:-1])]
+            self._slices, self._shifted = (
+                [slice(row, row + n) for row, n in zip(rows, self.sizes, strict=True)]
+                for rows in (self.starts, before)
+            )
+            self._heads = [slice(n) for n in self.sizes]
+        self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
         self._uploaded: dict[tuple[str, str], Array] = {}
 
@@ -116,16 +122,15 @@ class Layout:
             self._uploaded[key] = xp.asarray(getattr(self, name))
         return self._uploaded[key]
 
-    def _cut(self) -> list[Span]:
-        """Cut the steps into spans."""
-        ends = [*self.starts, self.rows]
+    def _cut(self, bounds: list[int]) -> list[Span]:
+        """Cut the steps into spans; step t's rows are those from ``bounds[t]`` to ``bounds[t + 1]``."""
         most = max(_SPAN_STEPS, math.isqrt(self.steps))
         spans, first = [], 0
-        for stop in range(1, self.steps + 1):
-            full = ends[stop] - ends[first] >= _SPAN_ROWS or stop - first == most
-            if full or stop == self.steps:
-                spans.append(Span(slice(first, stop), slice(ends[first], ends[stop])))
-                first = stop
+        while first < self.steps:
+            full = bisect_left(bounds, bounds[first] + _SPAN_ROWS, first)
+            stop = min(full, first + most, self.steps)
+            spans.append(Span(slice(first, stop), slice(bounds[first], bounds[stop])))
+            first = stop
         return spans
 
     def split(self, rows: Array, span: Span | None = None) -> list[Array]:
@@ -149,16 +154,11 @@ class Layout:
             return self._slices[span.steps]
         return [slice(s.start - first, s.stop - first) for s in self._slices[span.steps]]
 
-    @cached_property
-    def _slices(self) -> list[slice]:
-        ends = [*self.starts[1:], self.rows]
-        return [slice(start, end) for start, end in zip(self.starts, ends, strict=True)]
-
     def heads(self, rows: Array) -> list[Array]:
         """Return, per step, the first of `rows`, as many as are running."""
         if self.equal:
             return [rows] * self.steps
-        return [rows[:size] for size in self.sizes]
+        return [rows[one] for one in self._heads]
 
     def by_size(self, make: Callable[[int], T]) -> list[T]:
         """Return ``make(batch size)`` for every step, made once for each size there is."""
@@ -167,12 +167,11 @@ class Layout:
         made = {size: make(size) for size in set(self.sizes)}
         return [made[size] for size in self.sizes]
 
-    def shifted(self, steps: list[Array], initial: Array) -> list[Array]:
-        """Return, per step, the rows of the step before that go on: `initial`, steps[0], ..."""
-        before = [initial, *steps][:-1]
+    def shifted(self, states: Array) -> list[Array]:
+        """Return, per step, the states before it that go on, out of ``states = [h_0; all rows]``."""
         if self.equal:
-            return before
-        return [rows[:size] for rows, size in zip(before, self.sizes, strict=True)]
+            return list(states.reshape(-1, self.batch_size, states.shape[1])[:-1])
+        return [states[one] for one in self._shifted]
 
     def previous_rows(self, states: Array, span: Span) -> Array:
         """Return, for each row of the span, the state before, out of ``states = [h_0; all rows]``."""
@@ -254,10 +253,9 @@ class Layout:
     @cached_property
     def previous(self) -> Array:
         """For every row, the index of the state before it in ``[h_0; all rows]``."""
-        sizes = np.array([self.batch_size, *self.sizes], np.int64)
-        return np.arange(self.batch_size, self.batch_size + self.rows) - sizes[:-1].repeat(
-            sizes[1:]
-        )
+        B = self.batch_size
+        sizes = np.array([B, *self.sizes], np.int64)
+        return np.arange(B, B + self.rows) - sizes[:-1].repeat(sizes[1:])
 
     @cached_property
     def reverse(self) -> Array:
@@ -390,6 +388,10 @@ class PackedSequence(_Fields):
         packed._layout = layout
         return packed
 
+    def _with(self, data: Array) -> PackedSequence:
+        """Return `data`, which has a row for each of this batch's, packed in the same way."""
+        return self._make_valid(data, *self[1:], self._layout)
+
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self)
 
@@ -437,7 +439,7 @@ class PackedSequence(_Fields):
             raise ValueError(
                 f"map: expected {self._layout.rows} rows from the function, got shape {data.shape}"
             )
-        return self._make_valid(data, *self[1:], self._layout)
+        return self._with(data)
 
 
 def _host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Array:
@@ -479,22 +481,18 @@ def _sort(lengths: Array, enforce_sorted: bool) -> tuple[Array, Array | None]:
     return lengths[order], order
 
 
-def _pack(
-    flat: Array, lengths: Array, order: Array | None, start: Array | int, stride: int
-) -> PackedSequence:
-    """Gather the packed rows out of `flat`, where step t of sequence k is row ``start[k] + t * stride``.
+def _pack(flat: Array, lengths: Array, order: Array | None, numbers: Array) -> PackedSequence:
+    """Gather the packed rows out of `flat`, where step t of sequence k is row ``numbers[t, k]``.
 
-    `lengths` is descending, and so numbers the sequences; `start` is in the same order.
+    `lengths` is descending, and so numbers the sequences.
     """
-    steps = np.arange(lengths[0])[:, None]
-    running = lengths > steps  # (T, B)
-    batch_sizes = running.sum(1)
-    rows = (start + stride * steps)[running]
+    running = np.arange(len(numbers))[:, None] < lengths  # (T, B)
+    batch_sizes = running.sum(1)[: lengths[0]]
     xp = get_array_module(flat)
     layout = Layout(batch_sizes, len(lengths))
     layout.lengths = lengths
     return PackedSequence._make_valid(
-        flat.take(xp.asarray(rows), axis=0),
+        flat.take(xp.asarray(numbers[running]), axis=0),
         batch_sizes,
         order,
         None if order is None else _inverse(order),
@@ -568,11 +566,10 @@ def pack_padded_sequence(
         raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {given.tolist()}")
     if check_padding is not _NO_CHECK:
         _check_padding(input, given, batch_first, check_padding)
-    place = np.arange(B) if order is None else order
     flat = xp.ascontiguousarray(input).reshape(B * T, *input.shape[2:])
-    if batch_first:
-        return _pack(flat, lengths, order, place * T, 1)
-    return _pack(flat, lengths, order, place, B)
+    numbers = np.arange(B * T)
+    numbers = numbers.reshape(B, T).T if batch_first else numbers.reshape(T, B)
+    return _pack(flat, lengths, order, numbers if order is None else numbers[:, order])
 
 
 def _check_padding(input: Array, lengths: Array, batch_first: bool, value: Any) -> None:
@@ -686,7 +683,8 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     flat, lengths = _concatenate(sequences)
     starts = np.cumsum(lengths) - lengths
     lengths, order = _sort(lengths, enforce_sorted)
-    return _pack(flat, lengths, order, starts if order is None else starts[order], 1)
+    starts = starts if order is None else starts[order]
+    return _pack(flat, lengths, order, starts + np.arange(lengths[0])[:, None])
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:

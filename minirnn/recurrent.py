@@ -84,7 +84,7 @@ class _Form(NamedTuple):
     def restore(self, rows: Array) -> Any:
         """Return `rows` in this form."""
         if self.packed is not None:
-            return self.packed.map(lambda _: rows)
+            return self.packed._with(rows)
         if self.kind == "unbatched":
             return rows
         x = rows.reshape(self.layout.steps, self.layout.batch_size, rows.shape[1])
@@ -217,7 +217,7 @@ class Recurrent(Module):
         return [None if name is None else getattr(self, name) for name in self._names[k]]
 
     def _values(self, k: int) -> list[Array | None]:
-        return [None if p is None else p.data for p in self._weights(k)]
+        return [None if name is None else getattr(self, name).data for name in self._names[k]]
 
     @property
     def _like(self) -> Array:

@@ -38,10 +38,10 @@ def draw(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9):
 
     Sequences are independent, so nothing is lost by drawing them in the order of their lengths.
     """
-    lengths = -np.sort(-rng.integers(min_seq_len, max_seq_len + 1, batch_size))
+    lengths = np.sort(rng.integers(min_seq_len, max_seq_len + 1, batch_size))[::-1]
     digits = rng.integers(0, max_number + 1, (max_seq_len, batch_size))
     running = np.arange(max_seq_len)[:, None] < lengths
-    sums = (digits * running).sum(0) % (max_number + 1)
+    sums = digits.sum(0, where=running) % (max_number + 1)
     xp = default_xp()  # CuPy, if MINIRNN_BACKEND says so
     return minirnn.pack_padded_sequence(xp.asarray(digits), lengths), xp.asarray(sums)
 

@@ -94,7 +94,7 @@ def forward(
 
     hs = layout.split(h[B:])
     whole = (
-        layout.shifted(hs, h[:B]),
+        layout.shifted(h),
         hs,
         layout.by_size(step_scratch),
         [None] * layout.steps if gates is None else layout.split_blocks(gates),

@@ -95,8 +95,8 @@ def forward(
 
     hs, cs = layout.split(h[B:]), layout.split(c[B:])
     whole = (
-        layout.shifted(hs, h[:B]),
-        layout.shifted(cs, c[:B]),
+        layout.shifted(h),
+        layout.shifted(c),
         hs,
         cs,
         layout.by_size(step_scratch),

@@ -83,7 +83,7 @@ def forward(
     memory = xp.empty((B, H), x.dtype)
     products = layout.heads(memory)
     zs = layout.split(z)
-    for h_prev, h_t, product in zip(layout.shifted(zs, h[:B]), zs, products, strict=True):
+    for h_prev, h_t, product in zip(layout.shifted(h), zs, products, strict=True):
         if mask is not None:
             h_prev = h_prev * mask[: len(h_t)]
         h_t += h_prev.dot(w, product)
