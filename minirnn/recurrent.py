@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -117,7 +117,8 @@ class Recurrent(Module):
     recurrence : module or object
         The pure pair, ``forward`` and ``backward``; ``step``, which :meth:`step` calls; ``GATES``, the
         names of the blocks of W_ih and W_hh; and ``gates(ctx)``, their values by name. See
-        :mod:`minirnn.functional.gru`.
+        :mod:`minirnn.functional.gru`. If it has ``forward_together`` and ``backward_together`` as
+        :mod:`minirnn.cuda.gru` has, they run both directions.
     """
 
     recurrence: ClassVar[Any]
@@ -218,6 +219,9 @@ class Recurrent(Module):
 
     def _values(self, k: int) -> list[Array | None]:
         return [None if name is None else getattr(self, name).data for name in self._names[k]]
+
+    def _gradients(self, k: int) -> list[Array | None]:
+        return [None if p is None else p.grad for p in self._weights(k)]
 
     @property
     def _like(self) -> Array:
@@ -333,17 +337,21 @@ class Recurrent(Module):
             if layer and self.dropout and self.training:
                 x, dropped = dropout_pair.forward(x, self.dropout, self._rng, save)
             dropouts.append(dropped)
-            tasks: list[Callable[[], tuple[Array, list[Array], Any]]] = []
+            sides = []
             for k in range(layer * D, (layer + 1) * D):
                 x_k = layout.reversed_rows(x) if k % D else x
                 start = [None if s is None else s[k] for s in initial]
-                mask = self._draw_mask(layout.batch_size, x)
-                if self.checkpoint and save and not trace:
-                    tasks.append(partial(self._run_windows, k, x_k, start, layout, mask))
-                else:
-                    tasks.append(partial(self._run, k, x_k, start, layout, mask, save))
+                sides.append((k, x_k, start, layout, self._draw_mask(layout.batch_size, x)))
+            windows = self.checkpoint and save and not trace
+            results: Iterable[tuple[Array, list[Array], Any]]
+            if self._one_launch(x) and not windows:
+                results = self._run_both(sides, save)
+            else:
+                run = self._run_windows if windows else partial(self._run, save=save)
+                tasks = [partial(run, *args) for args in sides]
+                results = together(tasks, self._worth_threads(x))
             outputs = []
-            for y, last, ctx in together(tasks, self._worth_threads(x)):
+            for y, last, ctx in results:
                 k = len(passes)
                 for whole, part in zip(h_n, last, strict=True):
                     whole[k] = part
@@ -358,6 +366,10 @@ class Recurrent(Module):
 
     def _worth_threads(self, like: Array) -> bool:
         return self.hidden_size >= _THREADED_SIZE and isinstance(like, np.ndarray)
+
+    def _one_launch(self, like: Array) -> bool:
+        """Tell whether the pair can run both directions at once: on the GPU that is one launch."""
+        return self.bidirectional and hasattr(pair_for(self.recurrence, like), "forward_together")
 
     def _draw_mask(self, batch_size: int, like: Array) -> Array | None:
         if not (self.recurrent_dropout and self.training):
@@ -375,6 +387,15 @@ class Recurrent(Module):
         save: bool,
     ) -> tuple[Array, list[Array], Any]:
         """Run pass `k`, one layer in one direction; return its states, the last ones, the context."""
+        states = self._begin(x, start, layout)
+        pair = pair_for(self.recurrence, x)
+        ctx = pair.forward(
+            x, states, self._values(k), layout, mask=mask, save=save, **self._options
+        )
+        return states[0][layout.batch_size :], [layout.last_states(s) for s in states], ctx
+
+    def _begin(self, x: Array, start: list[Array | None], layout: Layout) -> list[Array]:
+        """Return room for the states at all steps, with the initial ones in place."""
         xp, B = get_array_module(x), layout.batch_size
         states = [xp.empty((B + layout.rows, size), x.dtype) for size in self._state_sizes]
         for s, s_0 in zip(states, start, strict=True):
@@ -382,11 +403,19 @@ class Recurrent(Module):
                 s[:B].fill(0)
             else:
                 s[:B] = s_0
-        pair = pair_for(self.recurrence, x)
-        ctx = pair.forward(
-            x, states, self._values(k), layout, mask=mask, save=save, **self._options
-        )
-        return states[0][B:], [layout.last_states(s) for s in states], ctx
+        return states
+
+    def _run_both(self, sides: list[Any], save: bool) -> Iterator[tuple[Array, list[Array], Any]]:
+        """Do the same for both directions at once, given :meth:`_run`'s arguments for each."""
+        passes = [
+            (x, self._begin(x, start, layout), self._values(k), mask)
+            for k, x, start, layout, mask in sides
+        ]
+        _, x, _, layout, _ = sides[0]
+        contexts = pair_for(self.recurrence, x).forward_together(passes, layout, **self._options)
+        for (_, states, _, _), ctx in zip(passes, contexts, strict=True):
+            last = [layout.last_states(s) for s in states]
+            yield states[0][layout.batch_size :], last, ctx if save else None
 
     def _run_windows(
         self, k: int, x: Array, start: list[Array | None], layout: Layout, mask: Array | None
@@ -507,19 +536,21 @@ class Recurrent(Module):
             rows = [(layout.rows, size) for size in self._state_sizes]
             traces = [tuple(xp.empty(shape, like.dtype) for shape in rows) for _ in passes]
         for layer in reversed(range(self.num_layers)):
-            tasks = []
+            sides = []
             for k in range(layer * D, (layer + 1) * D):
                 dy_k = dy
                 if dy is not None and D == 2:
                     side = k % D * P
                     dy_k = xp.ascontiguousarray(dy[:, side : side + P])
                     dy_k = layout.reversed_rows(dy_k) if side else dy_k
-                args = k, passes[k], dy_k, [s[k] for s in dstate], traces[k]
-                if isinstance(passes[k], list):
-                    tasks.append(partial(self._back_windows, *args, layout))
-                else:
-                    tasks.append(partial(self._back, *args))
-            dy, *others = together(tasks, self._worth_threads(like))
+                sides.append((k, passes[k], dy_k, [s[k] for s in dstate], traces[k]))
+            windows = isinstance(passes[k], list)
+            if self._one_launch(like) and not windows:
+                dy, *others = self._back_both(sides)
+            else:
+                back = partial(self._back_windows, layout=layout) if windows else self._back
+                tasks = [partial(back, *args) for args in sides]
+                dy, *others = together(tasks, self._worth_threads(like))
             for dx_reversed in others:
                 dy += layout.reversed_rows(dx_reversed)
             if dropouts[layer] is not None:
@@ -539,9 +570,17 @@ class Recurrent(Module):
         trace: tuple[Array, ...] | None,
     ) -> Array:
         """Run pass `k` backward; `dstate` becomes the gradient of the initial state."""
-        dweights = [None if p is None else p.grad for p in self._weights(k)]
         pair = pair_for(self.recurrence, dstate[0])
-        return pair.backward(ctx, dy, dstate, dweights, trace)
+        return pair.backward(ctx, dy, dstate, self._gradients(k), trace)
+
+    def _back_both(self, sides: list[Any]) -> list[Array]:
+        """Do the same for both directions at once, given :meth:`_back`'s arguments for each."""
+        passes = [
+            (ctx, dy, dstate, self._gradients(k), trace) for k, ctx, dy, dstate, trace in sides
+        ]
+        pair = pair_for(self.recurrence, passes[0][2][0])
+        dxs: list[Array] = pair.backward_together(passes)
+        return dxs
 
     def _back_windows(
         self,

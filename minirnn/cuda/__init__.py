@@ -5,11 +5,12 @@ CuPy's; the equations stand there. Around the loop over time they are the same f
 loop itself is
 
 - for float32 and sizes that fit, one launch of a *persistent kernel*, which runs all steps of a packed
-  batch with the recurrent matrix in registers;
-- for all others, one product and one fused elementwise kernel a step (``steps.cu``).
+  batch, in both directions if there are two, with the recurrent matrix in registers;
+- for all others, one product and one fused elementwise kernel a step and direction (``steps.cu``).
 
-The two directions of a bidirectional layer are two launches, one after the other: the reverse one runs over
-rows that were reversed beforehand, as on the CPU. Nothing here is imported before an array on the GPU asks.
+So these pairs have two functions more: ``forward_together`` and ``backward_together`` take a list with the
+arguments of each direction. The reverse one is a pass like the other, over rows that were reversed
+beforehand, as on the CPU. Nothing here is imported before an array on the GPU asks.
 """
 
 from __future__ import annotations

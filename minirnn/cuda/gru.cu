@@ -10,10 +10,15 @@ constexpr int GROUP = 4 * PADDED;  // threads
 // gates (N, 3H): comes with W_ih x_t, leaves with r, z, n; q (N, H) is filled. h (B + N, H) comes with h_0 and
 // is filled. mask (B, H), if not null, multiplies the state that enters the product.
 extern "C" __global__ void __launch_bounds__(GROUP * GROUPS, 1)
-gru_forward(float* gates, float* __restrict__ q, float* h, const float* __restrict__ w_hh,
-            const float* __restrict__ b_ih, const float* __restrict__ b_hh,
-            const float* __restrict__ mask, const int64* __restrict__ before,
-            const int64* __restrict__ lengths, int B) {
+gru_forward(floats gates, floats q, floats h, const_floats w_hh, const_floats b_ih, const_floats b_hh,
+            const_floats mask,
+            floats gates_reverse, floats q_reverse, floats h_reverse, const_floats w_hh_reverse,
+            const_floats b_ih_reverse, const_floats b_hh_reverse, const_floats mask_reverse,
+            const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
+  if (blockIdx.y) {  // the reverse direction
+    gates = gates_reverse, q = q_reverse, h = h_reverse, w_hh = w_hh_reverse, b_ih = b_ih_reverse,
+    b_hh = b_hh_reverse, mask = mask_reverse;
+  }
   DYNAMIC_SHARED(float4, shared);  // [2][GROUPS * R][STRIDE]: the states that enter the product
   constexpr int QUADS = PADDED / 16, STRIDE = PADDED / 4, BUFFER = GROUPS * R * STRIDE;
   const int thread = threadIdx.x % GROUP, group = threadIdx.x / GROUP;
@@ -107,11 +112,17 @@ gru_forward(float* gates, float* __restrict__ q, float* h, const float* __restri
 // the gradient of each last state and leaves with that of h_0. dy (N, H) and trace (N, H), which is filled with
 // dh_t, may be null.
 extern "C" __global__ void __launch_bounds__(GROUP * GROUPS, 1)
-gru_backward(float* __restrict__ d_input, float* __restrict__ d_hidden, float* __restrict__ dh,
-             const float* __restrict__ dy, float* __restrict__ trace, const float* __restrict__ gates,
-             const float* __restrict__ q, const float* __restrict__ h, const float* __restrict__ w_hh,
-             const float* __restrict__ mask, const int64* __restrict__ before,
-             const int64* __restrict__ lengths, int B) {
+gru_backward(floats d_input, floats d_hidden, floats dh, const_floats dy, floats trace, const_floats gates,
+             const_floats q, const_floats h, const_floats w_hh, const_floats mask,
+             floats d_input_reverse, floats d_hidden_reverse, floats dh_reverse, const_floats dy_reverse,
+             floats trace_reverse, const_floats gates_reverse, const_floats q_reverse, const_floats h_reverse,
+             const_floats w_hh_reverse, const_floats mask_reverse,
+             const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
+  if (blockIdx.y) {  // the reverse direction
+    d_input = d_input_reverse, d_hidden = d_hidden_reverse, dh = dh_reverse, dy = dy_reverse,
+    trace = trace_reverse, gates = gates_reverse, q = q_reverse, h = h_reverse, w_hh = w_hh_reverse,
+    mask = mask_reverse;
+  }
   DYNAMIC_SHARED(float4, shared);  // [2][GROUPS * R][STRIDE]: da_r, da_z, dq, and zeros up to whole quads
   constexpr int INPUTS = round_up(3 * PADDED, 64), QUADS = INPUTS / 64, STRIDE = INPUTS / 4;
   constexpr int BUFFER = GROUPS * R * STRIDE;

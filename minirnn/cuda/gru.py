@@ -34,24 +34,45 @@ def forward(
     save: bool = True,
 ) -> GRUContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
-    (h,) = states
-    w_ih, w_hh, b_ih, b_hh = weights
-    xp = get_array_module(x)
-    B, N, H = layout.batch_size, layout.rows, h.shape[1]
-    gates = xp.empty((N, 3 * H), x.dtype)
-    xp.dot(x, w_ih.T, gates)
-    q = xp.empty((N, H), x.dtype)
-    persistent = launch.persistent("gru", h, layout)
+    ctx = forward_together([(x, states, weights, mask)], layout)[0]
+    return ctx if save else None
+
+
+def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[GRUContext]:
+    """Do the same for one direction or both, (x, states, weights, mask) of each."""
+    contexts, arguments = [], []
+    for x, (h,), (w_ih, w_hh, b_ih, b_hh), mask in passes:
+        xp, N, H = get_array_module(x), layout.rows, h.shape[1]
+        gates, q = xp.empty((N, 3 * H), x.dtype), xp.empty((N, H), x.dtype)
+        xp.dot(x, w_ih.T, gates)
+        contexts.append(GRUContext(x, h, gates, q, w_ih, w_hh, layout, mask))
+        arguments.append((gates, q, h, w_hh, b_ih, b_hh, mask))
+    persistent = launch.persistent("gru", h, layout, len(passes))
     if persistent is not None:
-        persistent.run("gru_forward", gates, q, h, w_hh, b_ih, b_hh, mask)
+        persistent.run("gru_forward", arguments)
     else:
-        stepwise = launch.Stepwise(h, layout)
-        product = xp.empty((B, 3 * H), x.dtype)
-        for t, n, _, before in stepwise.steps:
-            h_prev = h[before] if mask is None else h[before] * mask[:n]
-            xp.dot(h_prev, w_hh.T, product[:n])
-            stepwise.run("gru_step_forward", t, gates, q, h, product, b_ih, b_hh)
-    return GRUContext(x, h, gates, q, w_ih, w_hh, layout, mask) if save else None
+        for one in arguments:
+            _forward_steps(layout, *one)
+    return contexts
+
+
+def _forward_steps(
+    layout: Layout,
+    gates: Array,
+    q: Array,
+    h: Array,
+    w_hh: Array,
+    b_ih: Array | None,
+    b_hh: Array | None,
+    mask: Array | None,
+) -> None:
+    xp = get_array_module(h)
+    stepwise = launch.Stepwise(h, layout)
+    product = xp.empty((layout.batch_size, len(w_hh)), h.dtype)
+    for t, n, _, before in stepwise.steps:
+        h_prev = h[before] if mask is None else h[before] * mask[:n]
+        xp.dot(h_prev, w_hh.T, product[:n])
+        stepwise.run("gru_step_forward", t, gates, q, h, product, b_ih, b_hh)
 
 
 def backward(
@@ -62,28 +83,56 @@ def backward(
     trace: Sequence[Array] | None = None,
 ) -> Array:
     """Return dx; turn `dstates` into the initial states' gradients, and add to `dweights`."""
-    x, h, gates, q, w_ih, w_hh, layout, mask = ctx
-    xp = get_array_module(x)
-    d_input, d_hidden = xp.empty_like(gates), xp.empty_like(gates)
-    (dh,) = dstates
-    dy = launch.contiguous(dy)
-    trace_h = None if trace is None else trace[0]
-    persistent = launch.persistent("gru", h, layout)
+    return backward_together([(ctx, dy, dstates, dweights, trace)])[0]
+
+
+def backward_together(passes: Sequence[launch.PassBack]) -> list[Array]:
+    """Do the same for one direction or both, (ctx, dy, dstates, dweights, trace) of each."""
+    arguments = []
+    for ctx, dy, (dh,), _, trace in passes:
+        _, h, gates, q, _, w_hh, layout, mask = ctx
+        xp = get_array_module(h)
+        d_input, d_hidden = xp.empty_like(gates), xp.empty_like(gates)
+        trace_h = None if trace is None else trace[0]
+        dy = launch.contiguous(dy)
+        arguments.append((d_input, d_hidden, dh, dy, trace_h, gates, q, h, w_hh, mask))
+    persistent = launch.persistent("gru", h, layout, len(passes))
     if persistent is not None:
-        persistent.run("gru_backward", d_input, d_hidden, dh, dy, trace_h, gates, q, h, w_hh, mask)
+        persistent.run("gru_backward", arguments)
     else:
-        stepwise = launch.Stepwise(h, layout)
-        product = xp.empty_like(dh)
-        for t, n, rows, _ in reversed(stepwise.steps):
-            stepwise.run("gru_step_backward", t, d_input, d_hidden, dh, dy, trace_h, gates, q, h)
-            dh_in = product[:n]
-            xp.dot(d_hidden[rows], w_hh, dh_in)
-            if mask is not None:
-                dh_in *= mask[:n]
-            dh_t = dh[:n]
-            dh_t += dh_in
-    launch.add_weight_gradients(dweights, d_input, d_hidden, x, h, mask, layout)
-    return d_input @ w_ih
+        for one in arguments:
+            _backward_steps(layout, *one)
+    dxs = []
+    for (ctx, _, _, dweights, _), (d_input, d_hidden, *_) in zip(passes, arguments, strict=True):
+        launch.add_weight_gradients(dweights, d_input, d_hidden, ctx.x, ctx.h, ctx.mask, layout)
+        dxs.append(d_input @ ctx.w_ih)
+    return dxs
+
+
+def _backward_steps(
+    layout: Layout,
+    d_input: Array,
+    d_hidden: Array,
+    dh: Array,
+    dy: Array | None,
+    trace_h: Array | None,
+    gates: Array,
+    q: Array,
+    h: Array,
+    w_hh: Array,
+    mask: Array | None,
+) -> None:
+    xp = get_array_module(h)
+    stepwise = launch.Stepwise(h, layout)
+    product = xp.empty_like(dh)
+    for t, n, rows, _ in reversed(stepwise.steps):
+        stepwise.run("gru_step_backward", t, d_input, d_hidden, dh, dy, trace_h, gates, q, h)
+        dh_in = product[:n]
+        xp.dot(d_hidden[rows], w_hh, dh_in)
+        if mask is not None:
+            dh_in *= mask[:n]
+        dh_t = dh[:n]
+        dh_t += dh_in
 
 
 def step(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import resources
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,12 @@ _THREADS = 256
 # The largest hidden size whose recurrent matrix fits the registers of a multiprocessor.
 LARGEST = {"rnn": 192, "lstm": 96, "gru": 112}
 
+# One direction of a layer: x, states, weights, mask; and ctx, dy, dstates, dweights, trace.
+Pass: TypeAlias = tuple[Array, Sequence[Array], Sequence[Any], Array | None]
+PassBack: TypeAlias = tuple[
+    Any, Array | None, Sequence[Array], Sequence[Any], Sequence[Array] | None
+]
+
 
 class Shape(NamedTuple):
     """How a persistent kernel is compiled and launched.
@@ -30,6 +36,7 @@ class Shape(NamedTuple):
     macros : tuple of (str, value)
         See ``tile.h``.
     blocks, threads : int
+        `blocks` are those of one direction.
     shared : int
         Bytes of shared memory.
     """
@@ -40,7 +47,9 @@ class Shape(NamedTuple):
     shared: int
 
 
-def shape(cell: str, hidden_size: int, batch_size: int, multiprocessors: int) -> Shape | None:
+def shape(
+    cell: str, hidden_size: int, batch_size: int, multiprocessors: int, directions: int = 1
+) -> Shape | None:
     """Return the shape of a persistent kernel's launch, or None if the size does not fit.
 
     Few sequences a group spread the batch over the whole GPU; many share the reading of shared
@@ -50,6 +59,8 @@ def shape(cell: str, hidden_size: int, batch_size: int, multiprocessors: int) ->
     ----------
     cell : {"rnn", "lstm", "gru"}
     hidden_size, batch_size, multiprocessors : int
+    directions : {1, 2}
+        How many share the launch, and so the GPU.
     """
     if hidden_size > LARGEST[cell]:
         return None
@@ -68,7 +79,7 @@ def shape(cell: str, hidden_size: int, batch_size: int, multiprocessors: int) ->
         if hidden_size > 64:
             macros["AHEAD"] = 3 if hidden_size <= 96 else 2
     groups = 2 if group % 32 else 1  # whole warps
-    rows = -(-batch_size // (multiprocessors * groups))
+    rows = -(-batch_size * directions // (multiprocessors * groups))
     sequences = min(most, 1 if rows <= 2 else 2 if rows <= 4 else 4)
     macros |= {"R": sequences, "GROUPS": groups}
     return Shape(
@@ -128,19 +139,30 @@ class Persistent:
             np.int32(layout.batch_size),
         )
 
-    def run(self, kernel: str, *arguments: Any) -> None:
-        """Launch over all steps; the arguments that say where they lie are added."""
+    def run(self, kernel: str, passes: Sequence[Sequence[Any]], *others: Any) -> None:
+        """Launch over all steps of the passes; the arguments that say where they lie are added.
+
+        Parameters
+        ----------
+        kernel : str
+        passes : one or two sequences of arrays
+            Of each direction the kernel's arrays.
+        others : NumPy scalars
+            Arguments for both.
+        """
         macros, blocks, threads, shared = self._shape
         function = _function(self._xp, self._files, macros, kernel)
-        function((blocks,), (threads,), (*_arguments(arguments), *self._last), shared_mem=shared)
+        forward, reverse = passes if len(passes) == 2 else (passes[0], [None] * len(passes[0]))
+        arguments = (*_arguments(forward), *_arguments(reverse), *others, *self._last)
+        function((blocks, len(passes)), (threads,), arguments, shared_mem=shared)
 
 
-def persistent(cell: str, states: Array, layout: Layout) -> Persistent | None:
+def persistent(cell: str, states: Array, layout: Layout, directions: int = 1) -> Persistent | None:
     """Return the persistent kernels for ``states``, (B + N, H), or None where there are none."""
     if states.dtype != np.float32:
         return None
     xp = get_array_module(states)
-    chosen = shape(cell, states.shape[1], layout.batch_size, _multiprocessors(xp))
+    chosen = shape(cell, states.shape[1], layout.batch_size, _multiprocessors(xp), directions)
     return None if chosen is None else Persistent(cell, chosen, xp, layout)
 
 

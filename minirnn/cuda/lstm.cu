@@ -10,10 +10,15 @@ constexpr int QUADS = PADDED / 16;
 // gates (N, 4H): comes with W_ih x_t, leaves with i, f, g, o. h and c (B + N, H) come with h_0 and c_0
 // and are filled. mask (B, H), if not null, multiplies the state that enters the product.
 extern "C" __global__ void __launch_bounds__(GROUP * GROUPS, 1)
-lstm_forward(float* gates, float* h, float* c, const float* __restrict__ w_hh,
-             const float* __restrict__ b_ih, const float* __restrict__ b_hh,
-             const float* __restrict__ mask, const int64* __restrict__ before,
-             const int64* __restrict__ lengths, int B) {
+lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b_ih, const_floats b_hh,
+             const_floats mask,
+             floats gates_reverse, floats h_reverse, floats c_reverse, const_floats w_hh_reverse,
+             const_floats b_ih_reverse, const_floats b_hh_reverse, const_floats mask_reverse,
+             const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
+  if (blockIdx.y) {  // the reverse direction
+    gates = gates_reverse, h = h_reverse, c = c_reverse, w_hh = w_hh_reverse, b_ih = b_ih_reverse,
+    b_hh = b_hh_reverse, mask = mask_reverse;
+  }
   DYNAMIC_SHARED(float4, shared);  // [2][GROUPS * R][STRIDE]: the states that enter the product
   constexpr int STRIDE = PADDED / 4, BUFFER = GROUPS * R * STRIDE;
   const int thread = threadIdx.x % GROUP, group = threadIdx.x / GROUP;
@@ -104,11 +109,17 @@ lstm_forward(float* gates, float* h, float* c, const float* __restrict__ w_hh,
 // dz (N, 4H) is filled; dh and dc (B, H) come with the gradients of the last states and leave with those
 // of the initial ones. dy (N, H), trace_h and trace_c (N, H), filled with dh_t and dc_t, may be null.
 extern "C" __global__ void __launch_bounds__(GROUP * GROUPS, 1)
-lstm_backward(float* __restrict__ dz, float* __restrict__ dh, float* __restrict__ dc,
-              const float* __restrict__ dy, float* __restrict__ trace_h, float* __restrict__ trace_c,
-              const float* __restrict__ gates, const float* __restrict__ c,
-              const float* __restrict__ w_hh, const float* __restrict__ mask,
+lstm_backward(floats dz, floats dh, floats dc, const_floats dy, floats trace_h, floats trace_c,
+              const_floats gates, const_floats c, const_floats w_hh, const_floats mask,
+              floats dz_reverse, floats dh_reverse, floats dc_reverse, const_floats dy_reverse,
+              floats trace_h_reverse, floats trace_c_reverse, const_floats gates_reverse,
+              const_floats c_reverse, const_floats w_hh_reverse, const_floats mask_reverse,
               const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
+  if (blockIdx.y) {  // the reverse direction
+    dz = dz_reverse, dh = dh_reverse, dc = dc_reverse, dy = dy_reverse, trace_h = trace_h_reverse,
+    trace_c = trace_c_reverse, gates = gates_reverse, c = c_reverse, w_hh = w_hh_reverse,
+    mask = mask_reverse;
+  }
   DYNAMIC_SHARED(float4, shared);  // [2][GROUPS * R][STRIDE]: dz_t, gate after gate
   constexpr int STRIDE = PADDED, BUFFER = GROUPS * R * STRIDE;
   const int thread = threadIdx.x % GROUP, group = threadIdx.x / GROUP, lane = thread % 16;

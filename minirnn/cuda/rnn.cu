@@ -10,9 +10,13 @@ constexpr int BUFFER = GROUPS * R * STRIDE;       // quads of one of the two cop
 // h (B + N, H): comes with h_0 and, in the row of each step, W_ih x_t; leaves with the states.
 // mask (B, H), if not null, multiplies the state that enters the product.
 extern "C" __global__ void __launch_bounds__(GROUP * GROUPS, 1)
-rnn_forward(float* h, const float* __restrict__ w_hh, const float* __restrict__ b_ih,
-            const float* __restrict__ b_hh, const float* __restrict__ mask, int relu,
-            const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
+rnn_forward(floats h, const_floats w_hh, const_floats b_ih, const_floats b_hh, const_floats mask,
+            floats h_reverse, const_floats w_hh_reverse, const_floats b_ih_reverse, const_floats b_hh_reverse,
+            const_floats mask_reverse,
+            int relu, const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
+  if (blockIdx.y) {  // the reverse direction
+    h = h_reverse, w_hh = w_hh_reverse, b_ih = b_ih_reverse, b_hh = b_hh_reverse, mask = mask_reverse;
+  }
   DYNAMIC_SHARED(float4, shared);  // [2][GROUPS * R][STRIDE]: the states that enter the product
   const int thread = threadIdx.x % GROUP, group = threadIdx.x / GROUP, lane = thread % SPLIT;
   const int tile = thread / SPLIT * 4, j = tile + lane % 4;
@@ -91,10 +95,15 @@ rnn_forward(float* h, const float* __restrict__ w_hh, const float* __restrict__ 
 // dz (N, H) is filled; dh (B, H) comes with the gradient of each sequence's last state and leaves with
 // that of h_0. dy (N, H) and trace (N, H), which is filled with dh_t, may be null.
 extern "C" __global__ void __launch_bounds__(GROUP * GROUPS, 1)
-rnn_backward(float* __restrict__ dz, float* __restrict__ dh, const float* __restrict__ dy,
-             float* __restrict__ trace, const float* __restrict__ h, const float* __restrict__ w_hh,
-             const float* __restrict__ mask, int relu, const int64* __restrict__ before,
-             const int64* __restrict__ lengths, int B) {
+rnn_backward(floats dz, floats dh, const_floats dy, floats trace, const_floats h, const_floats w_hh,
+             const_floats mask,
+             floats dz_reverse, floats dh_reverse, const_floats dy_reverse, floats trace_reverse,
+             const_floats h_reverse, const_floats w_hh_reverse, const_floats mask_reverse,
+             int relu, const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
+  if (blockIdx.y) {  // the reverse direction
+    dz = dz_reverse, dh = dh_reverse, dy = dy_reverse, trace = trace_reverse, h = h_reverse,
+    w_hh = w_hh_reverse, mask = mask_reverse;
+  }
   DYNAMIC_SHARED(float4, shared);  // [2][GROUPS * R][STRIDE]: dz_t
   const int thread = threadIdx.x % GROUP, group = threadIdx.x / GROUP, lane = thread % SPLIT;
   const int tile = thread / SPLIT * 4, j = tile + lane % 4;

@@ -36,23 +36,46 @@ def forward(
     save: bool = True,
 ) -> RNNContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
-    (h,) = states
-    w_ih, w_hh, b_ih, b_hh = weights
-    xp = get_array_module(x)
-    B, H = layout.batch_size, h.shape[1]
+    ctx = forward_together([(x, states, weights, mask)], layout, nonlinearity)[0]
+    return ctx if save else None
+
+
+def forward_together(
+    passes: Sequence[launch.Pass], layout: Layout, nonlinearity: str = "tanh"
+) -> list[RNNContext]:
+    """Do the same for one direction or both, (x, states, weights, mask) of each."""
     relu = np.int32(nonlinearity == "relu")
-    xp.dot(x, w_ih.T, h[B:])  # each step's part becomes its h_t in its place
-    persistent = launch.persistent("rnn", h, layout)
+    contexts, arguments = [], []
+    for x, (h,), (w_ih, w_hh, b_ih, b_hh), mask in passes:
+        # Each step's part becomes its h_t in its place.
+        get_array_module(x).dot(x, w_ih.T, h[layout.batch_size :])
+        contexts.append(RNNContext(x, h, w_ih, w_hh, layout, relu, mask))
+        arguments.append((h, w_hh, b_ih, b_hh, mask))
+    persistent = launch.persistent("rnn", h, layout, len(passes))
     if persistent is not None:
-        persistent.run("rnn_forward", h, w_hh, b_ih, b_hh, mask, relu)
+        persistent.run("rnn_forward", arguments, relu)
     else:
-        stepwise = launch.Stepwise(h, layout)
-        product = xp.empty((B, H), x.dtype)
-        for t, n, _, before in stepwise.steps:
-            h_prev = h[before] if mask is None else h[before] * mask[:n]
-            xp.dot(h_prev, w_hh.T, product[:n])
-            stepwise.run("rnn_step_forward", t, h, product, b_ih, b_hh, relu)
-    return RNNContext(x, h, w_ih, w_hh, layout, relu, mask) if save else None
+        for one in arguments:
+            _forward_steps(layout, relu, *one)
+    return contexts
+
+
+def _forward_steps(
+    layout: Layout,
+    relu: np.int32,
+    h: Array,
+    w_hh: Array,
+    b_ih: Array | None,
+    b_hh: Array | None,
+    mask: Array | None,
+) -> None:
+    xp = get_array_module(h)
+    stepwise = launch.Stepwise(h, layout)
+    product = xp.empty((layout.batch_size, h.shape[1]), h.dtype)
+    for t, n, _, before in stepwise.steps:
+        h_prev = h[before] if mask is None else h[before] * mask[:n]
+        xp.dot(h_prev, w_hh.T, product[:n])
+        stepwise.run("rnn_step_forward", t, h, product, b_ih, b_hh, relu)
 
 
 def backward(
@@ -63,25 +86,48 @@ def backward(
     trace: Sequence[Array] | None = None,
 ) -> Array:
     """Return dx; turn `dstates` into the initial states' gradients, and add to `dweights`."""
-    x, h, w_ih, w_hh, layout, relu, mask = ctx
-    xp = get_array_module(x)
-    dz = xp.empty((layout.rows, h.shape[1]), x.dtype)
-    (dh,) = dstates
-    dy = launch.contiguous(dy)
-    trace_h = None if trace is None else trace[0]
-    persistent = launch.persistent("rnn", h, layout)
+    return backward_together([(ctx, dy, dstates, dweights, trace)])[0]
+
+
+def backward_together(passes: Sequence[launch.PassBack]) -> list[Array]:
+    """Do the same for one direction or both, (ctx, dy, dstates, dweights, trace) of each."""
+    arguments = []
+    for ctx, dy, (dh,), _, trace in passes:
+        x, h, _, w_hh, layout, relu, mask = ctx
+        dz = get_array_module(x).empty((layout.rows, h.shape[1]), x.dtype)
+        trace_h = None if trace is None else trace[0]
+        arguments.append((dz, dh, launch.contiguous(dy), trace_h, h, w_hh, mask))
+    persistent = launch.persistent("rnn", h, layout, len(passes))
     if persistent is not None:
-        persistent.run("rnn_backward", dz, dh, dy, trace_h, h, w_hh, mask, relu)
+        persistent.run("rnn_backward", arguments, relu)
     else:
-        stepwise = launch.Stepwise(h, layout)
-        for t, n, rows, _ in reversed(stepwise.steps):
-            stepwise.run("rnn_step_backward", t, dz, dh, dy, trace_h, h, relu)
-            dh_t = dh[:n]
-            xp.dot(dz[rows], w_hh, dh_t)
-            if mask is not None:
-                dh_t *= mask[:n]
-    launch.add_weight_gradients(dweights, dz, dz, x, h, mask, layout)
-    return dz @ w_ih
+        for one in arguments:
+            _backward_steps(layout, relu, *one)
+    dxs = []
+    for (ctx, _, _, dweights, _), (dz, *_) in zip(passes, arguments, strict=True):
+        launch.add_weight_gradients(dweights, dz, dz, ctx.x, ctx.h, ctx.mask, layout)
+        dxs.append(dz @ ctx.w_ih)
+    return dxs
+
+
+def _backward_steps(
+    layout: Layout,
+    relu: np.int32,
+    dz: Array,
+    dh: Array,
+    dy: Array | None,
+    trace_h: Array | None,
+    h: Array,
+    w_hh: Array,
+    mask: Array | None,
+) -> None:
+    stepwise = launch.Stepwise(h, layout)
+    for t, n, rows, _ in reversed(stepwise.steps):
+        stepwise.run("rnn_step_backward", t, dz, dh, dy, trace_h, h, relu)
+        dh_t = dh[:n]
+        get_array_module(h).dot(dz[rows], w_hh, dh_t)
+        if mask is not None:
+            dh_t *= mask[:n]
 
 
 def step(

@@ -5,6 +5,10 @@
 // lie in shared memory, twice, so that a step reads one copy while it writes the other and needs one
 // barrier. Sequences are independent of each other: groups and blocks never exchange anything.
 //
+// Nor do directions: a launch runs one, or with gridDim.y = 2 both, the reverse one over rows in which every
+// sequence is reversed. A kernel takes all arrays of the one and then all of the other, which are null if there
+// is none.
+//
 // Macros: H hidden units; R sequences of a group; GROUPS groups of a block; AHEAD, the steps by which loads
 // run ahead of their use, since a load from memory takes longer than a step.
 //
@@ -16,6 +20,8 @@
 #endif
 
 typedef long long int64;
+typedef float* __restrict__ floats;
+typedef const float* __restrict__ const_floats;
 
 __host__ __device__ constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 

@@ -13,7 +13,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 _KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\(.*\))?\s+(\w+)\(([^)]*)\)')
-
+_POINTER = re.compile(r"typedef (?:const )?(\w+\*) __restrict__ (\w+);")
 
 _numbers = itertools.count()
 
@@ -64,15 +64,18 @@ def _library(source, options):
     """Return the compiled source, and for each kernel the types of its parameters."""
     _runtime()
     kernels = dict(_KERNEL.findall(source))
+    pointers = {name: kind for kind, name in _POINTER.findall(source)}
     text = (
         '#include "cuda_emu.h"\n' + source + "".join(f"\nEMU_EXPORT({k})" for k in kernels) + "\n"
     )
     path = _compile(text, f"kernels{next(_numbers)}.cpp", "-O0", *options)
+
+    def kind(parameter):
+        found = re.sub(r"\b(const|__restrict__)\b|\w+$| ", "", parameter.strip())
+        return pointers.get(found, found)
+
     types = {
-        kernel: [
-            re.sub(r"\b(const|__restrict__)\b|\w+$| ", "", p.strip()) for p in parameters.split(",")
-        ]
-        for kernel, parameters in kernels.items()
+        kernel: [kind(p) for p in parameters.split(",")] for kernel, parameters in kernels.items()
     }
     return ctypes.CDLL(path), types
 

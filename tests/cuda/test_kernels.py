@@ -3,6 +3,8 @@
 On the emulation memory that a kernel leaves unwritten is NaN, and memory that it must not write is watched.
 """
 
+import re
+
 import numpy as np
 import pytest
 import strict_cupy
@@ -49,57 +51,96 @@ class Problem:
         self.mask = draw(B, size) if options.pop("mask", False) else None
         self.trace = options.pop("trace", False)
 
-    def answers(self, place=np.array, back=np.asarray):
-        """Return all that forward and backward compute, by name, with arrays made by `place`."""
-        given = {
-            k: None if v is None else place(v)
-            for k, v in vars(self).items()
-            if k in ("x", "dy", "mask")
-        }
+    def placed(self, place):
+        """Return what goes into forward, and besides the context into backward; `place` makes the arrays."""
+
+        def each(arrays):
+            return [None if a is None else place(a) for a in arrays]
+
         rows = self.layout.rows
-        states = [
-            place(np.concatenate([s, np.full((rows, s.shape[1]), np.nan)])) for s in self.initial
-        ]
-        weights = tuple(None if w is None else place(w) for w in self.weights)
-        pair = pair_for(self.pair, given["x"])
-        ctx = pair.forward(
-            given["x"], tuple(states), weights, self.layout, mask=given["mask"], **self.options
+        unwritten = [np.full((rows, s.shape[1]), np.nan) for s in self.initial]
+        states = [np.concatenate(both) for both in zip(self.initial, unwritten, strict=True)]
+        x, dy, mask = each([self.x, self.dy, self.mask])
+        trace = each(unwritten) if self.trace else None
+        dstates = each(self.dlast)  # become those of the initial states
+        dweights = each(None if w is None else w * 0.5 for w in self.weights)  # are added to
+        return (x, each(states), each(self.weights), mask), (dy, dstates, dweights, trace)
+
+    def answers(self, place=np.array, back=np.asarray):
+        """Return all that forward and backward compute, by name."""
+        (x, states, weights, mask), into_backward = self.placed(place)
+        pair = pair_for(self.pair, x)
+        ctx = pair.forward(x, states, weights, self.layout, mask=mask, **self.options)
+        dx = pair.backward(ctx, *into_backward)
+        return named(pair, ctx, dx, states, into_backward, back)
+
+    def answers_with(self, reverse, place, back):
+        """Return those of this problem and of `reverse`, from one run of both."""
+        into_forward, into_backward = zip(*[p.placed(place) for p in (self, reverse)], strict=True)
+        pair = pair_for(self.pair, into_forward[0][0])
+        contexts = pair.forward_together(into_forward, self.layout, **self.options)
+        dxs = pair.backward_together(
+            [(c, *b) for c, b in zip(contexts, into_backward, strict=True)]
         )
-        trace = None
-        if self.trace:
-            trace = tuple(place(np.full((rows, s.shape[1]), np.nan)) for s in self.dlast)
-        dstates = [place(d) for d in self.dlast]  # become those of the initial states
-        dweights = [None if w is None else place(w * 0.5) for w in self.weights]  # are added to
-        dx = pair.backward(ctx, given["dy"], dstates, dweights, trace)
-        found = {"dx": dx, **{f"gate {k}": v for k, v in pair.gates(ctx).items()}}
-        groups = {"state": states, "dstate": dstates, "dw": dweights, "trace": trace or ()}
-        for name, arrays in groups.items():
-            found |= {f"{name} {k}": a for k, a in enumerate(arrays) if a is not None}
-        return {name: back(a) for name, a in found.items()}
+        return [
+            named(pair, ctx, dx, forward[1], backward, back)
+            for ctx, dx, forward, backward in zip(
+                contexts, dxs, into_forward, into_backward, strict=True
+            )
+        ]
 
 
-def worst(problem, xp, dtype):
-    """Return the largest error of any answer, relative to the largest entry of that answer if above 1."""
-    expected = problem.answers()
-    actual = problem.answers(lambda a: xp.asarray(a.astype(dtype)), xp.asnumpy)
+def named(pair, ctx, dx, states, into_backward, back):
+    """Return all that one pass computed, by name."""
+    _, dstates, dweights, trace = into_backward
+    found = {"dx": dx, **{f"gate {k}": v for k, v in pair.gates(ctx).items()}}
+    groups = {"state": states, "dstate": dstates, "dw": dweights, "trace": trace or ()}
+    for name, arrays in groups.items():
+        found |= {f"{name} {k}": a for k, a in enumerate(arrays) if a is not None}
+    return {name: back(a) for name, a in found.items()}
+
+
+def worst(problem, xp, dtype, reverse=None):
+    """Return the largest error of any answer, relative to the largest entry of that answer if above 1.
+
+    With `reverse`, another problem of the same layout, of both run at once.
+    """
+
+    def place(a):
+        return xp.asarray(a.astype(dtype))
+
+    if reverse is None:
+        return difference(problem.answers(place, xp.asnumpy), problem.answers(), dtype)
+    both = problem.answers_with(reverse, place, xp.asnumpy)
+    return max(
+        difference(actual, p.answers(), dtype)
+        for actual, p in zip(both, (problem, reverse), strict=True)
+    )
+
+
+def difference(actual, expected, dtype):
     assert actual.keys() == expected.keys()
     error = 0.0
     for name, e in expected.items():
         a = actual[name]
         assert a.dtype == dtype
         assert a.shape == e.shape, name
-        difference = np.abs(a - e).max(initial=0.0)
+        apart = np.abs(a - e).max(initial=0.0)
         error = max(
-            error,
-            difference / max(1.0, np.abs(e).max(initial=0.0))
-            if difference == difference
-            else np.inf,
+            error, apart / max(1.0, np.abs(e).max(initial=0.0)) if apart == apart else np.inf
         )
     return error
 
 
+def problems(cell, hidden, lengths, *, both=False, seed=0, **options):
+    """Return a problem, and if it is to be run with another direction that one's."""
+    found = [Problem(cell, hidden, lengths, seed=seed, **options)]
+    return [*found, Problem(cell, hidden, lengths, seed=seed + 100, **options)] if both else found
+
+
 def check(xp, cell, hidden, lengths, dtype=np.float32, tolerance=1e-5, **options):
-    error = worst(Problem(cell, hidden, lengths, **options), xp, dtype)
+    problem, *reverse = problems(cell, hidden, lengths, **options)
+    error = worst(problem, xp, dtype, *reverse)
     assert error < tolerance, (cell, hidden, lengths, options, error)
 
 
@@ -124,6 +165,7 @@ def test_persistent_kernels(xp, cell, hidden, seed, monkeypatch):
 )
 def test_persistent_kernels_lengths(xp, cell, lengths):
     check(xp, cell, 20, lengths)
+    check(xp, cell, 20, lengths, both=True)
 
 
 OPTIONS = [{"mask": True}, {"trace": True}, {"dy": False, "trace": True}, {"bias": False}]
@@ -131,14 +173,17 @@ OPTIONS = [{"mask": True}, {"trace": True}, {"dy": False, "trace": True}, {"bias
 
 @pytest.mark.parametrize("cell", PAIRS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("both", [False, True], ids=["one", "both"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_options(xp, cell, options, dtype):
-    check(xp, cell, 20, RAGGED, dtype, 1e-5 if dtype == np.float32 else 1e-13, **options)
+def test_options(xp, cell, options, dtype, both):
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    check(xp, cell, 20, RAGGED, dtype, tolerance, both=both, **options)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_relu(xp, dtype):
-    check(xp, "rnn", 20, RAGGED, dtype, nonlinearity="relu", mask=True, trace=True)
+    for both in (False, True):
+        check(xp, "rnn", 20, RAGGED, dtype, nonlinearity="relu", mask=True, trace=True, both=both)
 
 
 @pytest.mark.parametrize("cell", PAIRS)
@@ -156,13 +201,25 @@ def test_steps_of_large_sizes(double, cell, hidden):
 @pytest.mark.parametrize("options", [{}, {"mask": True, "trace": True}, {"dy": False}], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_projection(xp, options, dtype):
-    check(xp, "lstm", 20, RAGGED, dtype, 1e-5 if dtype == np.float32 else 1e-13, proj=7, **options)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    for both in (False, True):
+        check(xp, "lstm", 20, RAGGED, dtype, tolerance, proj=7, both=both, **options)
 
 
 @pytest.mark.parametrize("cell", PAIRS)
-def test_one_launch_runs_all_steps(double, cell):
-    check(double, cell, 20, RAGGED)
+@pytest.mark.parametrize("both", [False, True], ids=["one", "both"])
+def test_one_launch_runs_all_steps(double, cell, both, monkeypatch):
+    """Of both directions too, in a shape for both."""
+    right, directions = launch.shape, []
+    monkeypatch.setattr(launch, "shape", lambda *a: directions.append(a[-1]) or right(*a))
+    check(double, cell, 20, RAGGED, both=both)
     assert strict_cupy.COUNTS["launches"] == 2
+    assert directions == [1 + both] * 2
+
+
+@pytest.mark.parametrize(("cell", "hidden"), SIZES)
+def test_both_directions_of_every_size(xp, cell, hidden):
+    check(xp, cell, hidden, RAGGED, both=True, mask=True)
 
 
 @pytest.mark.parametrize("cell", PAIRS)
@@ -195,6 +252,13 @@ def test_every_size_has_a_launch_that_fits(cell):
             assert (
                 gates * hidden**2 * macros["GROUPS"] <= 40_000
             )  # of a multiprocessor's 65,536 registers
+            # The rows of two directions fill the GPU as twice as many would.
+            both, twice = (
+                launch.shape(cell, hidden, *b) for b in [(batch, 132, 2), (2 * batch, 132)]
+            )
+            assert both.macros == twice.macros
+            rows = dict(both.macros)["R"] * macros["GROUPS"]
+            assert (both.blocks - 1) * rows < batch <= both.blocks * rows
     assert launch.shape(cell, launch.LARGEST[cell] + 1, 1, 132) is None
 
 
@@ -351,11 +415,38 @@ MUTANTS = {
 
 
 def caught(double, cell, hidden, lengths, dtype, **options):
+    problem, *reverse = problems(cell, hidden, lengths, **options)
     try:
         with np.errstate(all="ignore"):
-            return worst(Problem(cell, hidden, lengths, **options), double, dtype) >= 1e-5
+            return worst(problem, double, dtype, *reverse) >= 1e-5
     except (strict_cupy.emu.KernelError, AssertionError):
         return True
+
+
+def arrays_of(file):
+    """Return (kernel, array) for all arrays that a cell's kernels take for the reverse direction."""
+    kernels = re.findall(r"\n(\w+)\(([^)]*)\) \{", launch.source(file))
+    return [(kernel, a) for kernel, text in kernels for a in re.findall(r"(\w+)_reverse\b", text)]
+
+
+REVERSE = [(f"{cell}.cu", *pair) for cell in PAIRS for pair in arrays_of(f"{cell}.cu")]
+
+
+@pytest.mark.parametrize(("file", "kernel", "array"), REVERSE)
+def test_an_array_of_the_wrong_direction_is_caught(double, file, kernel, array, monkeypatch):
+    """The reverse direction reads or writes one array of the other's."""
+    original = launch.source.__wrapped__
+    head, _, rest = original(file).partition(f"\n{kernel}(")
+    right = f" {array} = {array}_reverse"
+    assert right in rest
+    broken = head + f"\n{kernel}(" + rest.replace(right, f" {array} = {array}", 1)
+    monkeypatch.setattr(
+        launch,
+        "source",
+        lambda *files: "\n".join(broken if f == file else original(f) for f in files),
+    )
+    cell = file.removesuffix(".cu")
+    assert caught(double, cell, 5, [3, 2, 0], np.float32, both=True, mask=True, trace=True)
 
 
 @pytest.mark.parametrize(

@@ -166,10 +166,10 @@ OPTIONS = {
     "stacked": {"num_layers": 2, "dropout": 0.3},
     "bidirectional": {"num_layers": 2, "bidirectional": True},
     "float64": {"dtype": np.float64, "bidirectional": True},
-    "large": {"hidden_size": 200},
+    "large": {"hidden_size": 200, "bidirectional": True},
     "no bias": {"bias": False},
-    "recurrent dropout": {"recurrent_dropout": 0.3},
-    "checkpoint": {"checkpoint": True, "num_layers": 2},
+    "recurrent dropout": {"recurrent_dropout": 0.3, "bidirectional": True},
+    "checkpoint": {"checkpoint": True, "num_layers": 2, "bidirectional": True},
 }
 
 
@@ -302,7 +302,9 @@ def test_a_pair_of_ones_own_runs_as_it_is(xp, rng):
     class Layer(minirnn.Recurrent):
         recurrence = Sum
 
-    on_both(xp, Layer(4, 9, rng=1), lambda layer, x: layer(x), packed(rng, 4))
+    for bidirectional in (False, True):
+        layer = Layer(4, 9, bidirectional=bidirectional, rng=1)
+        on_both(xp, layer, lambda layer, x: layer(x), packed(rng, 4))
 
 
 # -- packing ------------------------------------------------------------------------------------
@@ -490,15 +492,27 @@ def test_a_batch_uploads_its_indices_once(double, rng):
     assert COUNTS["uploads"] - before == 3
 
 
-@pytest.mark.parametrize(("dtype", "launches"), [(np.float32, 8), (np.float64, 8 * 5)])
+@pytest.mark.parametrize(("dtype", "launches"), [(np.float32, 4), (np.float64, 8 * 5)])
 def test_launches_of_a_training_step(double, rng, dtype, launches):
-    """One a layer, direction and way with persistent kernels; without, one for each of 5 steps."""
+    """One a layer and way with persistent kernels; without, one for each of 5 steps and each direction."""
     model = Model("LSTM", dtype=dtype)
     model = model.to(np.dtype(dtype)).to("cupy")
     batch = moved(double, next(batches_of(rng, 1)))
     before = COUNTS["launches"]
     list(training(model, [batch]))
     assert COUNTS["launches"] - before == launches
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("trace", [False, True])
+def test_one_launch_runs_both_directions(double, rng, cell, trace):
+    layer = LAYERS[cell](4, 9, bidirectional=True, recurrent_dropout=0.2, rng=1).to("cupy")
+    (y, *_), ctx = layer.forward(moved(double, packed(rng, 4)), trace=trace)
+    assert COUNTS["launches"] == 1
+    layer.backward(ctx, y, trace=trace)
+    assert COUNTS["launches"] == 2
+    layer(moved(double, floats(rng, 5, 3, 4)))
+    assert COUNTS["launches"] == 3
 
 
 # -- moving, saving, and where new arrays are made ----------------------------------------------
