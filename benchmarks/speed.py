@@ -129,23 +129,24 @@ class Bench:
         return "\n\n".join(parts)
 
     def threads(self):
-        """Two threads for two directions."""
+        """Two threads, for two directions or for two halves of the batch."""
         rows = []
         for cell in CELLS:
-            for size in self.few([(20, 32, 32, 32), (50, 64, 128, 128), (100, 32, 256, 256)]):
-                pair = Pair(cell, *size, None, True)
-                one, torch_one = pair.job("forward+backward")
-                two, torch_two = in_threads(one), in_torch_threads(torch_one)
-                row = [cell, ", ".join(map(str, size))]
-                for ours, theirs in ((two, one), (two, torch_two)):
-                    result = compare(ours, theirs, self.budget)
-                    progress("threads", cell, *size, result)
-                    row.append(str(result))
-                rows.append(row)
-        header = ["", "T, B, I, H", "one thread / two", "torch, two threads / two threads"]
+            for directions in (1, 2):
+                for size in self.few([(50, 64, 128, 128), (100, 32, 256, 256), (50, 64, 512, 512)]):
+                    pair = Pair(cell, *size, None, directions == 2)
+                    one, torch_one = pair.job("forward+backward")
+                    two, torch_two = in_threads(one), in_torch_threads(torch_one)
+                    row = [cell, directions, ", ".join(map(str, size))]
+                    for ours, theirs in ((two, one), (two, torch_two)):
+                        result = compare(ours, theirs, self.budget)
+                        progress("threads", cell, directions, *size, result)
+                        row.append(str(result))
+                    rows.append(row)
+        header = ["", "directions", "T, B, I, H", "one thread / two", "torch, two / two"]
         return (
-            "Dense, bidirectional, forward + backward, `minirnn.set_num_threads(2)`; it acts from H = 128 "
-            "on.\n\n" + table(header, rows)
+            "Dense, forward + backward, `minirnn.set_num_threads(2)`: a thread for each direction, or for "
+            "each half of the batch.\n\n" + table(header, rows)
         )
 
     def padding(self):
@@ -278,7 +279,7 @@ class Bench:
 
 
 def in_threads(function):
-    """Return `function` with two threads for two directions."""
+    """Return `function` with two threads."""
 
     def call():
         minirnn.set_num_threads(2)

@@ -66,6 +66,24 @@ class Window(NamedTuple):
     layout: Layout
 
 
+class Part(NamedTuple):
+    """Some of a packed batch's sequences, themselves a packed batch.
+
+    Attributes
+    ----------
+    sequences : slice
+        Which of the batch's.
+    rows : array of int64, on the host
+        Their rows among all rows.
+    layout : Layout
+        Of their rows.
+    """
+
+    sequences: slice
+    rows: Array
+    layout: Layout
+
+
 class Layout:
     """Where each time step lies in the rows of a packed batch.
 
@@ -112,6 +130,7 @@ class Layout:
         self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
         self._uploaded: dict[tuple[str, str], Array] = {}
+        self._parts: dict[int, list[Part]] = {}
 
     def index(self, name: str, xp: Any) -> Array:
         """Return the index array `name` where `xp` computes: on a GPU uploaded once, and then kept."""
@@ -214,6 +233,19 @@ class Layout:
             windows.append(Window(rows, layout))
             inside = []
         return windows
+
+    def parts(self, count: int) -> list[Part]:
+        """Deal the sequences out to `count` batches, long and short ones to each alike."""
+        if count not in self._parts:
+            self._parts[count] = [self._part(k, count) for k in range(count)]
+        return self._parts[count]
+
+    def _part(self, first: int, count: int) -> Part:
+        sequences = slice(first, None, count)
+        sizes = [len(range(first, size, count)) for size in self.sizes if size > first]
+        rows = np.flatnonzero(self.sequence % count == first)
+        layout = Layout(np.array(sizes, np.int64), len(range(first, self.batch_size, count)))
+        return Part(sequences, rows, layout)
 
     @cached_property
     def _step_and_sequence(self) -> tuple[Array, Array]:

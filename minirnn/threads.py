@@ -1,4 +1,4 @@
-"""Threads for work that is independent: the two directions of a layer. Off unless asked for."""
+"""Threads for work that is independent: directions, and parts of a batch. Off unless asked for."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ _threads = 1
 
 
 def set_num_threads(threads: int) -> None:
-    """Let a bidirectional layer with ``hidden_size >= 128`` run its directions in two threads.
+    """Let layers with ``hidden_size >= 128`` run in several threads, on the CPU.
 
-    NumPy lets go of the interpreter during products and elementwise functions, and from that size on
-    there is enough of them for a second thread to pay. Each direction computes what it would compute
-    alone, so no bit of any result changes. Give BLAS one thread (``OPENBLAS_NUM_THREADS=1``), or the two
-    compete for the cores. On the GPU nothing changes.
+    The directions of a bidirectional layer run side by side. Threads beyond that share the batch, as long as
+    each gets at least ``4096 / hidden_size`` sequences. NumPy lets go of the interpreter during products and
+    elementwise functions; from these sizes on there is enough of them for a second thread to pay.
+
+    With a thread for each direction no bit of any result changes. Where threads share a batch, weight
+    gradients are sums of the parts' and agree with one thread's to rounding; results are a function of
+    the number of threads. Sharing copies each layer's input and output once. Give BLAS one thread
+    (``OPENBLAS_NUM_THREADS=1``), or the two compete for the cores.
 
     Parameters
     ----------
     threads : int
-        1, as at first, or more; beyond the two directions further threads have nothing to do.
+        1, as at first, or more.
 
     Raises
     ------
@@ -38,14 +42,19 @@ def set_num_threads(threads: int) -> None:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="minirnn")
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="minirnn")
+
+
+def num_threads() -> int:
+    """Return what :func:`set_num_threads` set."""
+    return _threads
 
 
 def together(tasks: Sequence[Callable[[], T]], worthwhile: bool) -> list[T]:
     """Return the tasks' results; if threads are on and it is worthwhile, computed side by side."""
     if _threads == 1 or len(tasks) == 1 or not worthwhile:
         return [task() for task in tasks]
-    others = [_pool().submit(task) for task in tasks[1:]]
+    others = [_pool(_threads - 1).submit(task) for task in tasks[1:]]
     first = tasks[0]()
     return [first, *(other.result() for other in others)]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minirnn
+from minirnn.packing import Layout
 
 F8 = np.float64
 MAKERS = {
@@ -351,6 +352,57 @@ def test_threads_change_no_bit(make, checkpoint, monkeypatch):
         minirnn.set_num_threads(1)
     with pytest.raises(ValueError, match="threads: expected a positive integer, got 0"):
         minirnn.set_num_threads(0)
+
+
+@pytest.mark.parametrize("form", ["packed", "padded", "unsorted, one of length zero"])
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_threads_share_a_batch(make, bidirectional, checkpoint, form, monkeypatch):
+    """Parts of the batch change nothing beyond rounding, and not from one run to the next."""
+    monkeypatch.setattr("minirnn.recurrent._THREADED_SIZE", 1)
+    monkeypatch.setattr("minirnn.recurrent._THREADED_STATE", 10)  # two of the 7 sequences
+    rng = np.random.default_rng(0)
+    options = {"num_layers": 2, "dropout": 0.3, "recurrent_dropout": 0.2, "dtype": F8}
+    layer = make(3, 5, bidirectional=bidirectional, checkpoint=checkpoint, **options)
+    x = rng.standard_normal((9, 7, 3))
+    if form != "padded":
+        lengths = [9, 8, 8, 5, 2, 1, 1] if form == "packed" else [2, 9, 0, 3, 5, 1, 8]
+        x = minirnn.pack_padded_sequence(x, lengths, enforce_sorted=form == "packed")
+    shapes = [(layer.num_layers * layer.num_directions, 7, size) for size in layer._state_sizes]
+    h_0, dh_n = ([rng.standard_normal(shape) for shape in shapes] for _ in range(2))
+    for p in layer.parameters():
+        p.grad = rng.standard_normal(p.shape)
+    before = [p.grad.copy() for p in layer.parameters()]
+
+    def run(threads, given):
+        for p, grad in zip(layer.parameters(), before, strict=True):
+            p.grad = grad
+        layer._rng = np.random.default_rng(5)
+        minirnn.set_num_threads(threads)
+        state = layer._pack_state(h_0) if given else None
+        (output, h_n), ctx = layer.forward(x, state)
+        dy = output.map(np.cos) if form != "padded" else np.cos(output)
+        dstate = layer._pack_state(dh_n)
+        dx, dh_0, trace = layer.backward(ctx, dy if given else None, dstate, trace=True)
+        grads = [p.grad.copy() for p in layer.parameters()]
+        traced = [data(t) for t in (*trace.h, *trace.c)]
+        return [data(output), *arrays(h_n), data(dx), *arrays(dh_0), *traced, *grads]
+
+    deal, calls = Layout.parts, []
+    monkeypatch.setattr(Layout, "parts", lambda *args: calls.append(args[1]) or deal(*args))
+    try:
+        for given in (False, True):
+            alone = run(1, given)
+            assert not calls
+            for threads in (2, 4, 9):
+                for a, b, c in zip(run(threads, given), run(threads, given), alone, strict=True):
+                    np.testing.assert_array_equal(a, b)
+                    close(a, c, 1e-12)
+                count = min(threads // layer.num_directions, 3)
+                assert set(calls) == ({count} if count > 1 else set())
+                calls.clear()
+    finally:
+        minirnn.set_num_threads(1)
 
 
 def test_streaming_allocates_its_result_and_nothing_else(make):
