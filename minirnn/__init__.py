@@ -4,7 +4,7 @@ The README shows a model and a training step; :mod:`minirnn.functional` has the 
 """
 
 from . import functional, init
-from .backend import asnumpy, get_array_module, manual_seed, set_backend, set_checks
+from .backend import asnumpy, get_array_module, manual_seed, set_backend, set_checks, set_tf32
 from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
 from .layers import BCEWithLogitsLoss, CrossEntropyLoss, Dropout, Embedding, Linear, MSELoss
@@ -81,6 +81,7 @@ __all__ = [
     "set_backend",
     "set_checks",
     "set_num_threads",
+    "set_tf32",
     "truncated_bptt",
     "unpack_sequence",
     "unpad_sequence",

@@ -115,6 +115,36 @@ def set_checks(enabled: bool) -> None:
     _checks = bool(enabled)
 
 
+def set_tf32(enabled: bool) -> None:
+    """Let cuBLAS compute products of float32 matrices on the GPU in TF32 (off at first).
+
+    TF32 rounds what enters a product to 10 bits of mantissa instead of 23, a relative error of up to
+    5e-4 in each factor, and adds up in float32; GPUs from Ampere on (compute capability 8.0) have units
+    for it that are several times as fast. It acts on all products outside the persistent kernels: the layers'
+    input products and weight gradients, biases' included, and each step of the sizes that run step by step.
+    The persistent kernels, everything that is no product, and float64 stay as they are. See docs/gpu.md.
+
+    The switch is CuPy's own and holds for the whole process, for products of others too. Until this function
+    is called the environment variable ``CUPY_TF32`` decides: off, unless it is 1.
+
+    Parameters
+    ----------
+    enabled : bool
+
+    Raises
+    ------
+    ImportError
+        If CuPy is not installed.
+
+    References
+    ----------
+    https://docs.nvidia.com/cuda/cublas/, ``CUBLAS_COMPUTE_32F_FAST_TF32``.
+    """
+    linalg = _load("cupy")._core._routines_linalg
+    kind = linalg.COMPUTE_TYPE_TF32 if enabled else linalg.COMPUTE_TYPE_DEFAULT
+    linalg.set_compute_type(np.float32, kind)
+
+
 def reads_values(x: Array) -> bool:
     """Tell whether checks may read the values of `x`: always on the host, on request on the GPU."""
     return _checks or isinstance(x, np.ndarray)

@@ -302,6 +302,8 @@ def test_backends():
             minirnn.set_backend("cupy")
         with pytest.raises(ImportError, match=r"minirnn\[cupy\]"):
             minirnn.Linear(2, 2).to("cupy")
+        with pytest.raises(ImportError, match=r"minirnn\[cupy\]"):
+            minirnn.set_tf32(True)
     minirnn.set_backend("numpy")
     assert minirnn.get_array_module(np.ones(2)) is np
     with pytest.raises(TypeError, match=r"got builtins\.list"):

@@ -36,6 +36,7 @@ def double(monkeypatch):
     module = strict_cupy.make()
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setattr(strict_cupy.RawModule, "seed", 0)
+    monkeypatch.delenv("CUPY_TF32", raising=False)
     _forget()
     for name in strict_cupy.COUNTS:
         strict_cupy.COUNTS[name] = 0

@@ -34,7 +34,13 @@ def main():
             else None
         )
     methods = [name for name in dir(cupy.ndarray) if not name.startswith("_")]
-    frozen = {"version": cupy.__version__, "names": names, "ndarray": methods}
+    # What there is no public name for: the kinds of products, and the function that chooses one.
+    linalg = cupy._core._routines_linalg
+    kinds = {
+        name: getattr(linalg, name) for name in dir(linalg) if name.startswith("COMPUTE_TYPE_")
+    }
+    kinds["set_compute_type"] = linalg.set_compute_type.__doc__
+    frozen = {"version": cupy.__version__, "names": names, "ndarray": methods, "linalg": kinds}
     rows = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in names.items())
     frozen.pop("names")
     sys.stdout.write(json.dumps(frozen)[:-1] + ',\n "names": {\n  ' + rows + "\n }\n}\n")

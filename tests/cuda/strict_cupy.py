@@ -5,11 +5,13 @@ one would fail, stall, or silently copy. Kernels run on the emulation of `emu.py
 - An array of the host where one of the device is needed is refused, and the other way round.
 - What CuPy does only by way of a copy or a temporary (`out=` that is not contiguous), what it leaves
   undefined (assignment to duplicate indices), what it has not (`@=`), and what promotes float32 is refused.
+- Products round what enters them if TF32 is asked for, by CuPy's switch or `CUPY_TF32=1`.
 - `COUNTS` says how often the host waited for the device, copied to it, and launched a kernel.
 - Memory of `empty` starts as NaN, and lies between guard bands that are looked at after each kernel.
 """
 
 import json
+import os
 import types
 from pathlib import Path
 
@@ -26,6 +28,40 @@ _SIZED_BY_VALUES = {"nonzero", "flatnonzero", "argwhere", "unique", "bincount", 
 _SIZED_BY_VALUES |= {"allclose", "extract", "compress", "isin"}
 _PAD = 16 << 10
 _MARK = 0xA5
+
+
+class _Linalg:
+    """`cupy._core._routines_linalg`, as far as it says how products are computed."""
+
+    def __init__(self):
+        self.kinds = {}
+
+    def __getattr__(self, name):
+        if name.startswith("COMPUTE_TYPE_") and name in FROZEN["linalg"]:
+            return FROZEN["linalg"][name]
+        raise AttributeError(name)
+
+    def set_compute_type(self, dtype, compute_type):
+        assert compute_type in FROZEN["linalg"].values()
+        self.kinds[np.dtype(dtype)] = compute_type
+
+    def rounded(self, operands):
+        """Return the two operands of a product as cuBLAS takes them."""
+        # Asked for at the first product; products of stacks of matrices go another way.
+        if any(a.dtype != np.float32 or a.ndim > 2 for a in operands):
+            return operands
+        env = "TF32" if int(os.environ.get("CUPY_TF32", "0")) else "DEFAULT"
+        kind = self.kinds.setdefault(np.dtype(np.float32), getattr(self, f"COMPUTE_TYPE_{env}"))
+        return [_tf32(a) for a in operands] if kind == self.COMPUTE_TYPE_TF32 else operands
+
+
+def _tf32(a):
+    """Round to 10 bits of mantissa."""
+    bits = np.array(a, order="K").view(np.uint32)
+    return ((bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+LINALG = _Linalg()
 
 
 class Refused(TypeError):
@@ -80,6 +116,8 @@ def _ufunc(ufunc, args, kwargs):
     written = kwargs.get("out", args[ufunc.nin] if len(args) > ufunc.nin else None)
     if ufunc is np.matmul and written is not None:
         _check_product_out(written._a, arrays)
+    if ufunc is np.matmul:
+        arrays[:2] = LINALG.rounded(arrays[:2])
     result = ufunc(*arrays, **options)
     return _out(result) if written is None else written
 
@@ -200,6 +238,8 @@ class ndarray:
 
         def call(*args, **kwargs):
             kwargs = {k: _in(v, name) for k, v in kwargs.items()}
+            if name == "dot":
+                return Module("cupy").dot(self, *args, **kwargs)
             result = method(*[_in(x, name) for x in args], **kwargs)
             return _out(_guarded(result) if name == "copy" else result)
 
@@ -345,6 +385,8 @@ class Module(types.ModuleType):
             )
             if name == "dot" and len(arrays) == 3:
                 _check_product_out(arrays[2], arrays)
+            if name == "dot":
+                arrays[:2] = LINALG.rounded(arrays[:2])
             result = value(*arrays, **named)
             if name in ("empty", "empty_like") and result.dtype.kind == "f":
                 result.fill(np.nan)
@@ -380,6 +422,8 @@ def make():
     module.ndarray, module.RawModule = ndarray, RawModule
     module.asarray = module.array = _array
     module.asnumpy = lambda a: a.get()
+    LINALG.kinds.clear()
+    module._core = types.SimpleNamespace(_routines_linalg=LINALG)
     module.cuda = types.SimpleNamespace(
         Device=_Device,
         Event=_Event,

@@ -75,6 +75,22 @@ def test_counts_what_waits(double):
         assert COUNTS["syncs"] == n
 
 
+def test_products_in_tf32(double):
+    """10 bits of mantissa, in products of float32 matrices and nothing else."""
+    entries = np.array([[1 + 2**-10, 1 + 2**-12, -(1 + 2**-11), 3]])
+    rounded = np.array([[1 + 2**-10, 1, -(1 + 2**-10), 3]])
+    linalg = double._core._routines_linalg
+    linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32)
+    for dtype, expected in [(np.float32, rounded), (np.float64, entries)]:
+        a, one = double.asarray(entries, dtype), double.asarray(np.eye(4), dtype)
+        b = double.empty((1, 4), dtype)
+        double.dot(a, one, b)
+        for product in (a @ one, double.matmul(a, one), a.dot(one), (one @ a.T).T, b):
+            assert (product.get() == expected).all()
+        assert ((a[None] @ one).get() == entries).all()
+        assert ((a * 1.0).get() == entries).all()
+
+
 def test_empty_is_poisoned(double):
     assert np.isnan(double.empty((2, 2), np.float32).get()).all()
 
@@ -182,10 +198,12 @@ def test_names_are_those_of_the_installed_cupy():
     """Where CuPy is installed, of whatever version: the names that the stand-in has are there."""
     if importlib.util.find_spec("cupy") is None:
         pytest.skip("CuPy is not installed")
-    code = "import json, cupy; print(json.dumps(dir(cupy)))"
+    code = "import json, cupy\nprint(json.dumps([dir(cupy), dir(cupy._core._routines_linalg)]))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True
     )
     import json
 
-    assert set(FROZEN["names"]) - set(json.loads(done.stdout)) == set()
+    names, linalg = json.loads(done.stdout)
+    assert set(FROZEN["names"]) - set(names) == set()
+    assert set(FROZEN["linalg"]) - set(linalg) == set()

@@ -589,6 +589,62 @@ def test_checks_of_values_run_when_asked_for(xp):
         minirnn.set_checks(False)
 
 
+@pytest.fixture
+def float32_again(xp):
+    yield
+    minirnn.set_tf32(False)
+
+
+def test_tf32(xp, rng, float32_again):
+    """Off at first; on, it is in the products of float32, forward and backward, and can be switched off."""
+
+    def run(layer, dtype=np.float32):
+        layer.zero_grad()
+        y, ctx = layer.forward(xp.asarray(x.astype(dtype)))
+        dx = layer.backward(ctx, xp.asarray(dy.astype(dtype)))
+        return [xp.asnumpy(a) for a in (y, dx, layer.weight.grad)]
+
+    def errors(found):
+        return [np.abs(a - e).max() / np.abs(e).max() for a, e in zip(found, exact, strict=True)]
+
+    x, dy = floats(rng, 96, 64), floats(rng, 96, 80)
+    layer = minirnn.Linear(64, 80, rng=0).to("cupy")
+    wide = copy.deepcopy(layer).to(np.float64)
+    exact, single = run(wide, np.float64), run(layer)
+    assert max(errors(single)) < 3e-6
+    minirnn.set_tf32(True)
+    assert all(1e-5 < e < 2e-3 for e in errors(run(layer)))
+    same(run(wide, np.float64), exact, 0)
+    minirnn.set_tf32(False)
+    same(run(layer), single, 0)
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_tf32_stays_out_of_persistent_kernels(xp, rng, cell, float32_again):
+    """Without input a step's product is all there is."""
+    for hidden, persistent in ((32, True), (200, False)):
+        layer = LAYERS[cell](1, hidden, rng=0).to("cupy")
+        x, h_0 = np.zeros((5, 3, 1), np.float32), moved(xp, initial(rng, layer, 3))
+        y = []
+        for enabled in (False, True):
+            minirnn.set_tf32(enabled)
+            y.append(xp.asnumpy(layer(xp.asarray(x), h_0)[0]))
+        apart = np.abs(y[0] - y[1]).max()
+        assert apart == 0 if persistent else 1e-6 < apart < 1e-2
+
+
+def test_tf32_of_cupys_own_variable(double, rng, monkeypatch):
+    """It holds until minirnn is told otherwise."""
+    layer = minirnn.Linear(64, 80, rng=0).to("cupy")
+    x = double.asarray(floats(rng, 96, 64))
+    single = layer(x)
+    double._core._routines_linalg.kinds.clear()
+    monkeypatch.setenv("CUPY_TF32", "1")
+    assert np.abs((layer(x) - single).get()).max() > 1e-5
+    minirnn.set_tf32(False)
+    same(layer(x), single, 0)
+
+
 def python(code, **environment):
     """Run `code` in a fresh interpreter, in which `strict_cupy` can be imported."""
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
