@@ -23,7 +23,7 @@ from torch.nn.utils import rnn as torch_packing
 import minirnn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "sum_mod"))
-from model import SumMod, draw
+from model import SumMod, batches
 
 PAD = 10
 CHUNK = 20  # steps in one timing
@@ -110,8 +110,8 @@ class Training:
 
     def check(self, steps=CHUNK):
         """Raise unless the losses of the first steps agree."""
-        batches = zip(drawn(64, seed=1), map(to_torch, drawn(64, seed=1)), strict=True)
-        for _, (ours, theirs) in zip(range(steps), batches, strict=False):
+        both = zip(drawn(64, seed=1), map(to_torch, drawn(64, seed=1)), strict=True)
+        for _, (ours, theirs) in zip(range(steps), both, strict=False):
             require_equal("loss", self.step(*ours), self.torch_step(*theirs).detach(), 1e-3)
             self.scheduler.step()
             self.torch_scheduler.step()
@@ -125,9 +125,7 @@ def _schedule(library, optimizer):
 
 def drawn(batch_size, seed=0):
     """Yield packed batches, drawn as the example draws them."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield draw(rng, batch_size)
+    return batches(np.random.default_rng(seed), batch_size)
 
 
 def to_torch(batch):

@@ -89,14 +89,19 @@ def test_bad_flags_are_explained(flags, tmp_path):
 
 def test_drawn_batches_are_what_they_claim(monkeypatch):
     monkeypatch.syspath_prepend(str(SUM_MOD))
-    from model import draw
+    from model import batches
 
     import minirnn
 
-    packed, sums = draw(np.random.default_rng(0), 500, 2, 5)
-    sequences = minirnn.unpack_sequence(packed)
-    lengths = np.array([len(s) for s in sequences])
-    assert set(lengths) == {2, 3, 4, 5}
-    assert set(packed.data) == set(range(10))
-    for sequence, total in zip(sequences, sums, strict=True):
-        assert sequence.sum() % 10 == total
+    seen = set()
+    for (packed, sums), _ in zip(
+        batches(np.random.default_rng(0), 500, 2, 5), range(40), strict=False
+    ):
+        sequences = minirnn.unpack_sequence(packed)
+        lengths = np.array([len(s) for s in sequences])
+        assert set(lengths) == {2, 3, 4, 5}
+        assert set(packed.data) == set(range(10))
+        for sequence, total in zip(sequences, sums, strict=True):
+            assert sequence.sum() % 10 == total
+        seen.add(packed.data.tobytes())
+    assert len(seen) == 40

@@ -33,21 +33,24 @@ class SumMod(minirnn.Module):
         self.embedding.backward(ctx_x, dx)
 
 
-def draw(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9):
-    """Draw a packed batch of digit sequences and their sums mod ``max_number + 1``.
+def batches(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=32):
+    """Yield packed batches of digit sequences and their sums mod ``max_number + 1``, without end.
 
-    Sequences are independent, so nothing is lost by drawing them in the order of their lengths.
+    Sequences are independent, so nothing is lost by drawing them in the order of their lengths. One batch
+    takes about as long to draw as many, so `ahead` of them are drawn at once.
     """
-    lengths = np.sort(rng.integers(min_seq_len, max_seq_len + 1, batch_size))[::-1]
-    digits = rng.integers(0, max_number + 1, (max_seq_len, batch_size))
-    running = np.arange(max_seq_len)[:, None] < lengths
-    sums = digits.sum(0, where=running) % (max_number + 1)
     xp = default_xp()  # CuPy, if MINIRNN_BACKEND says so
-    return minirnn.pack_padded_sequence(xp.asarray(digits), lengths), xp.asarray(sums)
+    while True:
+        lengths = np.sort(rng.integers(min_seq_len, max_seq_len + 1, (ahead, batch_size)))[:, ::-1]
+        digits = rng.integers(0, max_number + 1, (ahead, max_seq_len, batch_size))
+        running = np.arange(max_seq_len)[:, None] < lengths[:, None]
+        sums = digits.sum(1, where=running) % (max_number + 1)
+        for x, length, y in zip(xp.asarray(digits), lengths, xp.asarray(sums), strict=True):
+            yield minirnn.pack_padded_sequence(x, length), y
 
 
 def accuracy(model, min_seq_len, max_seq_len, max_number=9, sequences=10_000, seed=2**31):
     """Return the share of right answers on a fixed set of fresh sequences."""
     rng = np.random.default_rng(seed)
-    tokens, sums = draw(rng, sequences, min_seq_len, max_seq_len, max_number)
+    tokens, sums = next(batches(rng, sequences, min_seq_len, max_seq_len, max_number, ahead=1))
     return float((model(tokens).argmax(1) == sums).mean())

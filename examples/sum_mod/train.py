@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from model import SumMod, accuracy, draw
+from model import SumMod, accuracy, batches
 
 import minirnn
 
@@ -108,8 +108,9 @@ def train(args, report=lambda row: None, save=lambda model, step: None):
     scheduler = schedule(optimizer, args)
     parameters = list(model.parameters())
     lengths = (args.min_seq_len, args.max_seq_len, args.max_number)
+    data = batches(rng, args.batch_size, *lengths)
     for step in range(1, args.total_steps + 1):
-        tokens, sums = draw(rng, args.batch_size, *lengths)
+        tokens, sums = next(data)
         logits, ctx = model.forward(tokens)
         loss, ctx_loss = criterion.forward(logits, sums)
         optimizer.zero_grad()
