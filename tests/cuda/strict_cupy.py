@@ -342,6 +342,10 @@ class _Event:
         COUNTS["syncs"] += 1
 
 
+class _OutOfMemoryError(MemoryError):
+    pass
+
+
 def _array(a, dtype=None):
     if isinstance(a, ndarray):
         same = dtype is None or a.dtype == dtype
@@ -429,5 +433,6 @@ def make():
         Event=_Event,
         get_elapsed_time=lambda start, end: (end.at - start.at) * 1e3,
         is_available=lambda: True,
+        memory=types.SimpleNamespace(OutOfMemoryError=_OutOfMemoryError),
     )
     return module
