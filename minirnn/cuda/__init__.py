@@ -6,7 +6,8 @@ loop itself is
 
 - for float32 and sizes that fit, one launch of a *persistent kernel*, which runs all steps of a packed
   batch, in both directions if there are two, with the recurrent matrix in registers;
-- for all others, one product and one fused elementwise kernel a step and direction (``steps.cu``).
+- for all others, float64 among them, one product and one fused elementwise kernel a step and direction
+  (``steps.cu``). Other dtypes are refused: a kernel takes an address for what it expects there.
 
 So these pairs have two functions more: ``forward_together`` and ``backward_together`` take a list with the
 arguments of each direction. The reverse one is a pass like the other, over rows that were reversed

@@ -40,6 +40,7 @@ def forward(
 
 def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[GRUContext]:
     """Do the same for one direction or both, (x, states, weights, mask) of each."""
+    persistent = launch.persistent("gru", passes[0][1][0], layout, len(passes))
     contexts, arguments = [], []
     for x, (h,), (w_ih, w_hh, b_ih, b_hh), mask in passes:
         xp, N, H = get_array_module(x), layout.rows, h.shape[1]
@@ -47,7 +48,6 @@ def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[GRUC
         xp.dot(x, w_ih.T, gates)
         contexts.append(GRUContext(x, h, gates, q, w_ih, w_hh, layout, mask))
         arguments.append((gates, q, h, w_hh, b_ih, b_hh, mask))
-    persistent = launch.persistent("gru", h, layout, len(passes))
     if persistent is not None:
         persistent.run("gru_forward", arguments)
     else:
@@ -66,13 +66,15 @@ def _forward_steps(
     b_hh: Array | None,
     mask: Array | None,
 ) -> None:
-    xp = get_array_module(h)
-    stepwise = launch.Stepwise(h, layout)
-    product = xp.empty((layout.batch_size, len(w_hh)), h.dtype)
-    for t, n, _, before in stepwise.steps:
-        h_prev = h[before] if mask is None else h[before] * mask[:n]
-        xp.dot(h_prev, w_hh.T, product[:n])
-        stepwise.run("gru_step_forward", t, gates, q, h, product, b_ih, b_hh)
+    xp, B = get_array_module(h), layout.batch_size
+    masked = None if mask is None else h[:B] * mask  # what enters the next step's product
+    product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
+    arrays = (gates, q, h, masked, mask, product, b_ih, b_hh)
+    kernel = launch.Stepwise("gru_step_forward", h, layout, *arrays)
+    entering = layout.shifted(h) if masked is None else layout.heads(masked)
+    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
+        xp.dot(h_in, w, product_t)
+        kernel.run(t)
 
 
 def backward(
@@ -123,16 +125,14 @@ def _backward_steps(
     mask: Array | None,
 ) -> None:
     xp = get_array_module(h)
-    stepwise = launch.Stepwise(h, layout)
-    product = xp.empty_like(dh)
-    for t, n, rows, _ in reversed(stepwise.steps):
-        stepwise.run("gru_step_backward", t, d_input, d_hidden, dh, dy, trace_h, gates, q, h)
-        dh_in = product[:n]
-        xp.dot(d_hidden[rows], w_hh, dh_in)
-        if mask is not None:
-            dh_in *= mask[:n]
-        dh_t = dh[:n]
-        dh_t += dh_in
+    product = xp.zeros_like(dh)
+    arrays = (d_input, d_hidden, dh, product, mask, dy, trace_h, gates, q, h)
+    kernel = launch.Stepwise("gru_step_backward", h, layout, *arrays)
+    d_hiddens, products = layout.split(d_hidden), layout.heads(product)
+    for t in reversed(range(layout.steps)):
+        kernel.run(t)
+        xp.dot(d_hiddens[t], w_hh, products[t])  # the kernel of the step before adds it
+    dh += product if mask is None else product * mask
 
 
 def step(

@@ -7,6 +7,7 @@ from functools import cache
 from importlib import resources
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from ..packing import Layout, Span, equal_lengths
 # A kernel takes the address 0 for an argument that is not there.
 _NULL = np.uintp(0)
 _THREADS = 256
+
+# What C calls the dtypes that there are kernels for.
+_REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 
 # The largest hidden size whose recurrent matrix fits the registers of a multiprocessor.
 LARGEST = {"rnn": 192, "lstm": 96, "gru": 112}
@@ -157,59 +161,79 @@ class Persistent:
         function((blocks, len(passes)), (threads,), arguments, shared_mem=shared)
 
 
-def persistent(cell: str, states: Array, layout: Layout, directions: int = 1) -> Persistent | None:
-    """Return the persistent kernels for ``states``, (B + N, H), or None where there are none."""
-    if states.dtype != np.float32:
+def persistent(
+    cell: str, states: Array, layout: Layout, directions: int = 1, projected: bool = False
+) -> Persistent | None:
+    """Return the persistent kernels for ``states``, (B + N, H), or None where there are none.
+
+    Raises
+    ------
+    TypeError
+        If `states` are neither float32 nor float64: no kernel of any kind computes with them.
+    """
+    if _real(states) != "float" or projected:
         return None
     xp = get_array_module(states)
     chosen = shape(cell, states.shape[1], layout.batch_size, _multiprocessors(xp), directions)
     return None if chosen is None else Persistent(cell, chosen, xp, layout)
 
 
-class Stepwise:
-    """The kernels that run one step each, over a packed batch.
+def _real(states: Array) -> str:
+    """Return what C calls the dtype."""
+    if states.dtype not in _REAL:
+        raise TypeError(
+            f"states: expected dtype float32 or float64 for a recurrence on the GPU, got {states.dtype}"
+        )
+    return _REAL[states.dtype]
 
-    The products between them are ``xp.dot(a, b, out)``: in CuPy it refuses an `out` that it cannot write
+
+class Stepwise:
+    """A kernel that runs one step, over a packed batch.
+
+    The products between the steps are ``xp.dot(a, b, out)``: in CuPy it refuses an `out` that it cannot write
     into directly, where ``matmul`` would make a copy.
 
     Parameters
     ----------
-    states : array of shape (B + N, H)
+    kernel : str
+    states : array of shape (B + N, H), float32 or float64
         For the dtype and the number of units.
     layout : Layout
+    arguments : arrays and NumPy scalars
+        The same for all steps; those that say where a step lies are added.
 
-    Attributes
-    ----------
-    steps : list of (t, n, rows, before)
-        Of every step the number of running sequences, its rows among all N, and the rows in
-        ``[h_0; all rows]`` of the states before it.
+    Raises
+    ------
+    TypeError
+        If `states` are of another dtype.
     """
 
-    def __init__(self, states: Array, layout: Layout) -> None:
-        self._xp = get_array_module(states)
-        self._macros = (("real", "float" if states.dtype == np.float32 else "double"),)
-        self._batch_size, self._units = layout.batch_size, states.shape[1]
-        self.steps = [
-            (t, n, slice(row, row + n), slice(before, before + n))
-            for t, (n, row, before) in enumerate(
-                zip(layout.sizes, layout.starts, layout.before.tolist(), strict=False)
-            )
-        ]
+    def __init__(self, kernel: str, states: Array, layout: Layout, *arguments: Any) -> None:
+        macros = (("real", _real(states)),)
+        self._function = _function(get_array_module(states), ("steps.cu",), macros, kernel)
+        self._arguments = _arguments(arguments)
+        self._steps, self._units = _places(layout), states.shape[1]
+        self._sizes = np.int32(layout.batch_size), np.int32(self._units)
 
-    def run(self, kernel: str, t: int, *arguments: Any) -> None:
-        """Launch for step `t`; the arguments that say where it lies are added."""
-        _, n, rows, before = self.steps[t]
-        size = n * self._units
-        last = (
-            np.int64(rows.start),
-            np.int64(before.start),
-            np.int32(self._batch_size),
-            np.int32(self._units),
-            np.int32(size),
-        )
-        function = _function(self._xp, ("steps.cu",), self._macros, kernel)
-        blocks = -(-size // _THREADS)
-        function((blocks,), (_THREADS,), (*_arguments(arguments), *last))
+    def run(self, t: int) -> None:
+        """Launch for step `t`."""
+        _, _, n, _ = place = self._steps[t]
+        blocks = -(-int(n) * self._units // _THREADS)
+        self._function((blocks,), (_THREADS,), (*self._arguments, *place, *self._sizes))
+
+
+# By layout, and for as long as that lives: all passes over a batch share it.
+_known_places: WeakKeyDictionary[Layout, list[tuple[Any, ...]]] = WeakKeyDictionary()
+
+
+def _places(layout: Layout) -> list[tuple[Any, ...]]:
+    """Return for every step the kernel's arguments ``row, before, n, later``; see ``steps.cu``."""
+    if layout not in _known_places:
+        sizes = np.array([*layout.sizes, 0], np.int32)
+        rows = layout.before[1:] - layout.batch_size
+        # An array's items are NumPy scalars, as a kernel takes them.
+        _known_places[layout] = list(zip(rows, layout.before, sizes, sizes[1:], strict=False))
+    return _known_places[layout]
 
 
 def contiguous(dy: Array | None) -> Array | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..backend import Array, get_array_module
 from ..packing import Layout
 from . import launch
@@ -47,6 +45,8 @@ def forward(
 
 def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[LSTMContext]:
     """Do the same for one direction or both, (x, states, weights, mask) of each."""
+    (_, (_, c), (*_, w_hr), _), *_ = passes
+    persistent = launch.persistent("lstm", c, layout, len(passes), projected=w_hr is not None)
     contexts, arguments = [], []
     for x, (h, c), (w_ih, w_hh, b_ih, b_hh, w_hr), mask in passes:
         xp, N, H = get_array_module(x), layout.rows, c.shape[1]
@@ -55,7 +55,6 @@ def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[LSTM
         m = None if w_hr is None else xp.empty((N, H), x.dtype)
         contexts.append(LSTMContext(x, h, c, gates, m, w_ih, w_hh, w_hr, layout, mask))
         arguments.append((gates, h, c, w_hh, b_ih, b_hh, mask))
-    persistent = launch.persistent("lstm", c, layout, len(passes)) if w_hr is None else None
     if persistent is not None:
         persistent.run("lstm_forward", arguments)
     else:
@@ -67,16 +66,22 @@ def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[LSTM
 def _forward_steps(ctx: LSTMContext, b_ih: Array | None, b_hh: Array | None) -> None:
     _, h, c, gates, m, _, w_hh, w_hr, layout, mask = ctx
     xp, B = get_array_module(h), layout.batch_size
-    stepwise = launch.Stepwise(c, layout)
-    product = xp.empty((B, len(w_hh)), h.dtype)
-    out, first = (h, B) if m is None else (m, 0)  # where o * tanh(c_t) goes
-    for t, n, rows, before in stepwise.steps:
-        h_prev = h[before] if mask is None else h[before] * mask[:n]
-        xp.dot(h_prev, w_hh.T, product[:n])
-        out_row = np.int64(first + rows.start)
-        stepwise.run("lstm_step_forward", t, gates, c, out, product, b_ih, b_hh, out_row)
-        if m is not None and w_hr is not None:
-            xp.dot(m[rows], w_hr.T, h[B + rows.start : B + rows.stop])
+    masked = None if mask is None else h[:B] * mask  # what enters the next step's product
+    product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
+    # The kernel fills o * tanh(c_t): h_t itself, or what is yet to be projected, and masked after that.
+    out = (h[B:], masked, mask) if m is None else (m, None, None)
+    kernel = launch.Stepwise("lstm_step_forward", c, layout, gates, c, *out, product, b_ih, b_hh)
+    entering = layout.shifted(h) if masked is None else layout.heads(masked)
+    if m is not None and w_hr is not None:
+        w_m, ms, hs = w_hr.T, layout.split(m), layout.split(h[B:])
+    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
+        xp.dot(h_in, w, product_t)
+        kernel.run(t)
+        if w_hr is not None:
+            xp.dot(ms[t], w_m, hs[t])
+            if mask is not None and masked is not None:
+                n = len(hs[t])
+                xp.multiply(hs[t], mask[:n], out=masked[:n])
 
 
 def backward(
@@ -98,7 +103,7 @@ def backward_together(passes: Sequence[launch.PassBack]) -> list[Array]:
         dz = get_array_module(c).empty_like(gates)
         traces = (None, None) if trace is None else trace
         arguments.append((dz, dh, dc, launch.contiguous(dy), *traces, gates, c, w_hh, mask))
-    persistent = launch.persistent("lstm", c, layout, len(passes)) if w_hr is None else None
+    persistent = launch.persistent("lstm", c, layout, len(passes), projected=w_hr is not None)
     if persistent is not None:
         persistent.run("lstm_backward", arguments)
     else:
@@ -123,27 +128,29 @@ def _backward_steps(
 ) -> None:
     _, h, c, gates, m, _, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(h)
-    stepwise = launch.Stepwise(c, layout)
-    dm, dm_y, dm_trace = dh, dy, trace_h  # of o * tanh(c_t), which is h_t itself
+    dzs, dhs = layout.split(dz), layout.heads(dh)
+    dm = (dh, mask, dy, trace_h)  # of o * tanh(c_t), which is h_t itself
     if w_hr is not None:
-        dm, dm_y, dm_trace = xp.empty_like(dc), None, None
-        dhs = xp.empty((layout.rows, h.shape[1]), h.dtype)
-    for t, n, rows, _ in reversed(stepwise.steps):
+        dm = (xp.empty_like(dc), None, None, None)
+        dms, dh_rows = layout.heads(dm[0]), xp.empty((layout.rows, h.shape[1]), h.dtype)
+        dh_steps, dys = layout.split(dh_rows), None if dy is None else layout.split(dy)
+    kernel = launch.Stepwise("lstm_step_backward", c, layout, dz, dc, *dm, trace_c, gates, c)
+    for t in reversed(range(layout.steps)):
         if w_hr is not None:
-            if dy is None:
-                dhs[rows] = dh[:n]
+            if dys is None:
+                dh_steps[t][...] = dhs[t]
             else:
-                xp.add(dh[:n], dy[rows], out=dhs[rows])
-            xp.dot(dhs[rows], w_hr, dm[:n])
-        stepwise.run("lstm_step_backward", t, dz, dc, dm, dm_y, dm_trace, trace_c, gates, c)
-        dh_t = dh[:n]
-        xp.dot(dz[rows], w_hh, dh_t)
-        if mask is not None:
-            dh_t *= mask[:n]
+                xp.add(dhs[t], dys[t], out=dh_steps[t])
+            xp.dot(dh_steps[t], w_hr, dms[t])
+        kernel.run(t)
+        xp.dot(dzs[t], w_hh, dhs[t])
+        # Without a projection the kernel of the step before does it; after the last nobody does.
+        if mask is not None and (t == 0 or w_hr is not None):
+            dhs[t] *= mask[: len(dhs[t])]
     if w_hr is not None:
-        dw_hr += dhs.T @ m
+        dw_hr += dh_rows.T @ m
         if trace_h is not None:
-            trace_h[...] = dhs
+            trace_h[...] = dh_rows
 
 
 def step(

@@ -45,13 +45,13 @@ def forward_together(
 ) -> list[RNNContext]:
     """Do the same for one direction or both, (x, states, weights, mask) of each."""
     relu = np.int32(nonlinearity == "relu")
+    persistent = launch.persistent("rnn", passes[0][1][0], layout, len(passes))
     contexts, arguments = [], []
     for x, (h,), (w_ih, w_hh, b_ih, b_hh), mask in passes:
         # Each step's part becomes its h_t in its place.
         get_array_module(x).dot(x, w_ih.T, h[layout.batch_size :])
         contexts.append(RNNContext(x, h, w_ih, w_hh, layout, relu, mask))
         arguments.append((h, w_hh, b_ih, b_hh, mask))
-    persistent = launch.persistent("rnn", h, layout, len(passes))
     if persistent is not None:
         persistent.run("rnn_forward", arguments, relu)
     else:
@@ -69,13 +69,15 @@ def _forward_steps(
     b_hh: Array | None,
     mask: Array | None,
 ) -> None:
-    xp = get_array_module(h)
-    stepwise = launch.Stepwise(h, layout)
-    product = xp.empty((layout.batch_size, h.shape[1]), h.dtype)
-    for t, n, _, before in stepwise.steps:
-        h_prev = h[before] if mask is None else h[before] * mask[:n]
-        xp.dot(h_prev, w_hh.T, product[:n])
-        stepwise.run("rnn_step_forward", t, h, product, b_ih, b_hh, relu)
+    xp, B = get_array_module(h), layout.batch_size
+    masked = None if mask is None else h[:B] * mask  # what enters the next step's product
+    product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
+    arrays = (h, masked, mask, product, b_ih, b_hh)
+    kernel = launch.Stepwise("rnn_step_forward", h, layout, *arrays, relu)
+    entering = layout.shifted(h) if masked is None else layout.heads(masked)
+    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
+        xp.dot(h_in, w, product_t)
+        kernel.run(t)
 
 
 def backward(
@@ -121,13 +123,14 @@ def _backward_steps(
     w_hh: Array,
     mask: Array | None,
 ) -> None:
-    stepwise = launch.Stepwise(h, layout)
-    for t, n, rows, _ in reversed(stepwise.steps):
-        stepwise.run("rnn_step_backward", t, dz, dh, dy, trace_h, h, relu)
-        dh_t = dh[:n]
-        get_array_module(h).dot(dz[rows], w_hh, dh_t)
-        if mask is not None:
-            dh_t *= mask[:n]
+    xp = get_array_module(h)
+    kernel = launch.Stepwise("rnn_step_backward", h, layout, dz, dh, mask, dy, trace_h, h, relu)
+    dzs, dhs = layout.split(dz), layout.heads(dh)
+    for t in reversed(range(layout.steps)):
+        kernel.run(t)
+        xp.dot(dzs[t], w_hh, dhs[t])  # the kernel of the step before applies the mask
+    if mask is not None and dhs:
+        dhs[0] *= mask[: len(dhs[0])]
 
 
 def step(

@@ -6,8 +6,9 @@ one would fail, stall, or silently copy. Kernels run on the emulation of `emu.py
 - What CuPy does only by way of a copy or a temporary (`out=` that is not contiguous), what it leaves
   undefined (assignment to duplicate indices), what it has not (`@=`), and what promotes float32 is refused.
 - Products round what enters them if TF32 is asked for, by CuPy's switch or `CUPY_TF32=1`.
-- `COUNTS` says how often the host waited for the device, copied to it, and launched a kernel.
-- Memory of `empty` starts as NaN, and lies between guard bands that are looked at after each kernel.
+- `COUNTS` says how often the host waited for the device, copied to it, launched a kernel of ours, and had
+  CuPy compute a product, or anything else that makes CuPy launch one of its own.
+- Memory of `empty` starts as NaN; all memory lies between guard bands that are looked at after each kernel.
 """
 
 import json
@@ -20,7 +21,7 @@ import numpy as np
 
 FROZEN = json.loads((Path(__file__).parent / "cupy.json").read_text())
 NAMES = FROZEN["names"]
-COUNTS = {"syncs": 0, "uploads": 0, "launches": 0}
+COUNTS = {"syncs": 0, "uploads": 0, "launches": 0, "products": 0, "others": 0}
 _METHODS = set(FROZEN["ndarray"])
 _SCALARS = (bool, int, float, str, type(None), slice, type(Ellipsis), np.generic, np.dtype, type)
 # These need the result on the host to know how large it is.
@@ -99,7 +100,7 @@ def _in(x, where):
 
 def _out(r):
     if isinstance(r, np.ndarray):
-        return ndarray(r)
+        return ndarray(_guarded(r) if r.base is None else r)
     if isinstance(r, np.generic):  # CuPy reduces to arrays of 0 dimensions
         return ndarray(np.asarray(r))
     return type(r)(_out(v) for v in r) if isinstance(r, tuple | list) else r
@@ -116,10 +117,24 @@ def _ufunc(ufunc, args, kwargs):
     written = kwargs.get("out", args[ufunc.nin] if len(args) > ufunc.nin else None)
     if ufunc is np.matmul and written is not None:
         _check_product_out(written._a, arrays)
+    COUNTS["products" if ufunc is np.matmul else "others"] += 1
     if ufunc is np.matmul:
         arrays[:2] = LINALG.rounded(arrays[:2])
     result = ufunc(*arrays, **options)
     return _out(result) if written is None else written
+
+
+def _count_function(name, result, arrays):
+    """Count a function or method of CuPy's, unless it only makes a view, or takes memory as it is."""
+    view = any(
+        isinstance(a, np.ndarray) and np.may_share_memory(result, a)
+        for a in arrays
+        if isinstance(result, np.ndarray)
+    )
+    if name == "dot":
+        COUNTS["products"] += 1
+    elif not view and name not in ("empty", "empty_like"):
+        COUNTS["others"] += 1
 
 
 def _check_product_out(out, operands):
@@ -211,6 +226,7 @@ class ndarray:
                 entries = part % max(self._a.shape[axis], 1)
                 if len(np.unique(entries)) < part.size and not isinstance(index, tuple):
                     raise Refused("assignment to duplicate indices is undefined on the device")
+        COUNTS["others"] += 1
         self._a[index] = _in(value, "value")
 
     def __array_ufunc__(self, ufunc, method, *args, **kwargs):
@@ -218,6 +234,7 @@ class ndarray:
         if method == "at":
             if ufunc not in (np.add, np.subtract, np.maximum, np.minimum):
                 raise Refused(f"{name}.at is not in CuPy")
+            COUNTS["others"] += 1
             ufunc.at(*[_in(x, "ufunc") for x in args])
             return None
         if method != "__call__":
@@ -241,7 +258,8 @@ class ndarray:
             if name == "dot":
                 return Module("cupy").dot(self, *args, **kwargs)
             result = method(*[_in(x, name) for x in args], **kwargs)
-            return _out(_guarded(result) if name == "copy" else result)
+            _count_function(name, result, [self._a])
+            return _out(result)
 
         return call
 
@@ -392,6 +410,7 @@ class Module(types.ModuleType):
             if name == "dot":
                 arrays[:2] = LINALG.rounded(arrays[:2])
             result = value(*arrays, **named)
+            _count_function(name, result, [*arrays[:2], *named.values()])
             if name in ("empty", "empty_like") and result.dtype.kind == "f":
                 result.fill(np.nan)
             if name.startswith(("empty", "zeros", "ones", "full")):

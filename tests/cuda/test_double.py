@@ -75,6 +75,40 @@ def test_counts_what_waits(double):
         assert COUNTS["syncs"] == n
 
 
+def test_counts_what_is_launched(double):
+    a, b = ones(double, 3, 3), double.empty((3, 3), np.float32)
+    free = [
+        lambda: a[1:],
+        lambda: a.T.reshape(3, 3),
+        lambda: double.empty_like(a),
+        lambda: double.ascontiguousarray(a),
+        lambda: double.asarray(a),
+    ]
+    products = [lambda: a @ a, lambda: a.dot(a), lambda: double.dot(a, a, b)]
+    products.append(lambda: double.matmul(a, a, out=b))
+    others = [
+        lambda: a + 1.0,
+        lambda: double.add(a, a, out=b),
+        lambda: a.__imul__(1.0),
+        lambda: a.__setitem__(0, 1.0),
+        lambda: a.fill(0),
+        lambda: a.copy(),
+        lambda: double.ascontiguousarray(a.T),
+        lambda: a.take(double.asarray([0]), axis=0),
+        lambda: a.sum(0),
+        lambda: double.zeros_like(a),
+        lambda: double.concatenate([a, a]),
+        lambda: double.add.at(a, 0, 1.0),
+    ]
+    for kind, calls in ((None, free), ("products", products), ("others", others)):
+        for k, call in enumerate(calls):
+            before = dict(COUNTS)
+            call()
+            now = {name: COUNTS[name] - before[name] for name in ("products", "others")}
+            expected = {"products": 0, "others": 0} | ({kind: 1} if kind else {})
+            assert now == expected, (kind, k)
+
+
 def test_products_in_tf32(double):
     """10 bits of mantissa, in products of float32 matrices and nothing else."""
     entries = np.array([[1 + 2**-10, 1 + 2**-12, -(1 + 2**-11), 3]])
@@ -178,6 +212,16 @@ def test_guard_bands(double, n):
     run(double, "beyond", 0)
     with pytest.raises(AssertionError, match="a kernel wrote"):
         run(double, "beyond", n)
+    kernel = double.RawModule(code=SOURCE).get_function("beyond")
+    a = double.ones(64, np.float32)
+    for made in (
+        a + 1.0,
+        a.copy(),
+        a.take(double.asarray(np.arange(64)), axis=0),
+        a @ ones(double, 64, 64),
+    ):
+        with pytest.raises(AssertionError, match="a kernel wrote"):
+            kernel((1,), (64,), (made, np.int32(n)))
 
 
 def test_arguments_are_compared_with_parameters(double):
