@@ -129,17 +129,26 @@ class Layout:
             self._heads = [slice(n) for n in self.sizes]
         self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
-        self._uploaded: dict[tuple[str, str], Array] = {}
+        self._uploaded: dict[tuple[str, str, int, int], Array] = {}
         self._parts: dict[int, list[Part]] = {}
 
     def index(self, name: str, xp: Any) -> Array:
-        """Return the index array `name` where `xp` computes: on a GPU uploaded once, and then kept."""
+        """Return the index array `name` where `xp` computes: on a GPU uploaded once, and then kept.
+
+        That is once for each GPU, since kernels take addresses, and for each stream: nobody waits for an
+        upload, so only what follows on its own stream finds it there.
+        """
         if xp is np:
             return getattr(self, name)
-        key = (xp.__name__, name)
+        cuda = xp.cuda
+        key = (xp.__name__, name, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
         if key not in self._uploaded:
             self._uploaded[key] = xp.asarray(getattr(self, name))
         return self._uploaded[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was uploaded belongs to a GPU and a stream of this process.
+        return {**self.__dict__, "_uploaded": {}}
 
     def _cut(self, bounds: list[int]) -> list[Span]:
         """Cut the steps into spans; step t's rows are those from ``bounds[t]`` to ``bounds[t + 1]``."""

@@ -115,8 +115,8 @@ def _function(
 
 
 @cache
-def _multiprocessors(xp: ModuleType) -> int:
-    return int(xp.cuda.Device().attributes["MultiProcessorCount"])
+def _multiprocessors(xp: ModuleType, device: int) -> int:
+    return int(xp.cuda.Device(device).attributes["MultiProcessorCount"])
 
 
 def _arguments(arrays: Iterable[Any]) -> list[Any]:
@@ -174,7 +174,8 @@ def persistent(
     if _real(states) != "float" or projected:
         return None
     xp = get_array_module(states)
-    chosen = shape(cell, states.shape[1], layout.batch_size, _multiprocessors(xp), directions)
+    multiprocessors = _multiprocessors(xp, xp.cuda.runtime.getDevice())
+    chosen = shape(cell, states.shape[1], layout.batch_size, multiprocessors, directions)
     return None if chosen is None else Persistent(cell, chosen, xp, layout)
 
 

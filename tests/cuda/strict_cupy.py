@@ -9,11 +9,18 @@ one would fail, stall, or silently copy. Kernels run on the emulation of `emu.py
 - `COUNTS` says how often the host waited for the device, copied to it, launched a kernel of ours, and had
   CuPy compute a product, or anything else that makes CuPy launch one of its own.
 - Memory of `empty` starts as NaN; all memory lies between guard bands that are looked at after each kernel.
+- Memory of another device than the current one is refused; so is what was uploaded on another stream, since
+  it may not have arrived, until somebody has waited for the device. All streams are as non-blocking ones.
+  What is computed on one stream and used on another is not seen.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import types
+import warnings
+from importlib import import_module
 from pathlib import Path
 
 import emu
@@ -69,20 +76,51 @@ class Refused(TypeError):
     """What CuPy would refuse, or do in a way that nobody wants."""
 
 
+# The current ones, and how often the host has waited for the device.
+CURRENT = {"device": 0, "stream": 0, "waits": 0}
+
+
+class _Memory(bytearray):
+    """Memory of a device; if it is filled from the host, on which stream, and after how many waits."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.device, self.upload = CURRENT["device"], None
+
+
+def _memory(a):
+    """Return the memory that the array lies in, if it is a whole allocation of the device's."""
+    while isinstance(a, np.ndarray):
+        a = a.base
+    return getattr(a, "obj", None)
+
+
+def _check_place(a, where):
+    memory = _memory(a)
+    if memory is None:
+        return
+    if memory.device != CURRENT["device"]:
+        raise Refused(f"{where}: an array of device {memory.device}, not of the current one")
+    if memory.upload is not None:
+        stream, waits = memory.upload
+        if stream != CURRENT["stream"] and waits == CURRENT["waits"]:
+            raise Refused(f"{where}: uploaded on another stream, it may not have arrived")
+
+
 def _guarded(a):
     """Return a copy of `a` between guard bands."""
     a = np.asarray(a)
-    raw = np.full(a.nbytes + 2 * _PAD, _MARK, np.uint8)
+    raw = np.frombuffer(_Memory(a.nbytes + 2 * _PAD), np.uint8)
+    raw.fill(_MARK)
     inside = raw[_PAD : _PAD + a.nbytes].view(a.dtype).reshape(a.shape)
     inside[...] = a
     return inside
 
 
 def _check_guards(a):
-    raw = a
-    while raw.base is not None:
-        raw = raw.base
-    if raw.dtype == np.uint8 and raw.size >= 2 * _PAD:
+    memory = _memory(a)
+    if memory is not None:
+        raw = np.frombuffer(memory, np.uint8)
         assert (raw[:_PAD] == _MARK).all(), "a kernel wrote before the beginning of an array"
         assert (raw[-_PAD:] == _MARK).all(), "a kernel wrote behind the end of an array"
 
@@ -90,6 +128,7 @@ def _check_guards(a):
 def _in(x, where):
     """Return what NumPy computes with: the device's memory, or a scalar."""
     if isinstance(x, ndarray):
+        _check_place(x._a, where)
         return x._a
     if isinstance(x, tuple | list):
         return type(x)(_in(v, where) for v in x)
@@ -126,15 +165,13 @@ def _ufunc(ufunc, args, kwargs):
 
 def _count_function(name, result, arrays):
     """Count a function or method of CuPy's, unless it only makes a view, or takes memory as it is."""
-    view = any(
-        isinstance(a, np.ndarray) and np.may_share_memory(result, a)
-        for a in arrays
-        if isinstance(result, np.ndarray)
-    )
-    if name == "dot":
-        COUNTS["products"] += 1
-    elif not view and name not in ("empty", "empty_like"):
-        COUNTS["others"] += 1
+    arrays = [a for a in arrays if isinstance(a, np.ndarray)]
+    view = isinstance(result, np.ndarray) and any(np.may_share_memory(result, a) for a in arrays)
+    if (view and name != "dot") or name in ("empty", "empty_like"):
+        return
+    COUNTS["products" if name == "dot" else "others"] += 1
+    for a in arrays:
+        _check_place(a, name)
 
 
 def _check_product_out(out, operands):
@@ -227,7 +264,7 @@ class ndarray:
                 if len(np.unique(entries)) < part.size and not isinstance(index, tuple):
                     raise Refused("assignment to duplicate indices is undefined on the device")
         COUNTS["others"] += 1
-        self._a[index] = _in(value, "value")
+        _in(self, "assignment")[index] = _in(value, "value")
 
     def __array_ufunc__(self, ufunc, method, *args, **kwargs):
         name = ufunc.__name__
@@ -335,19 +372,56 @@ class RawModule:
         return _Kernel(self._module, name)
 
 
-class _Device:
-    # As few as possible, so that small batches already fill the device and share registers.
-    multiprocessors = 1
+class _Place:
+    """A device or a stream, which is the current one within ``with``."""
 
-    def __init__(self, number=0):
-        self.id = number
+    kind = ""
+
+    def __init__(self, number):
+        self._number, self._outer = number, []
+
+    def __enter__(self):
+        self._outer.append(CURRENT[self.kind])
+        CURRENT[self.kind] = self._number
+        return self
+
+    def __exit__(self, *_):
+        CURRENT[self.kind] = self._outer.pop()
+
+
+class _Device(_Place):
+    kind = "device"
+    # As few as possible, so that small batches already fill the device and share registers.
+    multiprocessors = (1, 3)
+
+    def __init__(self, number=None):
+        super().__init__(CURRENT["device"] if number is None else number)
+
+    @property
+    def id(self):
+        return self._number
 
     @property
     def attributes(self):
-        return {"MultiProcessorCount": self.multiprocessors}
+        return {"MultiProcessorCount": self.multiprocessors[self._number]}
 
     def synchronize(self):
         COUNTS["syncs"] += 1
+        CURRENT["waits"] += 1
+
+
+class _Stream(_Place):
+    kind = "stream"
+    _addresses = itertools.count(4096, 4096)
+
+    def __init__(self, null=False, non_blocking=False):
+        assert non_blocking
+        assert not null
+        super().__init__(next(self._addresses))
+
+    @property
+    def ptr(self):
+        return self._number
 
 
 class _Event:
@@ -371,7 +445,9 @@ def _array(a, dtype=None):
     if isinstance(a, list | tuple) and any(isinstance(v, ndarray) for v in a):
         raise Refused("asarray of a list of arrays on the device: use stack or concatenate")
     COUNTS["uploads"] += 1
-    return ndarray(_guarded(np.asarray(a, dtype)))
+    uploaded = _guarded(np.asarray(a, dtype))
+    _memory(uploaded).upload = CURRENT["stream"], CURRENT["waits"]
+    return ndarray(uploaded)
 
 
 def _bind(name, args, kwargs):
@@ -410,7 +486,7 @@ class Module(types.ModuleType):
             if name == "dot":
                 arrays[:2] = LINALG.rounded(arrays[:2])
             result = value(*arrays, **named)
-            _count_function(name, result, [*arrays[:2], *named.values()])
+            _count_function(name, result, [*arrays[:2], *(named[k] for k in named if k != "out")])
             if name in ("empty", "empty_like") and result.dtype.kind == "f":
                 result.fill(np.nan)
             if name.startswith(("empty", "zeros", "ones", "full")):
@@ -438,6 +514,21 @@ class _NamedUfunc:
         a.__array_ufunc__(self._ufunc, "at", a, indices, b)
 
 
+@contextlib.contextmanager
+def waiting_for_nothing(xp):
+    """Fail if anything inside makes the host wait: the stand-in counts, the real CuPy is told to refuse."""
+    with contextlib.ExitStack() as stack:
+        if not isinstance(xp, Module):
+            cupyx = import_module("cupyx")
+            with warnings.catch_warnings():
+                # Deprecated, since it does not see what waits outside of CuPy; there is nothing in its place.
+                warnings.simplefilter("ignore")
+                stack.enter_context(cupyx.allow_synchronize(False))
+        before = COUNTS["syncs"]
+        yield
+        assert COUNTS["syncs"] == before
+
+
 def make():
     """Return a module to be put into ``sys.modules["cupy"]``."""
     module = Module("cupy")
@@ -449,6 +540,9 @@ def make():
     module._core = types.SimpleNamespace(_routines_linalg=LINALG)
     module.cuda = types.SimpleNamespace(
         Device=_Device,
+        Stream=_Stream,
+        get_current_stream=lambda: types.SimpleNamespace(ptr=CURRENT["stream"]),
+        runtime=types.SimpleNamespace(getDevice=lambda: CURRENT["device"]),
         Event=_Event,
         get_elapsed_time=lambda start, end: (end.at - start.at) * 1e3,
         is_available=lambda: True,

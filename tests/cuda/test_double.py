@@ -1,14 +1,17 @@
 """What the pretended GPU has to catch: without this the tests that run on it prove little."""
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
+import types
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from emu import KernelError
-from strict_cupy import COUNTS, FROZEN, Refused
+from strict_cupy import COUNTS, FROZEN, Refused, waiting_for_nothing
 
 HERE = Path(__file__).parent
 
@@ -73,6 +76,60 @@ def test_counts_what_waits(double):
     for n, wait in enumerate(waits, 1):
         wait()
         assert COUNTS["syncs"] == n
+
+
+def test_waiting_is_noticed(double):
+    """On the stand-in."""
+    a = ones(double, 3)
+    with waiting_for_nothing(double):
+        a += 1.0
+    with pytest.raises(AssertionError), waiting_for_nothing(double):
+        a.get()
+
+
+def test_waiting_is_noticed_on_a_gpu(monkeypatch):
+    """The real CuPy refuses to wait in there, and only there, and its warning is no error."""
+    allowed = [True]
+
+    @contextlib.contextmanager
+    def allow_synchronize(allow):
+        warnings.warn("will be removed", stacklevel=2)
+        allowed.append(allow)
+        yield
+        allowed.pop()
+
+    real = types.ModuleType("cupyx")
+    real.allow_synchronize = allow_synchronize
+    monkeypatch.setitem(sys.modules, "cupyx", real)
+    with waiting_for_nothing(types.ModuleType("cupy")):
+        assert allowed[-1] is False
+        with pytest.raises(UserWarning):
+            warnings.warn("still an error in there", stacklevel=1)
+    assert allowed[-1] is True
+
+
+def test_places(double):
+    cuda = double.cuda
+    a = ones(double, 3)
+    assert cuda.runtime.getDevice() == 0
+    with cuda.Device(1):
+        assert cuda.runtime.getDevice() == cuda.Device().id == 1
+        b = ones(double, 3) + 1.0
+        for use in (lambda: a + 1.0, lambda: b.__iadd__(a), lambda: double.concatenate([a[1:], a])):
+            with pytest.raises(Refused, match="device 0"):
+                use()
+    for use in (b.sum, b.copy, lambda: b.fill(0), lambda: b.__setitem__(0, 1.0)):
+        with pytest.raises(Refused, match="device 1"):
+            use()
+    with cuda.Stream(non_blocking=True) as stream:
+        assert cuda.get_current_stream().ptr == stream.ptr != 0
+        with pytest.raises(Refused, match="may not have arrived"):
+            a[1:] + 1.0
+        c = ones(double, 3) * 2.0
+        cuda.Device().synchronize()
+        assert ((a + c).get() == 3).all()
+    assert cuda.get_current_stream().ptr == cuda.runtime.getDevice() == 0
+    c += a
 
 
 def test_counts_what_is_launched(double):

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from strict_cupy import COUNTS
+import strict_cupy
+from strict_cupy import COUNTS, waiting_for_nothing
 
 import minirnn
 from minirnn import PackedSequence, init
+from minirnn.cuda import launch
 
 HERE = Path(__file__).parent
 LAYERS = {"RNN": minirnn.RNN, "LSTM": minirnn.LSTM, "GRU": minirnn.GRU}
@@ -57,9 +59,9 @@ def on_both(xp, module, run, *arrays, tolerance=1e-5):
     """Compare ``run(module, *arrays)``, and the gradients it leaves, on the host and on the device."""
     twin = copy.deepcopy(module).to("cupy")
     expected = run(module, *arrays)
-    before = dict(COUNTS)
-    actual = run(twin, *moved(xp, arrays))
-    assert COUNTS["syncs"] == before["syncs"]
+    uploaded = moved(xp, arrays)
+    with waiting_for_nothing(xp):
+        actual = run(twin, *uploaded)
     same(actual, expected, tolerance)
     for p, q in zip(twin.parameters(), module.parameters(), strict=True):
         assert isinstance(p.grad, xp.ndarray)
@@ -333,9 +335,9 @@ def test_packing(xp, rng, batch_first):
         ]
 
     expected = run(x, lengths, sequences)
-    before = COUNTS["syncs"]
-    actual = run(xp.asarray(x), lengths, moved(xp, sequences))
-    assert COUNTS["syncs"] == before
+    uploaded = xp.asarray(x), lengths, moved(xp, sequences)
+    with waiting_for_nothing(xp):
+        actual = run(*uploaded)
     for a in (actual[1], actual[3]):  # stays on the host, whatever the data does
         assert isinstance(a, np.ndarray)
     same(actual, expected, 0)
@@ -474,9 +476,8 @@ def test_training_waits_for_nothing(xp, rng, cell):
     host, device = Model(cell), Model(cell).to("cupy")
     expected = list(training(host, batches))
     uploaded = moved(xp, batches)
-    before = COUNTS["syncs"]
-    losses = list(training(device, uploaded))
-    assert COUNTS["syncs"] == before
+    with waiting_for_nothing(xp):
+        losses = list(training(device, uploaded))
     same(losses, expected, 1e-4)
     same(list(device.state_dict().values()), list(host.state_dict().values()), 1e-4)
 
@@ -490,6 +491,54 @@ def test_a_batch_uploads_its_indices_once(double, rng):
     # What the second pass uploads is the order in which the batch was given: to put h_n and dh_0 into it,
     # and dh_n out of it.
     assert COUNTS["uploads"] - before == 3
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_each_stream_uploads_for_itself(double, rng, form):
+    """What another stream uploads may not have arrived, and nobody waits for it."""
+    layer = minirnn.GRU(4, 9, bidirectional=True, rng=1).to("cupy")
+    x = floats(rng, 5, 3, 4) if form == "padded" else packed(rng, 4)
+    expected = minirnn.GRU(4, 9, bidirectional=True, rng=1)(x)[0]
+    x = moved(double, x)
+    double.cuda.Device().synchronize()
+    for _ in range(2):
+        with double.cuda.Stream(non_blocking=True), waiting_for_nothing(double):
+            y, _ = layer(x)
+            before = COUNTS["uploads"]
+            layer.forward(x)
+            # Once a stream: what goes up again is the order in which the batch was given, for h_n.
+            assert COUNTS["uploads"] - before == (form == "packed")
+        same(y, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_another_device(double, rng, form, dtype, monkeypatch):
+    """Addresses of one mean nothing on the other, also where both see a batch of the same form."""
+    x = floats(rng, 5, 3, 4, dtype=dtype) if form == "padded" else packed(rng, 4, dtype)
+    layer = minirnn.GRU(4, 9, bidirectional=True, rng=1, dtype=dtype)
+    expected = layer(x)[0]
+    right, counts = launch.shape, []
+    monkeypatch.setattr(launch, "shape", lambda *a: counts.append(a[3]) or right(*a))
+    for number in (0, 1, 0):
+        with double.cuda.Device(number):
+            here = copy.deepcopy(layer).to("cupy")
+            # Of the same layout each time.
+            here_x = double.asarray(x) if form == "padded" else x.map(double.asarray)
+            same(here(here_x)[0], expected, 1e-5 if dtype == np.float32 else 1e-12)
+    if dtype == np.float32:
+        assert counts == [1, 3, 1]
+
+
+def test_a_layout_pickles_without_its_uploads(double, rng):
+    """Where they are uploaded again, another device may be the current one."""
+    layout = packed(rng, 4).packing.layout
+    layout.index("last", double)
+    before = COUNTS["syncs"]
+    with double.cuda.Device(1):
+        again = pickle.loads(pickle.dumps(layout))
+    assert COUNTS["syncs"] == before
+    same(again.index("last", double) + 0, layout.last, 0)
 
 
 @pytest.mark.parametrize(("dtype", "launches"), [(np.float32, 4), (np.float64, 8 * 5)])
@@ -590,12 +639,19 @@ def test_checks_of_values_run_when_asked_for(xp):
 
 
 @pytest.fixture
-def float32_again(xp):
-    yield
+def tf32(xp):
+    """Return the least relative error that TF32 leaves, where there is TF32; it is off again afterwards.
+
+    On a GPU none is asked for: cuBLAS may compute a small product in float32 all the same.
+    """
+    real = not isinstance(xp, strict_cupy.Module)
+    if real and int(xp.cuda.Device().compute_capability) < 80:
+        pytest.skip("TF32 needs compute capability 8.0")
+    yield 0.0 if real else 1e-6
     minirnn.set_tf32(False)
 
 
-def test_tf32(xp, rng, float32_again):
+def test_tf32(xp, rng, tf32):
     """Off at first; on, it is in the products of float32, forward and backward, and can be switched off."""
 
     def run(layer, dtype=np.float32):
@@ -613,24 +669,24 @@ def test_tf32(xp, rng, float32_again):
     exact, single = run(wide, np.float64), run(layer)
     assert max(errors(single)) < 3e-6
     minirnn.set_tf32(True)
-    assert all(1e-5 < e < 2e-3 for e in errors(run(layer)))
+    assert all(10 * tf32 <= e < 2e-3 for e in errors(run(layer)))
     same(run(wide, np.float64), exact, 0)
     minirnn.set_tf32(False)
     same(run(layer), single, 0)
 
 
 @pytest.mark.parametrize("cell", LAYERS)
-def test_tf32_stays_out_of_persistent_kernels(xp, rng, cell, float32_again):
+def test_tf32_stays_out_of_persistent_kernels(xp, rng, cell, tf32):
     """Without input a step's product is all there is."""
     for hidden, persistent in ((32, True), (200, False)):
         layer = LAYERS[cell](1, hidden, rng=0).to("cupy")
-        x, h_0 = np.zeros((5, 3, 1), np.float32), moved(xp, initial(rng, layer, 3))
+        x, h_0 = np.zeros((5, 64, 1), np.float32), moved(xp, initial(rng, layer, 64))
         y = []
         for enabled in (False, True):
             minirnn.set_tf32(enabled)
             y.append(xp.asnumpy(layer(xp.asarray(x), h_0)[0]))
         apart = np.abs(y[0] - y[1]).max()
-        assert apart == 0 if persistent else 1e-6 < apart < 1e-2
+        assert apart == 0 if persistent else tf32 <= apart < 1e-2
 
 
 def test_tf32_of_cupys_own_variable(double, rng, monkeypatch):
