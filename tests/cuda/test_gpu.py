@@ -50,12 +50,16 @@ def test_other_streams(gpu):
     layer = minirnn.LSTM(16, 64, 2, bidirectional=True, rng=0).to("cupy")
     x = gpu.asarray(np.random.default_rng(0).standard_normal((50, 32, 16), np.float32))
     expected = gpu.asnumpy(layer(x)[0])
+    lengths = np.arange(50, 18, -1)
+    expected_packed = gpu.asnumpy(layer(minirnn.pack_padded_sequence(x, lengths))[0].data)
+    packed = minirnn.pack_padded_sequence(x, lengths)  # each stream uploads its indices
     streams = [gpu.cuda.Stream(non_blocking=True) for _ in range(4)]
     gpu.cuda.Device().synchronize()
     outputs = []
     for stream in streams:
         with stream:
-            outputs.append(layer(x)[0])
-    for stream, y in zip(streams, outputs, strict=True):
+            outputs.append((layer(x)[0], layer(packed)[0].data))
+    for stream, (y, y_packed) in zip(streams, outputs, strict=True):
         stream.synchronize()
         np.testing.assert_array_equal(gpu.asnumpy(y), expected)
+        np.testing.assert_array_equal(gpu.asnumpy(y_packed), expected_packed)

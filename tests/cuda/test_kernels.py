@@ -244,6 +244,17 @@ def test_other_dtypes_are_refused(double, cell, proj, dtype):
     assert before == strict_cupy.COUNTS
 
 
+@pytest.mark.parametrize("cell", PAIRS)
+def test_a_kernel_is_looked_up_once_a_pass(double, cell):
+    def asked(steps):
+        before = launch._function.cache_info()
+        Problem(cell, 20, [steps, 2]).answers(double.asarray, double.asnumpy)
+        now = launch._function.cache_info()
+        return now.hits + now.misses - before.hits - before.misses
+
+    assert asked(3) == asked(8) == 2
+
+
 def test_places_are_made_once_a_batch(double):
     """Both ways and both directions share them, and they keep no batch alive."""
     problem, reverse = problems("gru", 20, RAGGED, both=True)
