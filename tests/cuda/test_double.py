@@ -87,7 +87,7 @@ def test_waiting_is_noticed(double):
         a.get()
 
 
-def test_waiting_is_noticed_on_a_gpu(monkeypatch):
+def test_waiting_is_refused_by_the_real_cupy(monkeypatch):
     """The real CuPy refuses to wait in there, and only there, and its warning is no error."""
     allowed = [True]
 
