@@ -360,10 +360,11 @@ def test_threads_change_no_bit(make, checkpoint, monkeypatch):
 def test_threads_share_a_batch(make, bidirectional, checkpoint, form, monkeypatch):
     """Parts of the batch change nothing beyond rounding, and not from one run to the next."""
     monkeypatch.setattr("minirnn.recurrent._THREADED_SIZE", 1)
-    monkeypatch.setattr("minirnn.recurrent._THREADED_STATE", 10)  # two of the 7 sequences
     rng = np.random.default_rng(0)
     options = {"num_layers": 2, "dropout": 0.3, "recurrent_dropout": 0.2, "dtype": F8}
     layer = make(3, 5, bidirectional=bidirectional, checkpoint=checkpoint, **options)
+    of_two_sequences = 2 * layer.weight_hh_l0.size
+    monkeypatch.setattr("minirnn.recurrent._THREADED_STEP", of_two_sequences)
     x = rng.standard_normal((9, 7, 3))
     if form != "padded":
         lengths = [9, 8, 8, 5, 2, 1, 1] if form == "packed" else [2, 9, 0, 3, 5, 1, 8]
