@@ -256,18 +256,19 @@ def measure(machine, configuration, repeats):
 
 def sum_mod(machine, repeats):
     """Return the time of one step of the sum-mod example, drawing and optimiser included."""
-    from model import SumMod, draw
+    from model import SumMod, batches
 
     minirnn.set_backend("cupy")
     batch, hidden, steps = (6, 8, 2) if machine.dry else (256, 64, 100)
     model = SumMod("rnn", hidden_dim=hidden)
     model.flatten_parameters()
     criterion, parameters = minirnn.CrossEntropyLoss(), list(model.parameters())
-    optimizer, rng = minirnn.Adam(parameters, 5e-3), np.random.default_rng(0)
+    optimizer = minirnn.Adam(parameters, 5e-3)
+    data, torch_data = (batches(np.random.default_rng(0), batch) for _ in range(2))
 
     def ours():
         for _ in range(steps):
-            tokens, sums = draw(rng, batch)
+            tokens, sums = next(data)
             logits, ctx = model.forward(tokens)
             _, ctx_loss = criterion.forward(logits, sums)
             optimizer.zero_grad()
@@ -281,13 +282,12 @@ def sum_mod(machine, repeats):
     ).to(device)
     embedding, recurrent, head = layers
     torch_optimizer = torch.optim.Adam(layers.parameters(), 5e-3)
-    torch_rng = np.random.default_rng(0)
 
     def theirs():
         torch.backends.cudnn.allow_tf32 = True
-        minirnn.set_backend("numpy")  # `draw` makes its batch on the host
+        minirnn.set_backend("numpy")  # its batches are made on the host
         for _ in range(steps):
-            tokens, sums = draw(torch_rng, batch)
+            tokens, sums = next(torch_data)
             rows = embedding(torch.from_numpy(tokens.data).to(device))
             packed = rnn.PackedSequence(rows, torch.from_numpy(tokens.batch_sizes))
             logits = head(recurrent(packed)[1][-1])
