@@ -340,6 +340,9 @@ class Recurrent(Module):
         save = saving() or trace
         shape = (self.num_layers * D, layout.batch_size)
         h_n = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
+        windows = self.checkpoint and save and not trace
+        one_launch = self._one_launch(x) and not windows
+        run = self._run_windows if windows else partial(self._run, save=save)
         parts = [] if trace else self._parts(layout, x)
         dropouts: list[Any] = []
         passes: list[Any] = []
@@ -353,10 +356,8 @@ class Recurrent(Module):
                 x_k = layout.reversed_rows(x) if k % D else x
                 start = [None if s is None else s[k] for s in initial]
                 sides.append((k, x_k, start, layout, self._draw_mask(layout.batch_size, x)))
-            windows = self.checkpoint and save and not trace
-            run = self._run_windows if windows else partial(self._run, save=save)
             results: Iterable[tuple[Array, list[Array], Any]]
-            if self._one_launch(x) and not windows:
+            if one_launch:
                 results = self._run_both(sides, save)
             elif parts:
                 results = self._run_parts(run, sides, parts)
@@ -382,10 +383,12 @@ class Recurrent(Module):
 
     def _parts(self, layout: Layout, like: Array) -> list[Part]:
         """Return the batch in as many parts as each direction has threads; none for one thread."""
+        threads = num_threads() // self.num_directions
+        if threads <= 1 or not self._worth_threads(like):
+            return []
         rows = len(self.recurrence.GATES) * self.hidden_size
-        step = layout.batch_size * rows * self.output_size
-        count = min(num_threads() // self.num_directions, step // _THREADED_STEP)
-        return layout.parts(count) if count > 1 and self._worth_threads(like) else []
+        count = min(threads, layout.batch_size * rows * self.output_size // _THREADED_STEP)
+        return layout.parts(count) if count > 1 else []
 
     def _one_launch(self, like: Array) -> bool:
         """Tell whether the pair can run both directions at once: on the GPU that is one launch."""
