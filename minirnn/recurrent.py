@@ -132,6 +132,7 @@ class Recurrent(Module):
     """
 
     recurrence: ClassVar[Any]
+    proj_size: int = 0  # the LSTM's: features of its projected state, 0 for none
     _states: ClassVar[int] = 1  # how many arrays the state is made of
 
     def __init__(
@@ -144,7 +145,6 @@ class Recurrent(Module):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
-        proj_size: int = 0,
         recurrent_dropout: float = 0.0,
         checkpoint: bool = False,
         init: str = "torch",
@@ -158,16 +158,16 @@ class Recurrent(Module):
         if dropout and num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} acts between layers, and there is only one: it does nothing",
-                stacklevel=3,
+                # One frame further out for a subclass that has a constructor of its own.
+                stacklevel=2 + (type(self).__init__ is not Recurrent.__init__),
             )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
         self.checkpoint = checkpoint
-        self.proj_size = proj_size
         self.num_directions = 2 if bidirectional else 1
         # Features of one direction's output, and of each array of the state.
-        self.output_size = proj_size or hidden_size
+        self.output_size = self.proj_size or hidden_size
         self._state_sizes = (self.output_size, hidden_size)[: self._states]
         self._rng = None if rng is None else generator(rng)
         self._names: list[tuple[str | None, ...]] = []
@@ -837,37 +837,6 @@ class GRU(Recurrent):
 
     recurrence: ClassVar[Any] = gru
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        recurrent_dropout: float = 0.0,
-        checkpoint: bool = False,
-        init: str = "torch",
-        dtype: DTypeLike = np.float32,
-        rng: RNG = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            recurrent_dropout=recurrent_dropout,
-            checkpoint=checkpoint,
-            init=init,
-            dtype=dtype,
-            rng=rng,
-        )
-
 
 class LSTM(Recurrent):
     r"""Long short-term memory: torch's ``nn.LSTM``, gates in the order i, f, g, o.
@@ -927,6 +896,7 @@ class LSTM(Recurrent):
             )
         if forget_bias is not None and not bias:
             raise ValueError("forget_bias: expected None for a layer without biases")
+        self.proj_size = proj_size
         super().__init__(
             input_size,
             hidden_size,
@@ -935,7 +905,6 @@ class LSTM(Recurrent):
             batch_first,
             dropout,
             bidirectional,
-            proj_size=proj_size,
             recurrent_dropout=recurrent_dropout,
             checkpoint=checkpoint,
             init=init,
