@@ -51,30 +51,9 @@ def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[GRUC
     if persistent is not None:
         persistent.run("gru_forward", arguments)
     else:
-        for one in arguments:
-            _forward_steps(layout, *one)
+        for gates, q, h, *others in arguments:
+            launch.forward_steps("gru_step_forward", (gates, q, h), h, *others, layout)
     return contexts
-
-
-def _forward_steps(
-    layout: Layout,
-    gates: Array,
-    q: Array,
-    h: Array,
-    w_hh: Array,
-    b_ih: Array | None,
-    b_hh: Array | None,
-    mask: Array | None,
-) -> None:
-    xp, B = get_array_module(h), layout.batch_size
-    masked = None if mask is None else h[:B] * mask  # what enters the next step's product
-    product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
-    arrays = (gates, q, h, masked, mask, product, b_ih, b_hh)
-    kernel = launch.Stepwise("gru_step_forward", h, layout, *arrays)
-    entering = layout.shifted(h) if masked is None else layout.heads(masked)
-    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
-        xp.dot(h_in, w, product_t)
-        kernel.run(t)
 
 
 def backward(

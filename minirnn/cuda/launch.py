@@ -223,6 +223,42 @@ class Stepwise:
         self._function((blocks,), (_THREADS,), (*self._arguments, *place, *self._sizes))
 
 
+def forward_steps(
+    kernel: str,
+    arrays: Sequence[Array],
+    h: Array,
+    w_hh: Array,
+    b_ih: Array | None,
+    b_hh: Array | None,
+    mask: Array | None,
+    layout: Layout,
+    *others: Any,
+) -> None:
+    """Run all steps of one direction forward, one product and one launch each.
+
+    Parameters
+    ----------
+    kernel : str
+        It takes `arrays`, ``masked, mask, product, b_ih, b_hh`` and `others`; see ``steps.cu``.
+    arrays : sequence of arrays
+    h : array of shape (B + N, H)
+        Filled by the kernel.
+    w_hh, b_ih, b_hh : arrays
+        The biases may be None.
+    mask : array of shape (B, H), optional
+    layout : Layout
+    others : NumPy scalars
+    """
+    xp, B = get_array_module(h), layout.batch_size
+    masked = None if mask is None else h[:B] * mask  # what enters the next step's product
+    product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
+    step = Stepwise(kernel, h, layout, *arrays, masked, mask, product, b_ih, b_hh, *others)
+    entering = layout.shifted(h) if masked is None else layout.heads(masked)
+    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
+        xp.dot(h_in, w, product_t)
+        step.run(t)
+
+
 # By layout, and for as long as that lives: all passes over a batch share it.
 _known_places: WeakKeyDictionary[Layout, list[tuple[Any, ...]]] = WeakKeyDictionary()
 

@@ -65,23 +65,24 @@ def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[LSTM
 
 def _forward_steps(ctx: LSTMContext, b_ih: Array | None, b_hh: Array | None) -> None:
     _, h, c, gates, m, _, w_hh, w_hr, layout, mask = ctx
-    xp, B = get_array_module(h), layout.batch_size
+    xp, B, name = get_array_module(h), layout.batch_size, "lstm_step_forward"
+    if m is None or w_hr is None:
+        arrays = (gates, c, h[B:])
+        launch.forward_steps(name, arrays, h, w_hh, b_ih, b_hh, mask, layout)
+        return
     masked = None if mask is None else h[:B] * mask  # what enters the next step's product
-    product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
-    # The kernel fills o * tanh(c_t): h_t itself, or what is yet to be projected, and masked after that.
-    out = (h[B:], masked, mask) if m is None else (m, None, None)
-    kernel = launch.Stepwise("lstm_step_forward", c, layout, gates, c, *out, product, b_ih, b_hh)
+    product, w, w_m = xp.empty((B, len(w_hh)), h.dtype), w_hh.T, w_hr.T
+    # What the kernel fills, o * tanh(c_t), is yet to be projected, and masked after that.
+    kernel = launch.Stepwise(name, c, layout, gates, c, m, None, None, product, b_ih, b_hh)
     entering = layout.shifted(h) if masked is None else layout.heads(masked)
-    if m is not None and w_hr is not None:
-        w_m, ms, hs = w_hr.T, layout.split(m), layout.split(h[B:])
+    ms, hs = layout.split(m), layout.split(h[B:])
     for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
         xp.dot(h_in, w, product_t)
         kernel.run(t)
-        if w_hr is not None:
-            xp.dot(ms[t], w_m, hs[t])
-            if mask is not None and masked is not None:
-                n = len(hs[t])
-                xp.multiply(hs[t], mask[:n], out=masked[:n])
+        xp.dot(ms[t], w_m, hs[t])
+        if mask is not None and masked is not None:
+            n = len(hs[t])
+            xp.multiply(hs[t], mask[:n], out=masked[:n])
 
 
 def backward(

@@ -55,29 +55,9 @@ def forward_together(
     if persistent is not None:
         persistent.run("rnn_forward", arguments, relu)
     else:
-        for one in arguments:
-            _forward_steps(layout, relu, *one)
+        for h, *others in arguments:
+            launch.forward_steps("rnn_step_forward", (h,), h, *others, layout, relu)
     return contexts
-
-
-def _forward_steps(
-    layout: Layout,
-    relu: np.int32,
-    h: Array,
-    w_hh: Array,
-    b_ih: Array | None,
-    b_hh: Array | None,
-    mask: Array | None,
-) -> None:
-    xp, B = get_array_module(h), layout.batch_size
-    masked = None if mask is None else h[:B] * mask  # what enters the next step's product
-    product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
-    arrays = (h, masked, mask, product, b_ih, b_hh)
-    kernel = launch.Stepwise("rnn_step_forward", h, layout, *arrays, relu)
-    entering = layout.shifted(h) if masked is None else layout.heads(masked)
-    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
-        xp.dot(h_in, w, product_t)
-        kernel.run(t)
 
 
 def backward(
