@@ -126,5 +126,4 @@ def step(
 
 def gates(ctx: GRUContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    blocks = ctx.gates.reshape(len(ctx.x), 3, ctx.gates.shape[1] // 3)
-    return {name: blocks[:, k] for k, name in enumerate(GATES)}
+    return launch.by_gate(ctx.gates, GATES)

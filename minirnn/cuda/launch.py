@@ -273,6 +273,12 @@ def _places(layout: Layout) -> list[tuple[Any, ...]]:
     return _known_places[layout]
 
 
+def by_gate(gates: Array, names: Sequence[str]) -> dict[str, Array]:
+    """Return the gates' values out of ``gates``, (N, G * H), by name: arrays of shape (N, H)."""
+    blocks = gates.reshape(len(gates), len(names), gates.shape[1] // len(names))
+    return {name: blocks[:, k] for k, name in enumerate(names)}
+
+
 def contiguous(dy: Array | None) -> Array | None:
     """Return `dy` as a kernel can read it: kernels know no strides."""
     return None if dy is None else get_array_module(dy).ascontiguousarray(dy)

@@ -166,5 +166,4 @@ def step(
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    blocks = ctx.gates.reshape(len(ctx.x), 4, ctx.gates.shape[1] // 4)
-    return {name: blocks[:, k] for k, name in enumerate(GATES)}
+    return launch.by_gate(ctx.gates, GATES)
