@@ -338,14 +338,13 @@ class Recurrent(Module):
         xp = get_array_module(x)
         layout, D = form.layout, self.num_directions
         save = saving() or trace
-        shape = (self.num_layers * D, layout.batch_size)
-        h_n = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
         windows = self.checkpoint and save and not trace
         one_launch = self._one_launch(x) and not windows
         run = self._run_windows if windows else partial(self._run, save=save)
         parts = [] if trace else self._parts(layout, x)
         dropouts: list[Any] = []
         passes: list[Any] = []
+        lasts: list[list[Array]] = []
         for layer in range(self.num_layers):
             dropped = None
             if layer and self.dropout and self.training:
@@ -362,16 +361,14 @@ class Recurrent(Module):
             elif parts:
                 results = self._run_parts(run, sides, parts)
             else:
-                tasks = [partial(run, *args) for args in sides]
-                results = together(tasks, self._worth_threads(x))
-            outputs = []
+                results = together(run, sides, self._worth_threads(x))
+            outputs: list[Array] = []
             for y, last, ctx in results:
-                k = len(passes)
-                for whole, part in zip(h_n, last, strict=True):
-                    whole[k] = part
-                outputs.append(layout.reversed_rows(y) if k % D else y)
+                outputs.append(layout.reversed_rows(y) if outputs else y)
+                lasts.append(last)
                 passes.append(ctx)
             x = outputs[0] if D == 1 else xp.concatenate(outputs, axis=1)
+        h_n = [xp.concatenate(s).reshape(len(s), *s[0].shape) for s in zip(*lasts, strict=True)]
         result = (form.restore(x), self._restore_state(h_n, form))
         saved = _Saved(form, dropouts, passes, like) if saving() else None
         if trace:
@@ -466,8 +463,8 @@ class Recurrent(Module):
                 s[part.sequences] = s_part
             return ctx
 
-        tasks = [partial(run_part, part, side) for side in range(len(sides)) for part in parts]
-        contexts = together(tasks, True)
+        calls = [(part, side) for side in range(len(sides)) for part in parts]
+        contexts = together(run_part, calls, True)
         for side, (y, last) in enumerate(wholes):
             first = side * len(parts)
             yield y, last, _InParts(parts, contexts[first : first + len(parts)])
@@ -599,14 +596,13 @@ class Recurrent(Module):
                     dy_k = xp.ascontiguousarray(dy[:, side : side + P])
                     dy_k = layout.reversed_rows(dy_k) if side else dy_k
                 dstate_k = [s[k] for s in dstate]
-                sides.append((k, passes[k], dy_k, dstate_k, self._gradients(k), traces[k]))
+                sides.append((k, passes[k], dy_k, dstate_k, self._gradients(k), traces[k], layout))
             if isinstance(passes[k], _InParts):
-                dy, *others = self._back_parts(sides, layout)
+                dy, *others = self._back_parts(sides)
             elif self._one_launch(like) and not isinstance(passes[k], list):
                 dy, *others = self._back_both(sides)
             else:
-                tasks = [partial(self._back, *args, layout) for args in sides]
-                dy, *others = together(tasks, self._worth_threads(like))
+                dy, *others = together(self._back, sides, self._worth_threads(like))
             for dx_reversed in others:
                 dy += layout.reversed_rows(dx_reversed)
             if dropouts[layer] is not None:
@@ -650,16 +646,18 @@ class Recurrent(Module):
     def _back_both(self, sides: list[Any]) -> list[Array]:
         """Do the same for both directions at once, given :meth:`_back`'s arguments for each."""
         pair = pair_for(self.recurrence, sides[0][3][0])
-        dxs: list[Array] = pair.backward_together([args for _, *args in sides])
+        dxs: list[Array] = pair.backward_together([args for _, *args, _ in sides])
         return dxs
 
-    def _back_parts(self, sides: list[Any], layout: Layout) -> list[Array]:
+    def _back_parts(self, sides: list[Any]) -> list[Array]:
         """Do the same, a thread for each part of the batch and each of `sides`."""
         dtype = sides[0][3][0].dtype
-        dxs = [np.empty((layout.rows, self._weights(k)[0].shape[1]), dtype) for k, *_ in sides]
+        dxs = [
+            np.empty((layout.rows, self._weights(k)[0].shape[1]), dtype) for k, *_, layout in sides
+        ]
 
         def back_part(side: int, part: Part, ctx: Any) -> list[Array | None]:
-            k, _, dy, dstate, dweights, trace = sides[side]
+            k, _, dy, dstate, dweights, trace, _ = sides[side]
             dy = None if dy is None else dy.take(part.rows, axis=0)
             dstate_part = [s[part.sequences].copy() for s in dstate]
             # Threads must not add into one array.
@@ -674,13 +672,13 @@ class Recurrent(Module):
                 t[part.rows] = t_part
             return dweights
 
-        tasks = [
-            partial(back_part, side, part, ctx)
+        calls = [
+            (side, part, ctx)
             for side, (_, passed, *_) in enumerate(sides)
             for part, ctx in zip(*passed, strict=True)
         ]
-        results = iter(together(tasks, True))
-        for _, passed, _, _, dweights, _ in sides:
+        results = iter(together(back_part, calls, True))
+        for _, passed, _, _, dweights, *_ in sides:
             for _ in passed.parts:
                 for total, d in zip(dweights, next(results), strict=True):
                     if d is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import checks
 
@@ -53,10 +53,12 @@ def num_threads() -> int:
     return _threads
 
 
-def together(tasks: Sequence[Callable[[], T]], worthwhile: bool) -> list[T]:
-    """Return the tasks' results; if threads are on and it is worthwhile, computed side by side."""
-    if _threads == 1 or len(tasks) == 1 or not worthwhile:
-        return [task() for task in tasks]
-    others = [_pool(_threads - 1).submit(task) for task in tasks[1:]]
-    first = tasks[0]()
+def together(
+    function: Callable[..., T], calls: Sequence[tuple[Any, ...]], worthwhile: bool
+) -> list[T]:
+    """Return what each of `calls`, the function's arguments, gives; side by side if it is worthwhile."""
+    if _threads == 1 or len(calls) == 1 or not worthwhile:
+        return [function(*args) for args in calls]
+    others = [_pool(_threads - 1).submit(function, *args) for args in calls[1:]]
+    first = function(*calls[0])
     return [first, *(other.result() for other in others)]

@@ -73,20 +73,16 @@ def forward(
     (h,) = states
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
-    B, H = layout.batch_size, len(w_hh)
-    z = h[B:]  # z_t becomes h_t in its place
+    z = h[layout.batch_size :]  # z_t becomes h_t in its place
     for span in layout.spans:
         x[span.rows].dot(w_ih.T, z[span.rows])
     if b_ih is not None and b_hh is not None:
         z += b_ih + b_hh
     w = xp.ascontiguousarray(w_hh.T)
-    memory = xp.empty((B, H), x.dtype)
-    products = layout.heads(memory)
-    zs = layout.split(z)
-    for h_prev, h_t, product in zip(layout.shifted(h), zs, products, strict=True):
+    for h_prev, h_t in zip(layout.shifted(h), layout.split(z), strict=True):
         if mask is not None:
             h_prev = h_prev * mask[: len(h_t)]
-        h_t += h_prev.dot(w, product)
+        h_t += h_prev.dot(w)
         if nonlinearity == "tanh":
             xp.tanh(h_t, h_t)
         else:
