@@ -23,6 +23,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
+from operator import add
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -122,11 +123,9 @@ class Layout:
         if not self.equal:
             # Where each step's rows lie; where the states before it, that go on, lie in [h_0; all rows].
             before = [0, *(batch_size + row for row in self.starts[:-1])]
-            self._slices, self._shifted = (
-                [slice(row, row + n) for row, n in zip(rows, self.sizes, strict=True)]
-                for rows in (self.starts, before)
-            )
-            self._heads = [slice(n) for n in self.sizes]
+            self._slices = list(map(slice, bounds, bounds[1:]))
+            self._shifted = list(map(slice, before, map(add, before, self.sizes)))
+            self._heads = list(map(slice, self.sizes))
         self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
         self._uploaded: dict[tuple[str, str, int, int], Array] = {}
