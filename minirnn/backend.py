@@ -20,12 +20,13 @@ from numpy.typing import DTypeLike
 Array: TypeAlias = Any
 RNG: TypeAlias = int | np.random.Generator | None
 
-_BACKENDS = ("numpy", "cupy")
+BACKENDS = ("numpy", "cupy")
 
 
-def _load(name: str) -> ModuleType:
-    if name not in _BACKENDS:
-        raise ValueError(f"backend: expected one of {_BACKENDS}, got {name!r}")
+def load_backend(name: str) -> ModuleType:
+    """Import and return the backend `name`; the errors are those of :func:`set_backend`."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend: expected one of {BACKENDS}, got {name!r}")
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -34,7 +35,7 @@ def _load(name: str) -> ModuleType:
         ) from error
 
 
-_default: ModuleType = _load(os.environ.get("MINIRNN_BACKEND", "numpy"))
+_default: ModuleType = load_backend(os.environ.get("MINIRNN_BACKEND", "numpy"))
 _checks = os.environ.get("MINIRNN_CHECKS", "0") == "1"
 _generator = np.random.default_rng()
 
@@ -52,7 +53,7 @@ def set_backend(name: str) -> None:
         If CuPy is asked for and not installed.
     """
     global _default
-    _default = _load(name)
+    _default = load_backend(name)
 
 
 def default_xp() -> ModuleType:
@@ -140,7 +141,7 @@ def set_tf32(enabled: bool) -> None:
     ----------
     https://docs.nvidia.com/cuda/cublas/, ``CUBLAS_COMPUTE_32F_FAST_TF32``.
     """
-    linalg = _load("cupy")._core._routines_linalg
+    linalg = load_backend("cupy")._core._routines_linalg
     kind = linalg.COMPUTE_TYPE_TF32 if enabled else linalg.COMPUTE_TYPE_DEFAULT
     linalg.set_compute_type(np.float32, kind)
 

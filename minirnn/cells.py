@@ -12,7 +12,7 @@ from . import checks
 from .backend import RNG, Array, generator, get_array_module, uniform
 from .cuda import pair_for
 from .functional import gru, lstm, rnn
-from .module import Context, Module, Parameter, saving
+from .module import Context, Module, Parameter, describe, saving
 from .packing import equal_lengths
 
 
@@ -141,7 +141,8 @@ class _Cell(Module):
         return dx if batched else dx[0], self._pack(list(dstates), batched)
 
     def _describe(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+        defaults = {"bias": True, "nonlinearity": "tanh"}
+        return describe(self, ("input_size", "hidden_size"), defaults)
 
 
 class RNNCell(_Cell):

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import checks
 from .backend import Array, get_array_module, reads_values
-from .module import Parameter, shared_buffer
+from .module import Parameter, listed, pieces
 
 
 def clip_grad_norm_(
@@ -29,7 +29,7 @@ def clip_grad_norm_(
     Parameters
     ----------
     parameters : iterable of Parameter, or one
-        The gradients may be of any shapes; all of one dtype and on one device.
+        The gradients may be of any shapes; all on one device.
     max_norm : float
     norm_type : float
         p of the p-norm, above 0; ``math.inf`` for the largest entry.
@@ -73,11 +73,11 @@ def clip_grad_norm_(
     >>> w.grad.round(3)
     array([0.6, 0.8])
     """
-    parameters = _listed(parameters)
+    parameters = listed("parameters", parameters)
     checks.at_least_zero("max_norm", max_norm)
     if not norm_type > 0:
         raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
-    gradients = _gradients(parameters)
+    gradients = [piece.grad for piece in pieces(parameters)]
     xp = get_array_module(gradients[0])
     total = _norm(xp, gradients, norm_type)
     if error_if_nonfinite and not math.isfinite(total):
@@ -123,26 +123,11 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     >>> w.grad
     array([-1. ,  0.5,  1. ])
     """
-    parameters = _listed(parameters)
+    parameters = listed("parameters", parameters)
     checks.at_least_zero("clip_value", clip_value)
-    for g in _gradients(parameters):
+    for piece in pieces(parameters):
+        g = piece.grad
         get_array_module(g).clip(g, -clip_value, clip_value, out=g)
-
-
-def _listed(parameters: Any) -> list[Parameter]:
-    listed = [parameters] if isinstance(parameters, Parameter) else list(parameters)
-    if not listed:
-        raise ValueError("parameters: expected at least one, got none (a generator used up?)")
-    for p in listed:
-        if not isinstance(p, Parameter):
-            raise TypeError(f"parameters: expected Parameters, got {type(p).__name__}")
-    return listed
-
-
-def _gradients(parameters: list[Parameter]) -> list[Array]:
-    """Return the gradients in as few arrays as they lie in."""
-    buffer = shared_buffer(parameters)
-    return [p.grad for p in parameters] if buffer is None else [buffer.grad]
 
 
 def _norm(xp: Any, gradients: list[Array], p: float) -> Array:

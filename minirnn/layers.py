@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from . import checks
 from .backend import RNG, Array, default_xp, generator, get_array_module, reads_values, uniform
 from .functional import dropout, embedding, linear, loss
-from .module import Context, Module, Parameter, saving
+from .module import Context, Module, Parameter, describe, saving
 from .packing import PackedSequence, Packing
 
 
@@ -104,7 +104,8 @@ class Linear(Module):
         rows = _data(x)
         weight = self.weight.data
         checks.floating("x", rows, weight)
-        if rows.ndim < 1 or rows.shape[-1] != self.in_features:
+        least = 2 if isinstance(x, PackedSequence) else 1
+        if rows.ndim < least or rows.shape[-1] != self.in_features:
             raise ValueError(f"x: expected shape (..., {self.in_features}), got {rows.shape}")
         flat = rows if rows.ndim == 2 else rows.reshape(-1, self.in_features)
         bias = None if self.bias is None else self.bias.data
@@ -214,8 +215,7 @@ class Embedding(Module):
         self.weight.grad += embedding.backward(saved, rows.reshape(-1, self.embedding_dim))
 
     def _describe(self) -> str:
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+        return describe(self, ("num_embeddings", "embedding_dim"), {"padding_idx": None})
 
 
 def _in_range(index: Array, limit: int) -> bool:
@@ -293,9 +293,8 @@ class _Loss(Module):
         checks.choice("reduction", reduction, ("mean", "sum", "none"))
         self.reduction = reduction
 
-    def _backward(self, pair: Callable[..., Array], ctx: Context, dloss: Any) -> Array:
-        """Check `dloss` and return what the pair's backward makes of it, in the input's shape."""
-        saved, shape, like = self._saved(ctx)
+    def _incoming(self, dloss: Any, like: Array, shape: tuple[int, ...]) -> Any:
+        """Return `dloss`, checked, of the dtype of `like`; `shape` is that of the unreduced loss."""
         if self.reduction == "none":
             checks.floating("dloss", dloss, like)
             checks.shape("dloss", dloss, shape, "that of the loss")
@@ -303,10 +302,10 @@ class _Loss(Module):
             raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
         elif isinstance(dloss, int | float | np.number):
             # A number of another precision would promote the gradient.
-            dloss = like.dtype.type(dloss)
+            return like.dtype.type(dloss)
         else:
             checks.floating("dloss", dloss, like)
-        return pair(saved, dloss)
+        return dloss
 
 
 class CrossEntropyLoss(_Loss):
@@ -410,9 +409,7 @@ class CrossEntropyLoss(_Loss):
         )
         if self.reduction == "none":
             value = value.reshape(targets.shape)
-        return value, Context(
-            self, saved and ((saved, logits.shape), targets.shape, logits[..., :0])
-        )
+        return value, Context(self, saved and (saved, logits.shape, targets.shape))
 
     def _check_classes(self, targets: Array, C: int) -> None:
         ignored = targets == self.ignore_index
@@ -426,17 +423,15 @@ class CrossEntropyLoss(_Loss):
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
         """Return the gradient of the logits; `dloss` is that of the loss, of its shape."""
-
-        def pair(saved: Any, dloss: Any) -> Array:
-            rows_ctx, shape = saved
-            d = dloss.reshape(-1) if self.reduction == "none" else dloss
-            dlogits = loss.cross_entropy_backward(rows_ctx, d)
-            if len(shape) <= 2:
-                return dlogits.reshape(shape)
-            xp = get_array_module(dlogits)
-            return xp.moveaxis(dlogits.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
-
-        return self._backward(pair, ctx, dloss)
+        saved, shape, loss_shape = self._saved(ctx)
+        dloss = self._incoming(dloss, saved.p, loss_shape)
+        if self.reduction == "none":
+            dloss = dloss.reshape(-1)
+        dlogits = loss.cross_entropy_backward(saved, dloss)
+        if len(shape) <= 2:
+            return dlogits.reshape(shape)
+        xp = get_array_module(dlogits)
+        return xp.moveaxis(dlogits.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
 
 
 def _check_pair(input: Array, target: Array) -> None:
@@ -467,11 +462,13 @@ class MSELoss(_Loss):
         """Return the loss of two floating-point arrays of one shape."""
         _check_pair(input, target)
         value, saved = loss.mse_forward(input, target, self.reduction, saving())
-        return value, Context(self, saved and (saved, input.shape, input))
+        return value, Context(self, saved)
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
         """Return the gradient of `input`; that of `target` is its negative."""
-        return self._backward(loss.mse_backward, ctx, dloss)
+        saved = self._saved(ctx)
+        dloss = self._incoming(dloss, saved.residual, saved.residual.shape)
+        return loss.mse_backward(saved, dloss)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -521,8 +518,10 @@ class BCEWithLogitsLoss(_Loss):
         value, saved = loss.bce_with_logits_forward(
             input, target, self.weight, self.pos_weight, self.reduction, saving()
         )
-        return value, Context(self, saved and (saved, input.shape, input))
+        return value, Context(self, saved)
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
         """Return the gradient of the logits."""
-        return self._backward(loss.bce_with_logits_backward, ctx, dloss)
+        saved = self._saved(ctx)
+        dloss = self._incoming(dloss, saved.logits, saved.logits.shape)
+        return loss.bce_with_logits_backward(saved, dloss)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .backend import Array, _load, asnumpy, get_array_module
+from .backend import BACKENDS, Array, asnumpy, get_array_module, load_backend
 
 M = TypeVar("M", bound="Module")
 
@@ -139,16 +139,10 @@ class ParameterBuffer:
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
-        self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError("parameters: expected at least one, got none")
+        self.parameters = listed("parameters", parameters)
         if len(set(self.parameters)) < len(self.parameters):
             raise ValueError("parameters: expected every parameter once, got one of them twice")
-        kinds = {(get_array_module(p.data).__name__, p.dtype) for p in self.parameters}
-        if len(kinds) > 1:
-            found = ", ".join(f"{dtype} in {place}" for place, dtype in sorted(kinds, key=str))
-            raise TypeError(f"parameters: expected one dtype and one device, got {found}")
-        xp = get_array_module(self.parameters[0].data)
+        xp = require_one_kind("parameters", self.parameters)
         self.data: Array = xp.concatenate([p.data.ravel() for p in self.parameters])
         self.grad: Array = xp.concatenate([p.grad.ravel() for p in self.parameters])
         self.complete = True
@@ -157,6 +151,50 @@ class ParameterBuffer:
             span = slice(start, start + p.size)
             p._move(self.data[span].reshape(p.shape), self.grad[span].reshape(p.shape), self)
             start = span.stop
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        self.grad.fill(0)
+
+
+def listed(name: str, parameters: Any) -> list[Parameter]:
+    """Return `parameters`, an iterable or a single one, as a list; `name` is the argument's.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    TypeError
+        If `parameters` holds something else.
+    """
+    if isinstance(parameters, Parameter):
+        return [parameters]
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"{name}: expected Parameters, got {type(parameters).__name__}")
+    found = list(parameters)
+    if not found:
+        raise ValueError(
+            f"{name}: expected at least one parameter, got none (an iterator used up?)"
+        )
+    for p in found:
+        if not isinstance(p, Parameter):
+            raise TypeError(f"{name}: expected Parameters, got {type(p).__name__}")
+    return found
+
+
+def require_one_kind(name: str, parameters: list[Parameter]) -> ModuleType:
+    """Return the array module of `parameters`, which must be of one dtype and on one device."""
+    kinds = {f"{p.dtype} in {get_array_module(p.data).__name__}" for p in parameters}
+    if len(kinds) > 1:
+        found = ", ".join(sorted(kinds))
+        raise TypeError(f"{name}: expected one dtype and one device, got {found}")
+    return get_array_module(parameters[0].data)
+
+
+def pieces(parameters: list[Parameter]) -> list[Parameter] | list[ParameterBuffer]:
+    """Return what holds `parameters` in as few arrays as there are: their buffer, or themselves."""
+    buffer = shared_buffer(parameters)
+    return parameters if buffer is None else [buffer]
 
 
 def shared_buffer(parameters: list[Parameter]) -> ParameterBuffer | None:
@@ -200,7 +238,8 @@ class Context(NamedTuple):
 class Module:
     """A piece of a model: it owns :class:`Parameter` and other modules, found by attribute.
 
-    Modules in a list or tuple that is an attribute are found too, under ``name.index``.
+    Modules in a list or tuple that is an attribute are found too, under ``name.index``; a parameter needs
+    an attribute of its own.
 
     A subclass defines the pair
 
@@ -262,6 +301,11 @@ class Module:
                 f"{name}: expected a Parameter or None, got {type(value).__name__}; "
                 f"to change the values assign to {name}.data"
             )
+        elif type(value) in (list, tuple) and any(isinstance(v, Parameter) for v in value):
+            raise TypeError(
+                f"{name}: expected no Parameters in a {type(value).__name__}, where they would not be "
+                "found; give each an attribute of its own"
+            )
         object.__setattr__(self, name, value)
         for child_name, child in self._children_in(name, value):
             for inner, parameter in child.named_parameters():
@@ -313,13 +357,8 @@ class Module:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        parameters = list(self.parameters())
-        buffer = shared_buffer(parameters)
-        if buffer is not None:
-            buffer.grad.fill(0)
-            return
-        for parameter in parameters:
-            parameter.zero_grad()
+        for piece in pieces(list(self.parameters())):
+            piece.zero_grad()
 
     def flatten_parameters(self) -> ParameterBuffer:
         """Move all parameters and gradients into one contiguous buffer each, and return it.
@@ -345,6 +384,13 @@ class Module:
         Values and gradients go along; a parameter buffer is made anew. The module is changed in
         place and returned.
 
+        Raises
+        ------
+        TypeError
+            If `target` is neither a backend nor a floating-point dtype.
+        ImportError
+            If CuPy is asked for and not installed.
+
         Examples
         --------
         >>> import minirnn
@@ -352,13 +398,18 @@ class Module:
         dtype('float64')
         """
         move: Callable[[Array], Array]
-        if isinstance(target, str) and target in ("numpy", "cupy"):
-            xp: ModuleType = _load(target)
+        if isinstance(target, str) and target in BACKENDS:
+            xp = load_backend(target)
             move = asnumpy if xp is np else xp.asarray
         else:
-            dtype = np.dtype(target)
-            if dtype.kind != "f":
-                raise TypeError(f"to: expected a backend or a floating-point dtype, got {target!r}")
+            try:
+                dtype = np.dtype(target)
+            except TypeError:
+                dtype = np.dtype(object)
+            if target is None or dtype.kind != "f":
+                raise TypeError(
+                    f"to: expected 'numpy', 'cupy' or a floating-point dtype, got {target!r}"
+                )
 
             def move(x: Array) -> Array:
                 return x.astype(dtype, copy=False)
@@ -427,6 +478,16 @@ class Module:
         inner = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children()]
         body = "\n  " + "\n  ".join(inner) + "\n" if inner else self._describe()
         return f"{type(self).__name__}({body})"
+
+
+def describe(module: Module, sizes: tuple[str, ...], defaults: Mapping[str, Any]) -> str:
+    """Return the sizes, and all options that are there and not at their default, for ``repr``."""
+    shown = [str(getattr(module, name)) for name in sizes]
+    for name, default in defaults.items():
+        value = getattr(module, name, default)
+        if value != default:
+            shown.append(f"{name}={value!r}")
+    return ", ".join(shown)
 
 
 class Sequential(Module):

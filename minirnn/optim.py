@@ -15,7 +15,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, get_array_module
-from .module import Parameter, shared_buffer
+from .module import Parameter, listed, pieces, require_one_kind
 
 _NUMBER = int | float | np.number
 
@@ -43,7 +43,9 @@ class Optimizer:
     _slots: int
 
     def __init__(self, params: Iterable[Parameter | dict[str, Any]], **defaults: Any) -> None:
-        given: list[Any] = _listed(params)
+        given: list[Any] = (
+            list(params) if isinstance(params, Iterable) else listed("params", params)
+        )
         groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
         self.param_groups = [self._checked(group, defaults) for group in groups]
         names: dict[int, str] = {}
@@ -61,18 +63,8 @@ class Optimizer:
         if not isinstance(group, dict) or "params" not in group:
             got = sorted(group) if isinstance(group, dict) else type(group).__name__
             raise TypeError(f"params: expected dicts with 'params' in them, got {got}")
-        params = _listed(group["params"])
-        if not params:
-            raise ValueError("params: expected at least one parameter in each group, got none")
-        for p in params:
-            if not isinstance(p, Parameter):
-                raise TypeError(f"params: expected Parameters, got {type(p).__name__}")
-        kinds = {f"{p.dtype} in {get_array_module(p.data).__name__}" for p in params}
-        if len(kinds) > 1:
-            raise TypeError(
-                "params: expected one dtype and one device in each group, "
-                f"got {', '.join(sorted(kinds))}"
-            )
+        params = listed("params", group["params"])
+        require_one_kind("params", params)
         # A schedule made on this group before leaves the rate it started from.
         known = {"params", "initial_lr", *defaults}
         if unknown := sorted(group.keys() - known):
@@ -102,14 +94,11 @@ class Optimizer:
         """Iterate over flat ``(data, grad, (*slots, scratch))`` that make up group `k`."""
         params: list[Parameter] = self.param_groups[k]["params"]
         state = self._located(k)
-        buffer = shared_buffer(params)
-        if buffer is not None:
-            yield buffer.data, buffer.grad, state
-            return
         start = 0
-        for p in params:
-            span = slice(start, start + p.size)
-            yield p.data.reshape(-1), p.grad.reshape(-1), [s[span] for s in state]
+        for piece in pieces(params):
+            data, grad = piece.data.reshape(-1), piece.grad.reshape(-1)
+            span = slice(start, start + data.size)
+            yield data, grad, [s[span] for s in state]
             start = span.stop
 
     def step(self) -> None:
@@ -132,12 +121,8 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to zero."""
         for group in self.param_groups:
-            buffer = shared_buffer(group["params"])
-            if buffer is not None:
-                buffer.grad.fill(0)
-                continue
-            for p in group["params"]:
-                p.zero_grad()
+            for piece in pieces(group["params"]):
+                piece.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run needs to go on bit for bit, the parameters themselves apart.
@@ -163,8 +148,8 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If it is of another kind of optimiser, or of other groups or sizes: all that does not fit
-            in one message, and the optimiser unchanged.
+            If it is of other groups, settings or sizes: all that does not fit in one message, and the
+            optimiser unchanged. (The states of Adam and AdamW look alike.)
         """
         if missing := sorted({"steps", "state", "groups"} - state_dict.keys()):
             raise ValueError(f"state_dict: expected steps, state and groups, {missing} missing")
@@ -195,17 +180,6 @@ class Optimizer:
             own.update(groups[k])
             for slot, values in zip(self._located(k), state[k], strict=False):
                 slot[...] = get_array_module(slot).asarray(values)
-
-
-def _listed(params: Any) -> list[Any]:
-    if isinstance(params, Parameter):
-        return [params]
-    try:
-        return list(params)
-    except TypeError:
-        raise TypeError(
-            f"params: expected an iterable of Parameters, got {type(params).__name__}"
-        ) from None
 
 
 class SGD(Optimizer):
@@ -287,7 +261,8 @@ class SGD(Optimizer):
 
     def _check(self, settings: dict[str, Any]) -> None:
         super()._check(settings)
-        checks.at_least_zero("momentum", settings["momentum"])
+        for name in ("momentum", "dampening"):
+            checks.at_least_zero(name, settings[name])
         if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
             raise ValueError(
                 "nesterov: expected a positive momentum and no dampening with it, got momentum="

@@ -24,7 +24,7 @@ from .backend import RNG, Array, generator, get_array_module, uniform
 from .cuda import pair_for
 from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
-from .module import Context, Module, Parameter, saving
+from .module import Context, Module, Parameter, describe, saving
 from .packing import Layout, PackedSequence, Part, equal_lengths
 from .threads import num_threads, together
 
@@ -712,14 +712,10 @@ class Recurrent(Module):
         return tuple(layers)
 
     def _describe(self) -> str:
-        text = f"{self.input_size}, {self.hidden_size}"
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
-        defaults |= {"bidirectional": False, "proj_size": 0, "recurrent_dropout": 0.0}
-        for name, default in defaults.items():
-            value = getattr(self, name)
-            if value != default:
-                text += f", {name}={value!r}"
-        return text
+        defaults = {"num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False}
+        defaults |= {"dropout": 0.0, "bidirectional": False, "proj_size": 0}
+        defaults |= {"recurrent_dropout": 0.0, "checkpoint": False}
+        return describe(self, ("input_size", "hidden_size"), defaults)
 
 
 class RNN(Recurrent):

@@ -1,5 +1,6 @@
 """Linear, Embedding, Dropout and the losses against torch, and what bad input gets."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -313,6 +314,23 @@ def test_a_gradient_packed_in_another_way_is_refused():
     with pytest.raises(ValueError, match=r"dy: expected the sequences in the order \[0, 1\]"):
         layer.backward(ctx, turned)
     assert not layer.weight.grad.any()
+
+
+def test_packed_numbers_are_no_vector_to_a_linear_layer():
+    packed = minirnn.pack_sequence([np.ones(2, np.float32), np.ones(1, np.float32)])
+    with pytest.raises(ValueError, match=r"x: expected shape \(\.\.\., 3\), got \(3,\)"):
+        minirnn.Linear(3, 2).forward(packed)
+
+
+@pytest.mark.parametrize("loss", ["CrossEntropyLoss", "MSELoss", "BCEWithLogitsLoss"])
+def test_a_context_keeps_no_more_of_the_input_than_the_maths_needs(loss):
+    x = np.ones((4, 3))
+    target = np.array([0, 1, 2, 0]) if loss == "CrossEntropyLoss" else np.zeros((4, 3))
+    before = sys.getrefcount(x)
+    _, ctx = getattr(minirnn, loss)().forward(x, target)
+    kept = loss == "BCEWithLogitsLoss"  # whose gradient is a function of the logits
+    assert sys.getrefcount(x) == before + kept
+    del ctx
 
 
 @pytest.mark.parametrize("name", ["weight", "pos_weight"])

@@ -64,6 +64,32 @@ def test_parameters_are_found_once_and_know_their_names():
     assert "Linear(4, 4)" in repr(model)
 
 
+def test_repr_shows_the_arguments_that_differ_from_their_defaults():
+    rnn = minirnn.RNN(3, 4, 2, nonlinearity="relu", bidirectional=True, checkpoint=True)
+    assert repr(rnn) == (
+        "RNN(3, 4, num_layers=2, nonlinearity='relu', bidirectional=True, checkpoint=True)"
+    )
+    assert repr(minirnn.LSTM(3, 4, proj_size=2)) == "LSTM(3, 4, proj_size=2)"
+    assert repr(minirnn.GRUCell(3, 4, bias=False)) == "GRUCell(3, 4, bias=False)"
+    assert repr(minirnn.RNNCell(3, 4)) == "RNNCell(3, 4)"
+    assert repr(minirnn.Embedding(3, 4, padding_idx=-1)) == "Embedding(3, 4, padding_idx=2)"
+
+
+def test_a_parameter_in_a_list_is_refused_since_nobody_would_find_it():
+    model = Model()
+    with pytest.raises(TypeError, match="weights: expected no Parameters in a list"):
+        model.weights = [minirnn.Parameter(np.ones(2))]
+    assert not hasattr(model, "weights")
+
+
+@pytest.mark.parametrize("target", ["cuda", "int64", 3, None])
+def test_to_says_what_it_takes(target):
+    layer = minirnn.Linear(3, 2)
+    with pytest.raises(TypeError, match="to: expected 'numpy', 'cupy' or a floating-point dtype"):
+        layer.to(target)
+    assert layer.weight.dtype == np.float32
+
+
 def test_a_shared_layer_adds_up_its_gradients():
     rng = np.random.default_rng(0)
     model = Model()

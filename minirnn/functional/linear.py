@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..backend import Array, get_array_module
+from ..backend import Array
 from .shared import column_sums
 
 
@@ -29,7 +29,7 @@ def forward(
     weight : array of shape (out, in)
     bias : array of shape (out,), optional
     """
-    y = get_array_module(x).dot(x, weight.T)
+    y = x.dot(weight.T)
     if bias is not None:
         y += bias
     return y, LinearContext(x, weight) if save else None
@@ -37,4 +37,4 @@ def forward(
 
 def backward(ctx: LinearContext, dy: Array) -> tuple[Array, Array, Array]:
     """Return ``dx, dweight, dbias`` for dy of shape (N, out)."""
-    return dy @ ctx.weight, dy.T @ ctx.x, column_sums(dy)
+    return dy.dot(ctx.weight), dy.T.dot(ctx.x), column_sums(dy)

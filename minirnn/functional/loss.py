@@ -33,9 +33,7 @@ class CrossEntropyContext(NamedTuple):
     target: Array  # (N,), ignored ones replaced by 0
     class_weight: Array | None  # (C,)
     kept: Array | None  # (N,), None if no row is ignored
-    row_weight: (
-        Array | None
-    )  # (N,): of each row, that of its class; 0 if ignored; None if all are 1
+    row_weight: Array | None  # (N,): that of the row's class, 0 if ignored; None if all are 1
     denominator: Any
     reduction: str
     smoothing: float
@@ -114,7 +112,7 @@ def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
     xp = get_array_module(p)
     N, C = p.shape
     dlogits = p.copy()
-    dlogits.reshape(-1)[xp.arange(0, N * C, C) + target] -= 1
+    dlogits[xp.arange(N), target] -= 1
     if row_weight is not None:
         dlogits *= row_weight[:, None]
     if smoothing:
