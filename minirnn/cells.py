@@ -14,6 +14,7 @@ from .cuda import pair_for
 from .functional import gru, lstm, rnn
 from .module import Context, Module, Parameter, describe, saving
 from .packing import equal_lengths
+from .state import pack_state, unpack_state
 
 
 class _Cell(Module):
@@ -55,24 +56,20 @@ class _Cell(Module):
     def _options(self) -> dict[str, Any]:
         return {}
 
-    def _arrays(self, name: str, state: Any, shape: tuple[int, ...]) -> list[Array | None]:
-        """Return the arrays of a state or of its gradient, checked."""
-        given = (state,) if self._states == 1 or state is None else state
-        if (
-            self._states == 2
-            and state is not None
-            and (type(given) is not tuple or len(given) != 2)
-        ):
-            raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")
-        for x in given:
-            if x is not None:
-                checks.floating(name, x, self.weight_ih.data)
-                checks.shape(name, x, shape, "that of the input with hidden_size features")
-        return list(given) if state is not None else [None] * self._states
+    def _check_state(self, name: str, state: Any, shape: tuple[int, ...]) -> list[Array]:
+        """Return the state's arrays, or those of its gradient; of what is not given they are zero."""
+        like = self.weight_ih.data
+        arrays = []
+        for label, x in unpack_state(name, state, self._states):
+            if x is None:
+                x = get_array_module(like).zeros(shape, like.dtype)
+            checks.floating(label, x, like)
+            checks.shape(label, x, shape, "that of the input with hidden_size features")
+            arrays.append(x)
+        return arrays
 
     def _pack(self, arrays: list[Array], batched: bool) -> Any:
-        arrays = arrays if batched else [x[0] for x in arrays]
-        return arrays[0] if self._states == 1 else tuple(arrays)
+        return pack_state(arrays if batched else [x[0] for x in arrays])
 
     def forward(self, input: Array, hx: Any = None) -> tuple[Any, Context]:
         """Take one step.
@@ -97,14 +94,14 @@ class _Cell(Module):
             )
         batched = input.ndim == 2
         H = self.hidden_size
-        given = self._arrays("hx", hx, (*input.shape[:-1], H))
+        given = self._check_state("hx", hx, (*input.shape[:-1], H))
         x = input.reshape(-1, self.input_size)
         B = len(x)
         if B == 0:
             raise ValueError(f"input: expected at least one row, got shape {input.shape}")
         states = [get_array_module(x).empty((2 * B, H), x.dtype) for _ in given]
         for s, s_0 in zip(states, given, strict=True):
-            s[:B] = 0 if s_0 is None else s_0
+            s[:B] = s_0
         before, new = [s[:B] for s in states], [s[B:] for s in states]
         pair = pair_for(self.recurrence, x)
         if not saving():
@@ -129,12 +126,8 @@ class _Cell(Module):
         """
         saved, batched = self._saved(ctx)
         B, H = len(saved.x), self.hidden_size
-        xp = get_array_module(saved.x)
         shape = (B, H) if batched else (H,)
-        dstates = [
-            xp.zeros((B, H), saved.x.dtype) if d is None else d.reshape(B, H).copy()
-            for d in self._arrays("dh", dh, shape)
-        ]
+        dstates = [d.reshape(B, H).copy() for d in self._check_state("dh", dh, shape)]
         dweights = tuple(None if p is None else p.grad for p in self._parameters)
         pair = pair_for(self.recurrence, saved.x)
         dx = pair.backward(saved, None, tuple(dstates), dweights)

@@ -5,7 +5,8 @@ packed rows. What is common to all of them is here, once:
 
 - the forms of input: packed, padded, batch first, unbatched. All become packed rows;
 - the reverse direction: the same recurrence over rows in which every sequence is reversed;
-- checkpoints: the recurrence runs over windows of the steps, and again in backward.
+- checkpoints: the recurrence runs over windows of the steps, and again in backward;
+- threads: each direction, or part of a batch, may have one of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
 from .module import Context, Module, Parameter, describe, saving
 from .packing import Layout, PackedSequence, Part, equal_lengths
+from .state import pack_state, unpack_state
 from .threads import num_threads, together
 
 # From this hidden size on threads gain, if they are on; below it they lose. To share a batch pays if each of
@@ -238,27 +240,18 @@ class Recurrent(Module):
         """An array of the dtype and device of the weights."""
         return self._weights(0)[0].data
 
-    # -- the state: an array, or for the LSTM a pair -------------------------------------------
+    def _check_state(self, name: str, state: Any, form: _Form, like: Array) -> list[Array]:
+        """Return the state's arrays as (layers * directions, B, features), sorted as the rows are.
 
-    def _unpack_state(self, name: str, state: Any) -> tuple[Any, ...]:
-        return (state,)
-
-    def _pack_state(self, arrays: list[Array]) -> Any:
-        return arrays[0]
-
-    def _check_state(self, name: str, state: Any, form: _Form, like: Array) -> list[Array | None]:
-        """Return the state's arrays as (layers * directions, B, features), sorted as the rows are."""
-        if state is None:
-            return [None] * self._states
+        Of what is not given they are zero.
+        """
         L, B = self.num_layers * self.num_directions, form.layout.batch_size
-        arrays: list[Array | None] = []
-        labels = [name, name.replace("h_", "c_")] if "h_" in name else [f"{name}[0]", f"{name}[1]"]
-        if self._states == 1:
-            labels = [name]
-        given = self._unpack_state(name, state)
-        for label, x, size in zip(labels, given, self._state_sizes, strict=False):
+        xp = get_array_module(like)
+        arrays = []
+        given = unpack_state(name, state, self._states)
+        for (label, x), size in zip(given, self._state_sizes, strict=True):
             if x is None:
-                arrays.append(None)
+                arrays.append(xp.zeros((L, B, size), like.dtype))
                 continue
             checks.floating(label, x, like)
             if form.kind == "unbatched":
@@ -267,7 +260,6 @@ class Recurrent(Module):
             else:
                 checks.shape(label, x, (L, B, size), "(num_layers * num_directions, B, features)")
             if form.packed is not None and form.packed.sorted_indices is not None:
-                xp = get_array_module(x)
                 x = xp.take(x, xp.asarray(form.packed.sorted_indices), axis=1)
             arrays.append(x)
         return arrays
@@ -279,7 +271,7 @@ class Recurrent(Module):
             xp = get_array_module(arrays[0])
             order = xp.asarray(form.packed.unsorted_indices)
             arrays = [xp.take(x, order, axis=1) for x in arrays]
-        return self._pack_state(arrays)
+        return pack_state(arrays)
 
     def _form(self, input: Any) -> tuple[_Form, Array, Array]:
         """Return the input's form, its rows, and an array of the dtype and device of the weights."""
@@ -353,7 +345,7 @@ class Recurrent(Module):
             sides = []
             for k in range(layer * D, (layer + 1) * D):
                 x_k = layout.reversed_rows(x) if k % D else x
-                start = [None if s is None else s[k] for s in initial]
+                start = [s[k] for s in initial]
                 sides.append((k, x_k, start, layout, self._draw_mask(layout.batch_size, x)))
             results: Iterable[tuple[Array, list[Array], Any]]
             if one_launch:
@@ -363,8 +355,8 @@ class Recurrent(Module):
             else:
                 results = together(run, sides, self._worth_threads(x))
             outputs: list[Array] = []
-            for y, last, ctx in results:
-                outputs.append(layout.reversed_rows(y) if outputs else y)
+            for direction, (y, last, ctx) in enumerate(results):
+                outputs.append(layout.reversed_rows(y) if direction else y)
                 lasts.append(last)
                 passes.append(ctx)
             x = outputs[0] if D == 1 else xp.concatenate(outputs, axis=1)
@@ -401,7 +393,7 @@ class Recurrent(Module):
         self,
         k: int,
         x: Array,
-        start: list[Array | None],
+        start: list[Array],
         layout: Layout,
         mask: Array | None,
         save: bool,
@@ -414,15 +406,12 @@ class Recurrent(Module):
         )
         return states[0][layout.batch_size :], [layout.last_states(s) for s in states], ctx
 
-    def _begin(self, x: Array, start: list[Array | None], layout: Layout) -> list[Array]:
+    def _begin(self, x: Array, start: list[Array], layout: Layout) -> list[Array]:
         """Return room for the states at all steps, with the initial ones in place."""
         xp, B = get_array_module(x), layout.batch_size
         states = [xp.empty((B + layout.rows, size), x.dtype) for size in self._state_sizes]
         for s, s_0 in zip(states, start, strict=True):
-            if s_0 is None:
-                s[:B].fill(0)
-            else:
-                s[:B] = s_0
+            s[:B] = s_0
         return states
 
     def _run_both(self, sides: list[Any], save: bool) -> Iterator[tuple[Array, list[Array], Any]]:
@@ -454,7 +443,7 @@ class Recurrent(Module):
         def run_part(part: Part, side: int) -> Any:
             k, x, start, _, mask = sides[side]
             y, last = wholes[side]
-            start = [None if s is None else s[part.sequences] for s in start]
+            start = [s[part.sequences] for s in start]
             mask = None if mask is None else mask[part.sequences]
             y[part.rows], last_part, ctx = run(
                 k, x.take(part.rows, axis=0), start, part.layout, mask
@@ -470,15 +459,11 @@ class Recurrent(Module):
             yield y, last, _InParts(parts, contexts[first : first + len(parts)])
 
     def _run_windows(
-        self, k: int, x: Array, start: list[Array | None], layout: Layout, mask: Array | None
+        self, k: int, x: Array, start: list[Array], layout: Layout, mask: Array | None
     ) -> tuple[Array, list[Array], list[_Checkpoint]]:
-        """Do the same, and keep no more than the states between windows."""
-        xp = get_array_module(x)
-        y = xp.empty((layout.rows, self.output_size), x.dtype)
-        last = [xp.zeros((layout.batch_size, size), x.dtype) for size in self._state_sizes]
-        for s, s_0 in zip(last, start, strict=True):
-            if s_0 is not None:
-                s[...] = s_0
+        """Run pass `k` window by window, and keep no more than the states between."""
+        y = get_array_module(x).empty((layout.rows, self.output_size), x.dtype)
+        last = [s.copy() for s in start]
         checkpoints = []
         for w in layout.windows:
             entering = w.layout.batch_size
@@ -526,10 +511,7 @@ class Recurrent(Module):
         form = _Form("padded" if batched else "unbatched", None, equal_lengths(1, len(x)))
         xp, shape = get_array_module(x), (self.num_layers, len(x))
         after = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
-        before = [
-            xp.zeros_like(s) if s_0 is None else s_0
-            for s, s_0 in zip(after, self._check_state("state", state, form, like), strict=True)
-        ]
+        before = self._check_state("state", state, form, like)
         for k in range(self.num_layers):
             new = [s[k] for s in after]
             pair_for(self.recurrence, x).step(
@@ -575,14 +557,8 @@ class Recurrent(Module):
         xp = get_array_module(like)
         layout, D, P = form.layout, self.num_directions, self.output_size
         dy = None if doutput is None else form.rows("doutput", doutput, D * P, like)
-        shape = (self.num_layers * D, layout.batch_size)
         # The recurrence turns the gradients of the last states into those of the initial ones.
-        dstate = [
-            xp.zeros((*shape, size), like.dtype) if s is None else s.copy()
-            for s, size in zip(
-                self._check_state("dh_n", dh_n, form, like), self._state_sizes, strict=True
-            )
-        ]
+        dstate = [s.copy() for s in self._check_state("dh_n", dh_n, form, like)]
         traces: list[Any] = [None] * len(passes)
         if trace:
             rows = [(layout.rows, size) for size in self._state_sizes]
@@ -597,9 +573,10 @@ class Recurrent(Module):
                     dy_k = layout.reversed_rows(dy_k) if side else dy_k
                 dstate_k = [s[k] for s in dstate]
                 sides.append((k, passes[k], dy_k, dstate_k, self._gradients(k), traces[k], layout))
-            if isinstance(passes[k], _InParts):
+            one_pass = sides[0][1]
+            if isinstance(one_pass, _InParts):
                 dy, *others = self._back_parts(sides)
-            elif self._one_launch(like) and not isinstance(passes[k], list):
+            elif self._one_launch(like) and not isinstance(one_pass, list):
                 dy, *others = self._back_both(sides)
             else:
                 dy, *others = together(self._back, sides, self._worth_threads(like))
@@ -675,7 +652,7 @@ class Recurrent(Module):
         calls = [
             (side, part, ctx)
             for side, (_, passed, *_) in enumerate(sides)
-            for part, ctx in zip(*passed, strict=True)
+            for part, ctx in zip(passed.parts, passed.contexts, strict=True)
         ]
         results = iter(together(back_part, calls, True))
         for _, passed, _, _, dweights, *_ in sides:
@@ -915,15 +892,3 @@ class LSTM(Recurrent):
     def _weight_shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
         projection = (self.proj_size, self.hidden_size) if self.proj_size else None
         return {**super()._weight_shapes(features), "weight_hr": projection}
-
-    def _unpack_state(self, name: str, state: Any) -> tuple[Any, ...]:
-        return _pair(name, state)
-
-    def _pack_state(self, arrays: list[Array]) -> Any:
-        return tuple(arrays)
-
-
-def _pair(name: str, state: Any) -> tuple[Any, Any]:
-    if not isinstance(state, tuple | list) or len(state) != 2:
-        raise TypeError(f"{name}: expected a pair of h and c, got {type(state).__name__}")
-    return state[0], state[1]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import minirnn
 from minirnn.packing import Layout
+from minirnn.state import pack_state
 
 F8 = np.float64
 MAKERS = {
@@ -380,10 +381,10 @@ def test_threads_share_a_batch(make, bidirectional, checkpoint, form, monkeypatc
             p.grad = grad
         layer._rng = np.random.default_rng(5)
         minirnn.set_num_threads(threads)
-        state = layer._pack_state(h_0) if given else None
+        state = pack_state(h_0) if given else None
         (output, h_n), ctx = layer.forward(x, state)
         dy = output.map(np.cos) if form != "padded" else np.cos(output)
-        dstate = layer._pack_state(dh_n)
+        dstate = pack_state(dh_n)
         dx, dh_0, trace = layer.backward(ctx, dy if given else None, dstate, trace=True)
         grads = [p.grad.copy() for p in layer.parameters()]
         traced = [data(t) for t in (*trace.h, *trace.c)]
@@ -702,3 +703,17 @@ def test_lstm_sizes_are_named(sizes):
     name = "proj_size" if proj_size else "hidden_size"
     with pytest.raises(ValueError, match=f"{name}: expected a positive integer"):
         minirnn.LSTM(input_size, hidden_size, proj_size=proj_size)
+
+
+def test_a_pair_may_be_a_list_and_its_members_are_told_apart():
+    x, h = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    cell, layer = minirnn.LSTMCell(3, 4, rng=0), minirnn.LSTM(3, 4, rng=0)
+    close(cell(x, [h, 2 * h])[1], cell(x, (h, 2 * h))[1], 0)
+    with pytest.raises(ValueError, match=r"hx\[1\]: expected shape .* \(2, 4\), got \(2, 5\)"):
+        cell(x, (h, np.ones((2, 5), np.float32)))
+    with pytest.raises(TypeError, match="hx: expected a pair of h and c, got ndarray"):
+        cell(x, h)
+    with pytest.raises(ValueError, match=r"c_0: expected shape .* \(1, 2, 4\), got \(1, 2, 5\)"):
+        layer(x[None], [h[None], np.ones((1, 2, 5), np.float32)])
+    with pytest.raises(TypeError, match="h_0: expected a pair of h and c, got ndarray"):
+        layer(x[None], h[None])
