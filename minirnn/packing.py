@@ -120,15 +120,15 @@ class Layout:
         bounds = list(accumulate(self.sizes, initial=0))
         self.starts, self.rows = bounds[:-1], bounds[-1]
         self.equal = self.rows == self.steps * batch_size
+        self._before = [0, *(batch_size + start for start in self.starts)]
         if not self.equal:
             # Where each step's rows lie; where the states before it, that go on, lie in [h_0; all rows].
-            before = [0, *(batch_size + row for row in self.starts[:-1])]
             self._slices = list(map(slice, bounds, bounds[1:]))
-            self._shifted = list(map(slice, before, map(add, before, self.sizes)))
+            self._shifted = list(map(slice, self._before, map(add, self._before, self.sizes)))
             self._heads = list(map(slice, self.sizes))
         self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
-        self._uploaded: dict[tuple[str, str, int, int], Array] = {}
+        self._uploaded: dict[tuple[str, int, int], Array] = {}
         self._parts: dict[int, list[Part]] = {}
 
     def index(self, name: str, xp: Any) -> Array:
@@ -140,7 +140,7 @@ class Layout:
         if xp is np:
             return getattr(self, name)
         cuda = xp.cuda
-        key = (xp.__name__, name, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
+        key = (name, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
         if key not in self._uploaded:
             self._uploaded[key] = xp.asarray(getattr(self, name))
         return self._uploaded[key]
@@ -160,8 +160,14 @@ class Layout:
             first = stop
         return spans
 
-    def split(self, rows: Array, span: Span | None = None) -> list[Array]:
-        """Return one view per step of an array with one row for each of the batch's, or the span's."""
+    def split(self, rows: Array | None, span: Span | None = None) -> list[Any]:
+        """Return one view per step of an array with one row for each of the batch's, or the span's.
+
+        Of no array, one ``None`` per step.
+        """
+        if rows is None:
+            steps = slice(self.steps) if span is None else span.steps
+            return [None] * len(range(self.steps)[steps])
         if self.equal:
             return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
         return [rows[one] for one in self._step_slices(span)]
@@ -272,7 +278,7 @@ class Layout:
 
         One more entry, the last, says where the last step's own states begin.
         """
-        return np.asarray([0] + [self.batch_size + start for start in self.starts], np.int64)
+        return np.asarray(self._before, np.int64)
 
     @cached_property
     def lengths(self) -> Array:
@@ -287,8 +293,7 @@ class Layout:
         A sequence of length zero ends where it began, in its row of ``h_0``.
         """
         B = self.batch_size
-        by_length = np.array([0, *[B + start for start in self.starts]])
-        return by_length.take(self.lengths) + np.arange(B)
+        return self.before.take(self.lengths) + np.arange(B)
 
     @cached_property
     def previous(self) -> Array:
@@ -630,11 +635,6 @@ def _check_padding(input: Array, lengths: Array, batch_first: bool, value: Any) 
         )
 
 
-def _check_padding_value(value: Any, data: Array) -> None:
-    if data.dtype.kind in "iu" and not float(value).is_integer():
-        raise TypeError(f"padding_value: expected an integer for dtype {data.dtype}, got {value!r}")
-
-
 def pad_packed_sequence(
     sequence: PackedSequence,
     batch_first: bool = False,
@@ -679,10 +679,8 @@ def pad_packed_sequence(
     """
     if not isinstance(sequence, PackedSequence):
         raise TypeError(f"sequence: expected a PackedSequence, got {type(sequence).__name__}")
-    layout, data = sequence.layout, sequence.data
-    xp = get_array_module(data)
+    layout = sequence.layout
     B, T = layout.batch_size, layout.steps
-    _check_padding_value(padding_value, data)
     if total_length is not None:
         if not isinstance(total_length, int | np.integer) or total_length < T:
             raise ValueError(
@@ -692,13 +690,22 @@ def pad_packed_sequence(
     step, place = layout._step_and_sequence
     if sequence.sorted_indices is not None:
         place = sequence.sorted_indices[place]
-    rows = place * T + step if batch_first else step * B + place
-    flat = xp.full((B * T, *data.shape[1:]), padding_value, data.dtype)
-    flat[xp.asarray(rows)] = data
     lengths = layout.lengths.copy()
     if sequence.unsorted_indices is not None:
         lengths = lengths[sequence.unsorted_indices]
-    return flat.reshape(*((B, T) if batch_first else (T, B)), *data.shape[1:]), lengths
+    return _scatter(sequence.data, place, step, B, T, batch_first, padding_value), lengths
+
+
+def _scatter(
+    rows: Array, sequence: Array, step: Array, B: int, T: int, batch_first: bool, value: float
+) -> Array:
+    """Put each of `rows` into a padded batch, at its place in its sequence."""
+    if rows.dtype.kind in "iu" and not float(value).is_integer():
+        raise TypeError(f"padding_value: expected an integer for dtype {rows.dtype}, got {value!r}")
+    xp = get_array_module(rows)
+    flat = xp.full((B * T, *rows.shape[1:]), value, rows.dtype)
+    flat[xp.asarray(sequence * T + step if batch_first else step * B + sequence)] = rows
+    return flat.reshape(*((B, T) if batch_first else (T, B)), *rows.shape[1:])
 
 
 def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> PackedSequence:
@@ -764,20 +771,14 @@ def pad_sequence(
     array([[1, 2, 3],
            [4, 0, 0]])
     """
-    if padding_side not in ("left", "right"):
-        raise ValueError(f"padding_side: expected 'right' or 'left', got {padding_side!r}")
+    checks.choice("padding_side", padding_side, ("right", "left"))
     flat, lengths = _concatenate(sequences)
-    xp = get_array_module(flat)
     B, T = len(lengths), int(lengths.max())
     sequence = np.repeat(np.arange(B), lengths)
     step = np.arange(len(sequence)) - (np.cumsum(lengths) - lengths)[sequence]
     if padding_side == "left":
         step += (T - lengths)[sequence]
-    rows = sequence * T + step if batch_first else step * B + sequence
-    _check_padding_value(padding_value, flat)
-    padded = xp.full((B * T, *flat.shape[1:]), padding_value, flat.dtype)
-    padded[xp.asarray(rows)] = flat
-    return padded.reshape(*((B, T) if batch_first else (T, B)), *flat.shape[1:])
+    return _scatter(flat, sequence, step, B, T, batch_first, padding_value)
 
 
 def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = False) -> list[Array]:

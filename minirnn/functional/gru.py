@@ -97,7 +97,7 @@ def forward(
         layout.shifted(h),
         hs,
         layout.by_size(step_scratch),
-        [None] * layout.steps if gates is None else layout.split_blocks(gates),
+        layout.split(None) if gates is None else layout.split_blocks(gates),
     )
     for span in layout.spans:
         a_x = from_x[: span.rows.stop - span.rows.start]
@@ -167,12 +167,11 @@ def backward(
     # (r, z, n) read one block each.
     w_qrz = xp.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
     (dh,), memory = dstates, xp.empty((B, H), x.dtype)
-    nothing = [None] * layout.steps
     whole = (
         layout.by_size(lambda n: (dh[:n], memory[:n])),
         layout.split(activations[1]),
-        nothing if dy is None else layout.split(dy),
-        nothing if trace is None else layout.split(trace[0]),
+        layout.split(dy),
+        layout.split(None if trace is None else trace[0]),
     )
     factors, all_da = xp.empty((4, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
     one = xp.asarray(1, x.dtype)

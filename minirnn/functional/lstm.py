@@ -83,15 +83,15 @@ def forward(
     w_h = xp.ascontiguousarray(halved(w_hh, _ORDER).transpose(0, 2, 1))  # (4, P, H)
     bias = None if b_ih is None or b_hh is None else halved(b_ih + b_hh, _ORDER).ravel()
     gates = xp.empty((4, N, H), x.dtype) if save else None
-    tanh_c = xp.empty((N, H), x.dtype) if save else None
+    tanh_cs = xp.empty((N, H), x.dtype) if save else None
     from_x = xp.empty((layout.span_rows, 4 * H), x.dtype)
     memory = xp.empty(6 * B * H, x.dtype)
     half = xp.asarray(0.5, x.dtype)
 
     def step_scratch(n: int) -> tuple[Array, ...]:
         z = memory[: 4 * n * H].reshape(4, n, H)
-        m, tanh_c_t = memory[4 * B * H :].reshape(2, B, H)
-        return z, z[:3], *z, m[:n], tanh_c_t[:n]
+        m, tanh_c = memory[4 * B * H :].reshape(2, B, H)
+        return z, z[:3], *z, m[:n], tanh_c[:n]
 
     hs, cs = layout.split(h[B:]), layout.split(c[B:])
     whole = (
@@ -100,8 +100,8 @@ def forward(
         hs,
         cs,
         layout.by_size(step_scratch),
-        [None] * layout.steps if tanh_c is None else layout.split(tanh_c),
-        [None] * layout.steps if gates is None else layout.split_blocks(gates),
+        layout.split(tanh_cs),
+        layout.split(None) if gates is None else layout.split_blocks(gates),
     )
     for span in layout.spans:
         z_x = from_x[: span.rows.stop - span.rows.start]
@@ -110,8 +110,10 @@ def forward(
             z_x += bias
         z_x = z_x.reshape(-1, 4, H).swapaxes(0, 1)
         per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in whole))
-        for z_x_t, h_prev, c_prev, h_t, c_t, room, tanh_c_t, gates_t in zip(*per_step, strict=True):
-            z, sigmoids, i, f, o, g, m, t = room
+        for z_x_t, h_prev, c_prev, h_t, c_t, room, saved_tanh_c, gates_t in zip(
+            *per_step, strict=True
+        ):
+            z, sigmoids, i, f, o, g, m, tanh_c = room
             if mask is not None:
                 h_prev = h_prev * mask[: len(h_t)]
             xp.matmul(h_prev, w_h, out=z)
@@ -123,15 +125,15 @@ def forward(
             c_t += xp.multiply(i, g, m)
             if gates_t is not None:
                 gates_t[...] = z
-                t = tanh_c_t
-            xp.tanh(c_t, t)
+                tanh_c = saved_tanh_c
+            xp.tanh(c_t, tanh_c)
             if w_hr is None:
-                xp.multiply(o, t, h_t)
+                xp.multiply(o, tanh_c, h_t)
             else:
-                xp.matmul(xp.multiply(o, t, m), w_hr.T, out=h_t)
+                xp.matmul(xp.multiply(o, tanh_c, m), w_hr.T, out=h_t)
     if gates is None:
         return None
-    return LSTMContext(x, h, c, gates, tanh_c, w_ih, w_hh, w_hr, layout, mask)
+    return LSTMContext(x, h, c, gates, tanh_cs, w_ih, w_hh, w_hr, layout, mask)
 
 
 def backward(
@@ -167,12 +169,13 @@ def backward(
     dx = xp.empty(x.shape, x.dtype)
     dw_ih, dw_hh, *dbs, dw_hr = dweights
     (dh, dc), memory = dstates, xp.empty((2, B, H), x.dtype)
-    nothing = [None] * layout.steps
+    trace_h, trace_c = (None, None) if trace is None else trace
     whole = (
         layout.by_size(lambda n: (dh[:n], dc[:n], memory[0, :n], memory[1, :n])),
         layout.split(activations[1]),
-        nothing if dy is None else layout.split(dy),
-        nothing if trace is None else list(zip(*map(layout.split, trace), strict=True)),
+        layout.split(dy),
+        layout.split(trace_h),
+        layout.split(trace_c),
     )
     factors, all_dz = xp.empty((5, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
     all_dh = None if w_hr is None else xp.empty((R, P), x.dtype)
@@ -198,13 +201,14 @@ def backward(
             layout.split_blocks(by_c, span),
             layout.split(by_h, span),
             layout.split(h_to_c, span),
-            nothing[span.steps] if span_dh is None else layout.split(span_dh, span),
+            layout.split(span_dh, span),
             *(a[span.steps] for a in whole),
         )
-        for dz_t, by_c_t, by_h_t, h_to_c_t, span_dh_t, room, f_t, dy_t, trace_t in reversed(
+        for dz_t, by_c_t, by_h_t, h_to_c_t, span_dh_t, room, f_t, *given in reversed(
             list(zip(*per_step, strict=True))
         ):
             dh_t, dc_t, dc_from_h, dm_t = room
+            dy_t, trace_h_t, trace_c_t = given
             if dy_t is not None:
                 dh_t += dy_t
             if span_dh_t is None:
@@ -213,8 +217,8 @@ def backward(
                 span_dh_t[...] = dh_t
                 xp.matmul(dh_t, w_hr, out=dm_t)
             dc_t += xp.multiply(dm_t, h_to_c_t, dc_from_h)
-            if trace_t is not None:
-                trace_t[0][...], trace_t[1][...] = dh_t, dc_t
+            if trace_h_t is not None:
+                trace_h_t[...], trace_c_t[...] = dh_t, dc_t
             xp.multiply(dc_t, by_c_t, dz_t[:, :3].swapaxes(0, 1))
             xp.multiply(dm_t, by_h_t, dz_t[:, 3])
             dc_t *= f_t

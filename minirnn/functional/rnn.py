@@ -122,9 +122,8 @@ def backward(
     dw_ih, dw_hh, *dbs = dweights
     (dh,) = dstates
     dhs = layout.heads(dh)
-    nothing = [None] * layout.steps
-    dys = nothing if dy is None else layout.split(dy)
-    traces = nothing if trace is None else layout.split(trace[0])
+    dys = layout.split(dy)
+    traces = layout.split(None if trace is None else trace[0])
     memory = xp.empty((layout.span_rows, len(w_hh)), x.dtype)
     one = xp.asarray(1, x.dtype)
     for span in reversed(layout.spans):
