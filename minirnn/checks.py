@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, get_array_module, is_array
+from .backend import Array, get_array_module
+
+NUMBER = int | float | np.number
 
 
 def array_module(**arrays: Any) -> Any:
@@ -21,25 +23,28 @@ def array_module(**arrays: Any) -> Any:
         return np
     places = {}
     for name, x in arrays.items():
-        if not is_array(x):
-            raise TypeError(
-                f"{name}: expected a NumPy or CuPy array, got {type(x).__module__}.{type(x).__name__}"
-            )
-        places[name] = get_array_module(x)
+        try:
+            places[name] = get_array_module(x)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
     if len(set(places.values())) > 1:
         where = ", ".join(f"{name} lies in {xp.__name__}" for name, xp in places.items())
         raise TypeError(f"arrays of both NumPy and CuPy: {where}; move one with .to() or asnumpy()")
     return next(iter(places.values()))
 
 
-def floating(name: str, x: Any, like: Array, of: str = "the parameters") -> None:
-    """Require `x` to be a floating-point array of the dtype, and on the device, of `like`."""
+def floating(name: str, x: Any, like: Array | None = None, of: str = "parameters") -> None:
+    """Require `x` to be a floating-point array, of the dtype and on the device of `like` if given."""
+    if like is None:
+        array_module(**{name: x})
+        like = x
     if type(x) is type(like) and x.dtype == like.dtype and x.dtype.kind == "f":
         return
-    array_module(**{name: x, of.replace("the ", ""): like})
+    array_module(**{name: x, of: like})
     if x.dtype.kind != "f":
         raise TypeError(f"{name}: expected a floating-point array, got dtype {x.dtype}")
-    raise TypeError(f"{name}: expected dtype {like.dtype}, that of {of}, got {x.dtype}")
+    if x.dtype != like.dtype:
+        raise TypeError(f"{name}: expected dtype {like.dtype}, that of the {of}, got {x.dtype}")
 
 
 def integers(name: str, x: Any) -> None:
@@ -66,13 +71,13 @@ def positive(**sizes: Any) -> None:
 
 def at_least_zero(name: str, value: Any) -> None:
     """Require `value` to be a number that is not negative."""
-    if not isinstance(value, int | float | np.number) or not value >= 0:
+    if not isinstance(value, NUMBER) or not value >= 0:
         raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
 
 
 def probability(name: str, p: float) -> None:
     """Require `p` to lie in ``[0, 1]``."""
-    if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 <= p <= 1:
+    if isinstance(p, bool) or not isinstance(p, NUMBER) or not 0 <= p <= 1:
         raise ValueError(f"{name}: expected a probability in [0, 1], got {p!r}")
 
 

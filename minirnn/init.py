@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from . import checks
-from .backend import RNG, Array, generator, get_array_module, is_array
+from .backend import RNG, Array, generator, get_array_module
 from .module import Parameter
 
 # A Parameter or an array of floating point; every function returns the one that it was given.
@@ -206,10 +206,7 @@ def _orthogonal(draw: np.random.Generator, rows: int, columns: int) -> Array:
 
 def _array(parameter: object) -> Array:
     data: Array = parameter.data if isinstance(parameter, Parameter) else parameter
-    if not is_array(data):
-        raise TypeError(f"parameter: expected a Parameter or an array, got {type(data).__name__}")
-    if data.dtype.kind != "f":
-        raise TypeError(f"parameter: expected floating point, got dtype {data.dtype}")
+    checks.floating("parameter", data)
     return data
 
 

@@ -269,11 +269,9 @@ class Dropout(Module):
         x : array of floating point, or PackedSequence
         """
         rows = _data(x)
-        xp = checks.array_module(x=rows)
-        if rows.dtype.kind != "f":
-            raise TypeError(f"x: expected a floating-point array, got dtype {rows.dtype}")
+        checks.floating("x", rows)
         if not self.training or self.p == 0:
-            like = xp.empty(0, rows.dtype)
+            like = get_array_module(rows).empty(0, rows.dtype)
             return x, Context(self, (None, rows.shape, _packing(x), like) if saving() else None)
         y, saved = dropout.forward(rows, self.p, self._rng, saving())
         return _like(x, y), Context(self, saved and (saved, rows.shape, _packing(x), saved.mask))
@@ -300,7 +298,7 @@ class _Loss(Module):
             checks.shape("dloss", dloss, shape, "that of the loss")
         elif getattr(dloss, "shape", ()) != ():
             raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
-        elif isinstance(dloss, int | float | np.number):
+        elif isinstance(dloss, checks.NUMBER):
             # A number of another precision would promote the gradient.
             return like.dtype.type(dloss)
         else:
@@ -378,7 +376,7 @@ class CrossEntropyLoss(_Loss):
         """
         xp = checks.array_module(logits=logits, targets=targets)
         checks.integers("targets", targets)
-        checks.floating("logits", logits, logits)
+        checks.floating("logits", logits)
         if logits.ndim < 1:
             raise ValueError(f"logits: expected shape (N, C), got {logits.shape}")
         axis = min(1, logits.ndim - 1)
@@ -388,7 +386,7 @@ class CrossEntropyLoss(_Loss):
         if C == 0 or targets.size == 0:
             raise ValueError(f"logits: expected at least one row and class, got {logits.shape}")
         if self.weight is not None:
-            checks.floating("weight", self.weight, logits, "the logits")
+            checks.floating("weight", self.weight, logits, "logits")
             checks.shape("weight", self.weight, (C,), "(C,)")
         ignore: int | None = self.ignore_index
         if reads_values(targets):
@@ -436,8 +434,8 @@ class CrossEntropyLoss(_Loss):
 
 def _check_pair(input: Array, target: Array) -> None:
     checks.array_module(input=input, target=target)
-    checks.floating("input", input, input)
-    checks.floating("target", target, input, "the input")
+    checks.floating("input", input)
+    checks.floating("target", target, input, "input")
     checks.shape("target", target, input.shape, "that of the input")
     if input.size == 0:
         raise ValueError(f"input: expected at least one entry, got shape {input.shape}")
@@ -508,7 +506,7 @@ class BCEWithLogitsLoss(_Loss):
         for name, w in (("weight", self.weight), ("pos_weight", self.pos_weight)):
             if w is None:
                 continue
-            checks.floating(name, w, input, "the input")
+            checks.floating(name, w, input, "input")
             fits = all(n in (1, m) for n, m in zip(w.shape[::-1], input.shape[::-1], strict=False))
             if w.ndim > input.ndim or not fits:
                 raise ValueError(

@@ -18,8 +18,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from . import checks
 from .optim import Optimizer
 
@@ -418,13 +416,11 @@ class ReduceLROnPlateau:
         eps: float = 1e-8,
     ) -> None:
         groups = _groups(optimizer)
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
-        if threshold_mode not in ("rel", "abs"):
-            raise ValueError(f"threshold_mode: expected 'rel' or 'abs', got {threshold_mode!r}")
+        checks.choice("mode", mode, ("min", "max"))
+        checks.choice("threshold_mode", threshold_mode, ("rel", "abs"))
         if not factor < 1:
             raise ValueError(f"factor: expected a number below 1, got {factor!r}")
-        min_lrs = [min_lr] * len(groups) if isinstance(min_lr, int | float | np.number) else min_lr
+        min_lrs = [min_lr] * len(groups) if isinstance(min_lr, checks.NUMBER) else min_lr
         self.optimizer = optimizer
         self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode = threshold, threshold_mode

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from . import checks
 from .backend import BACKENDS, Array, asnumpy, get_array_module, load_backend
 
 M = TypeVar("M", bound="Module")
@@ -40,10 +41,8 @@ class Parameter:
     __slots__ = ("_data", "_grad", "buffer", "name")
 
     def __init__(self, data: Array) -> None:
-        xp = get_array_module(data)
-        if data.dtype.kind != "f":
-            raise TypeError(f"data: expected a floating-point array, got dtype {data.dtype}")
-        self._data: Array = xp.ascontiguousarray(data)
+        checks.floating("data", data)
+        self._data: Array = get_array_module(data).ascontiguousarray(data)
         # Made at the first look: a model that only answers never pays for gradients.
         self._grad: Array | None = None
         self.buffer: ParameterBuffer | None = None

@@ -11,13 +11,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from . import checks
 from .backend import Array, asnumpy, get_array_module
 from .module import Parameter, listed, pieces, require_one_kind
-
-_NUMBER = int | float | np.number
 
 
 class Optimizer:
@@ -358,7 +354,7 @@ class Adam(Optimizer):
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {betas!r}")
         for k, beta in enumerate(betas):
-            if not isinstance(beta, _NUMBER) or not 0 <= beta < 1:
+            if not isinstance(beta, checks.NUMBER) or not 0 <= beta < 1:
                 raise ValueError(f"betas[{k}]: expected a number in [0, 1), got {beta!r}")
 
     def _update(

@@ -218,7 +218,7 @@ class Recurrent(Module):
                 if len(p.shape) == 2:  # the LSTM's projection
                     init.orthogonal_(p, rng=rng)
                 else:
-                    p.data[...] = 0
+                    init.zeros_(p)
 
     @property
     def _options(self) -> dict[str, Any]:
