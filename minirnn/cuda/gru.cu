@@ -3,7 +3,7 @@
 // Forward, the tile is the 3 gates of one unit, shared by 4 threads: the first three come out of the product
 // with r, z and q, and the third goes on to n; the fourth helps with the product and writes h and q.
 // Backward, 16 threads share a tile of 4 units, so that each unit is there 4 times: copies 0 to 2 work on
-// the gradients of r, z and q, which the product needs, and copy 3 on that of n.
+// da_r, da_z and dq, which the product needs, and copy 3 on da_n.
 constexpr int PADDED = round_up(H, 16);
 constexpr int GROUP = 4 * PADDED;  // threads
 
@@ -50,13 +50,13 @@ gru_forward(floats gates, floats q, floats h, const_floats w_hh, const_floats b_
     if (gate == 0) ((float*)(vectors + s * STRIDE))[j] = state[s] * keep[s];
   }
 
-  float x[AHEAD][R];
+  float a_x[AHEAD][R];
   int start[AHEAD], next = 0;
   auto load = [&](int u, int t, int begin) {
     start[u] = begin;
 #pragma unroll
     for (int s = 0; s < R; s++)
-      x[u][s] = has_gate && t < length[s] ? gates[(size_t)(begin - B + row[s]) * (3 * H) + column] : 0.f;
+      a_x[u][s] = has_gate && t < length[s] ? gates[(size_t)(begin - B + row[s]) * (3 * H) + column] : 0.f;
   };
 #pragma unroll
   for (int u = 0; u < AHEAD; u++)
@@ -73,7 +73,7 @@ gru_forward(floats gates, floats q, floats h, const_floats w_hh, const_floats b_
       const int begin = start[u];
       float a[R], product[R];
 #pragma unroll
-      for (int s = 0; s < R; s++) a[s] = x[u][s] + b_x;
+      for (int s = 0; s < R; s++) a[s] = a_x[u][s] + b_x;
       if (t + AHEAD < steps) {
         load(u, t + AHEAD, next);
         if (t + AHEAD + 1 < steps) next = (int)before[t + AHEAD + 2];
@@ -82,10 +82,10 @@ gru_forward(floats gates, floats q, floats h, const_floats w_hh, const_floats b_
       copy ^= 1;
 #pragma unroll
       for (int s = 0; s < R; s++) {
-        const float hidden = product[s] + b_h;  // of the third thread: q
-        const float sigmoid = fmaf(.5f, tanhf(.5f * (a[s] + hidden)), .5f);
+        const float p = product[s] + b_h;  // of the third thread: q
+        const float sigmoid = fmaf(.5f, tanhf(.5f * (a[s] + p)), .5f);
         const float r = from_lane<4>(sigmoid, 0), z = from_lane<4>(sigmoid, 1);
-        const float q_t = from_lane<4>(hidden, 2), n = from_lane<4>(tanhf(fmaf(r, hidden, a[s])), 2);
+        const float q_t = from_lane<4>(p, 2), n = from_lane<4>(tanhf(fmaf(r, p, a[s])), 2);
         if (t < length[s]) {
           state[s] = fmaf(z, state[s] - n, n);
           if (own) {
@@ -108,18 +108,18 @@ gru_forward(floats gates, floats q, floats h, const_floats w_hh, const_floats b_
 // da_n = dh_t (1 - z)(1 - n^2), dq = da_n r, da_r = da_n q r (1 - r), da_z = dh_t (h_{t-1} - n) z (1 - z),
 // dh_{t-1} = dh_t z + W_hh^T [da_r, da_z, dq].
 //
-// d_input (N, 3H) is filled with da_r, da_z, da_n and d_hidden (N, 3H) with da_r, da_z, dq; dh (B, H) comes with
+// da_rzn (N, 3H) is filled with da_r, da_z, da_n and da_rzq (N, 3H) with da_r, da_z, dq; dh (B, H) comes with
 // the gradient of each last state and leaves with that of h_0. dy (N, H) and trace (N, H), which is filled with
 // dh_t, may be null.
 extern "C" __global__ void __launch_bounds__(GROUP * GROUPS, 1)
-gru_backward(floats d_input, floats d_hidden, floats dh, const_floats dy, floats trace, const_floats gates,
+gru_backward(floats da_rzn, floats da_rzq, floats dh, const_floats dy, floats trace, const_floats gates,
              const_floats q, const_floats h, const_floats w_hh, const_floats mask,
-             floats d_input_reverse, floats d_hidden_reverse, floats dh_reverse, const_floats dy_reverse,
+             floats da_rzn_reverse, floats da_rzq_reverse, floats dh_reverse, const_floats dy_reverse,
              floats trace_reverse, const_floats gates_reverse, const_floats q_reverse, const_floats h_reverse,
              const_floats w_hh_reverse, const_floats mask_reverse,
              const int64* __restrict__ before, const int64* __restrict__ lengths, int B) {
   if (blockIdx.y) {  // the reverse direction
-    d_input = d_input_reverse, d_hidden = d_hidden_reverse, dh = dh_reverse, dy = dy_reverse,
+    da_rzn = da_rzn_reverse, da_rzq = da_rzq_reverse, dh = dh_reverse, dy = dy_reverse,
     trace = trace_reverse, gates = gates_reverse, q = q_reverse, h = h_reverse, w_hh = w_hh_reverse,
     mask = mask_reverse;
   }
@@ -143,7 +143,7 @@ gru_backward(floats d_input, floats d_hidden, floats dh, const_floats dy, floats
 
   float4* const vectors = shared + group * R * STRIDE;
   int row[R], length[R];
-  float dstate[R], keep[R];
+  float dstate[R], keep[R];  // dstate: what step t + 1 hands back
 #pragma unroll
   for (int s = 0; s < R; s++) {
     row[s] = first + group * R + s;
@@ -157,7 +157,7 @@ gru_backward(floats d_input, floats d_hidden, floats dh, const_floats dy, floats
     }
   }
 
-  float value[AHEAD][R], previous[AHEAD][R], g_y[AHEAD][R];
+  float value[AHEAD][R], h_prev[AHEAD][R], dy_t[AHEAD][R];
   int start[AHEAD], begin = 0, next = 0;
   // Loads step t, whose states begin in row `begin` and those before it in row `next`.
   auto load = [&](int u, int t) {
@@ -167,8 +167,8 @@ gru_backward(floats d_input, floats d_hidden, floats dh, const_floats dy, floats
       const bool in = own && t < length[s];
       const size_t at = begin - B + row[s];
       value[u][s] = !in ? 0.f : gate < 3 ? gates[at * (3 * H) + column] : q[at * H + j];
-      previous[u][s] = in ? h[(size_t)(next + row[s]) * H + j] : 0.f;
-      g_y[u][s] = in && dy ? dy[at * H + j] : 0.f;
+      h_prev[u][s] = in ? h[(size_t)(next + row[s]) * H + j] : 0.f;
+      dy_t[u][s] = in && dy ? dy[at * H + j] : 0.f;
     }
     begin = next;
     if (t > 0) next = (int)before[t - 1];
@@ -189,20 +189,20 @@ gru_backward(floats d_input, floats d_hidden, floats dh, const_floats dy, floats
       for (int s = 0; s < R; s++) {
         const float r = from_lane<16>(value[u][s], unit), z = from_lane<16>(value[u][s], unit + 4);
         const float n = from_lane<16>(value[u][s], unit + 8), q_t = from_lane<16>(value[u][s], unit + 12);
-        float d = 0.f;
+        float da_t = 0.f;
         if (own && t < length[s]) {
           const size_t at = start[u] + row[s];
-          const float total = dstate[s] + g_y[u][s], da_n = total * (1.f - z) * (1.f - n * n);
-          d = gate == 0   ? da_n * q_t * r * (1.f - r)
-              : gate == 1 ? total * (previous[u][s] - n) * z * (1.f - z)
-              : gate == 2 ? da_n * r
-                          : da_n;
-          if (gate < 3) d_hidden[at * (3 * H) + column] = d;
-          if (gate != 2) d_input[at * (3 * H) + (gate == 3 ? 2 * H + j : column)] = d;
-          if (trace && gate == 0) trace[at * H + j] = total;
-          dstate[s] = total * z;  // the way past the gates
+          const float dh_t = dstate[s] + dy_t[u][s], da_n = dh_t * (1.f - z) * (1.f - n * n);
+          da_t = gate == 0   ? da_n * q_t * r * (1.f - r)                 // da_r
+                 : gate == 1 ? dh_t * (h_prev[u][s] - n) * z * (1.f - z)  // da_z
+                 : gate == 2 ? da_n * r                                   // dq
+                             : da_n;
+          if (gate < 3) da_rzq[at * (3 * H) + column] = da_t;
+          if (gate != 2) da_rzn[at * (3 * H) + (gate == 3 ? 2 * H + j : column)] = da_t;
+          if (trace && gate == 0) trace[at * H + j] = dh_t;
+          dstate[s] = dh_t * z;  // the way past the gates
         }
-        if (gate < 3) ((float*)(vectors + copy * BUFFER + s * STRIDE))[gate * PADDED + j] = d;
+        if (gate < 3) ((float*)(vectors + copy * BUFFER + s * STRIDE))[gate * PADDED + j] = da_t;
       }
       if (t >= AHEAD) load(u, t - AHEAD);
       __syncthreads();

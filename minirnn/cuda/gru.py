@@ -73,10 +73,10 @@ def backward_together(passes: Sequence[launch.PassBack]) -> list[Array]:
     for ctx, dy, (dh,), _, trace in passes:
         _, h, gates, q, _, w_hh, layout, mask = ctx
         xp = get_array_module(h)
-        d_input, d_hidden = xp.empty_like(gates), xp.empty_like(gates)
+        da_rzn, da_rzq = xp.empty_like(gates), xp.empty_like(gates)
         trace_h = None if trace is None else trace[0]
         dy = launch.contiguous(dy)
-        arguments.append((d_input, d_hidden, dh, dy, trace_h, gates, q, h, w_hh, mask))
+        arguments.append((da_rzn, da_rzq, dh, dy, trace_h, gates, q, h, w_hh, mask))
     persistent = launch.persistent("gru", h, layout, len(passes))
     if persistent is not None:
         persistent.run("gru_backward", arguments)
@@ -84,16 +84,16 @@ def backward_together(passes: Sequence[launch.PassBack]) -> list[Array]:
         for one in arguments:
             _backward_steps(layout, *one)
     dxs = []
-    for (ctx, _, _, dweights, _), (d_input, d_hidden, *_) in zip(passes, arguments, strict=True):
-        launch.add_weight_gradients(dweights, d_input, d_hidden, ctx.x, ctx.h, ctx.mask, layout)
-        dxs.append(d_input @ ctx.w_ih)
+    for (ctx, _, _, dweights, _), (da_rzn, da_rzq, *_) in zip(passes, arguments, strict=True):
+        launch.add_weight_gradients(dweights, da_rzn, da_rzq, ctx.x, ctx.h, ctx.mask, layout)
+        dxs.append(da_rzn @ ctx.w_ih)
     return dxs
 
 
 def _backward_steps(
     layout: Layout,
-    d_input: Array,
-    d_hidden: Array,
+    da_rzn: Array,
+    da_rzq: Array,
     dh: Array,
     dy: Array | None,
     trace_h: Array | None,
@@ -105,12 +105,12 @@ def _backward_steps(
 ) -> None:
     xp = get_array_module(h)
     product = xp.zeros_like(dh)
-    arrays = (d_input, d_hidden, dh, product, mask, dy, trace_h, gates, q, h)
+    arrays = (da_rzn, da_rzq, dh, product, mask, dy, trace_h, gates, q, h)
     kernel = launch.Stepwise("gru_step_backward", h, layout, *arrays)
-    d_hiddens, products = layout.split(d_hidden), layout.heads(product)
+    da_rzqs, products = layout.split(da_rzq), layout.heads(product)
     for t in reversed(range(layout.steps)):
         kernel.run(t)
-        xp.dot(d_hiddens[t], w_hh, products[t])  # the kernel of the step before adds it
+        xp.dot(da_rzqs[t], w_hh, products[t])  # the kernel of the step before adds it
     dh += product if mask is None else product * mask
 
 

@@ -52,13 +52,13 @@ lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b
     if (gate == 0) ((float*)(vectors + r * STRIDE))[j] = state[r] * keep[r];
   }
 
-  float x[AHEAD][R];
+  float z_x[AHEAD][R];
   int start[AHEAD], next = 0;
   auto load = [&](int u, int t, int begin) {
     start[u] = begin;
 #pragma unroll
     for (int r = 0; r < R; r++)
-      x[u][r] = own && t < length[r] ? gates[(size_t)(begin - B + row[r]) * (4 * H) + column] : 0.f;
+      z_x[u][r] = own && t < length[r] ? gates[(size_t)(begin - B + row[r]) * (4 * H) + column] : 0.f;
   };
 #pragma unroll
   for (int u = 0; u < AHEAD; u++)
@@ -75,7 +75,7 @@ lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b
       const int begin = start[u];
       float z[R], product[R];
 #pragma unroll
-      for (int r = 0; r < R; r++) z[r] = x[u][r] + bias;
+      for (int r = 0; r < R; r++) z[r] = z_x[u][r] + bias;
       if (t + AHEAD < steps) {
         load(u, t + AHEAD, next);
         if (t + AHEAD + 1 < steps) next = (int)before[t + AHEAD + 2];
@@ -104,7 +104,8 @@ lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b
   }
 }
 
-// dc_t += dh_t o (1 - tanh^2 c_t), dc_{t-1} = dc_t f, dh_{t-1} = W_hh^T dz.
+// dc_t += dh_t o (1 - tanh^2 c_t), dc_{t-1} = dc_t f, dh_{t-1} = W_hh^T dz_t, where dz_i = dc_t g i (1 - i),
+// dz_f = dc_t c_{t-1} f (1 - f), dz_g = dc_t i (1 - g^2), dz_o = dh_t tanh(c_t) o (1 - o).
 //
 // dz (N, 4H) is filled; dh and dc (B, H) come with the gradients of the last states and leave with those
 // of the initial ones. dy (N, H), trace_h and trace_c (N, H), filled with dh_t and dc_t, may be null.
@@ -139,7 +140,7 @@ lstm_backward(floats dz, floats dh, floats dc, const_floats dy, floats trace_h, 
 
   float4* const vectors = shared + group * R * STRIDE;
   int row[R], length[R];
-  float dstate[R], dcell[R], keep[R];
+  float dstate[R], dcell[R], keep[R];  // dstate, dcell: what step t + 1 hands back
 #pragma unroll
   for (int r = 0; r < R; r++) {
     row[r] = first + group * R + r;
@@ -150,7 +151,7 @@ lstm_backward(floats dz, floats dh, floats dc, const_floats dy, floats trace_h, 
     keep[r] = in && mask ? mask[row[r] * H + j] : 1.f;
   }
 
-  float value[AHEAD][R], cell[AHEAD][R], previous[AHEAD][R], g_y[AHEAD][R];
+  float value[AHEAD][R], c_t[AHEAD][R], c_prev[AHEAD][R], dy_t[AHEAD][R];
   int start[AHEAD], begin = 0, next = 0;
   // Loads step t, whose states begin in row `begin` and those before it in row `next`.
   auto load = [&](int u, int t) {
@@ -160,9 +161,9 @@ lstm_backward(floats dz, floats dh, floats dc, const_floats dy, floats trace_h, 
       const bool in = own && t < length[r];
       const size_t at = begin - B + row[r];
       value[u][r] = in ? gates[at * (4 * H) + column] : 0.f;
-      cell[u][r] = in ? c[(at + B) * H + j] : 0.f;
-      previous[u][r] = in ? c[(size_t)(next + row[r]) * H + j] : 0.f;
-      g_y[u][r] = in && dy ? dy[at * H + j] : 0.f;
+      c_t[u][r] = in ? c[(at + B) * H + j] : 0.f;
+      c_prev[u][r] = in ? c[(size_t)(next + row[r]) * H + j] : 0.f;
+      dy_t[u][r] = in && dy ? dy[at * H + j] : 0.f;
     }
     begin = next;
     if (t > 0) next = (int)before[t - 1];
@@ -183,21 +184,21 @@ lstm_backward(floats dz, floats dh, floats dc, const_floats dy, floats trace_h, 
       for (int r = 0; r < R; r++) {
         const float i = from_lane<16>(value[u][r], unit), f = from_lane<16>(value[u][r], unit + 4);
         const float g = from_lane<16>(value[u][r], unit + 8), o = from_lane<16>(value[u][r], unit + 12);
-        float z = 0.f;
+        float dz_t = 0.f;
         if (own && t < length[r]) {
           const size_t at = start[u] + row[r];
-          const float total = dstate[r] + g_y[u][r], tanh_c = tanhf(cell[u][r]);
-          const float s = fmaf(total * o, 1.f - tanh_c * tanh_c, dcell[r]);
-          z = gate == 0   ? s * g * i * (1.f - i)
-              : gate == 1 ? s * previous[u][r] * f * (1.f - f)
-              : gate == 2 ? s * i * (1.f - g * g)
-                          : total * tanh_c * o * (1.f - o);
-          dcell[r] = s * f;
-          dz[at * (4 * H) + column] = z;
-          if (trace_h && gate == 0) trace_h[at * H + j] = total;
-          if (trace_c && gate == 1) trace_c[at * H + j] = s;
+          const float dh_t = dstate[r] + dy_t[u][r], tanh_c = tanhf(c_t[u][r]);
+          const float dc_t = fmaf(dh_t * o, 1.f - tanh_c * tanh_c, dcell[r]);
+          dz_t = gate == 0   ? dc_t * g * i * (1.f - i)             // dz_i
+                 : gate == 1 ? dc_t * c_prev[u][r] * f * (1.f - f)  // dz_f
+                 : gate == 2 ? dc_t * i * (1.f - g * g)             // dz_g
+                             : dh_t * tanh_c * o * (1.f - o);       // dz_o
+          dcell[r] = dc_t * f;
+          dz[at * (4 * H) + column] = dz_t;
+          if (trace_h && gate == 0) trace_h[at * H + j] = dh_t;
+          if (trace_c && gate == 1) trace_c[at * H + j] = dc_t;
         }
-        ((float*)(vectors + copy * BUFFER + r * STRIDE))[gate * PADDED + j] = z;
+        ((float*)(vectors + copy * BUFFER + r * STRIDE))[gate * PADDED + j] = dz_t;
       }
       if (t >= AHEAD) load(u, t - AHEAD);
       __syncthreads();

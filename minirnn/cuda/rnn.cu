@@ -46,13 +46,13 @@ rnn_forward(floats h, const_floats w_hh, const_floats b_ih, const_floats b_hh, c
     if (writes) ((float*)(vectors + r * STRIDE))[j] = state[r] * keep[r];
   }
 
-  float x[AHEAD][R];
+  float z_x[AHEAD][R];
   int start[AHEAD], next = 0;
   auto load = [&](int u, int t, int begin) {
     start[u] = begin;
 #pragma unroll
     for (int r = 0; r < R; r++)
-      x[u][r] = own && t < length[r] ? h[(size_t)(begin + row[r]) * H + j] : 0.f;
+      z_x[u][r] = own && t < length[r] ? h[(size_t)(begin + row[r]) * H + j] : 0.f;
   };
 #pragma unroll
   for (int u = 0; u < AHEAD; u++)
@@ -69,7 +69,7 @@ rnn_forward(floats h, const_floats w_hh, const_floats b_ih, const_floats b_hh, c
       const int begin = start[u];
       float z[R], product[R];
 #pragma unroll
-      for (int r = 0; r < R; r++) z[r] = x[u][r] + bias;
+      for (int r = 0; r < R; r++) z[r] = z_x[u][r] + bias;
       if (t + AHEAD < steps) {
         load(u, t + AHEAD, next);
         if (t + AHEAD + 1 < steps) next = (int)before[t + AHEAD + 2];
@@ -121,17 +121,17 @@ rnn_backward(floats dz, floats dh, const_floats dy, floats trace, const_floats h
 
   float4* const vectors = shared + group * R * STRIDE;
   int row[R], length[R];
-  float total[R], keep[R];
+  float dh_t[R], keep[R];
 #pragma unroll
   for (int r = 0; r < R; r++) {
     row[r] = first + group * R + r;
     const bool in = own && row[r] < B;
     length[r] = row[r] < B ? (int)lengths[row[r]] : 0;
-    total[r] = in ? dh[(size_t)row[r] * H + j] : 0.f;
+    dh_t[r] = in ? dh[(size_t)row[r] * H + j] : 0.f;
     keep[r] = in && mask ? mask[row[r] * H + j] : 1.f;
   }
 
-  float y[AHEAD][R], g[AHEAD][R];
+  float h_t[AHEAD][R], dy_t[AHEAD][R];
   int start[AHEAD], next = 0;
   auto load = [&](int u, int t, int begin) {
     start[u] = begin - B;  // without h_0 in front, as in all arrays but h
@@ -139,8 +139,8 @@ rnn_backward(floats dz, floats dh, const_floats dy, floats trace, const_floats h
     for (int r = 0; r < R; r++) {
       const bool in = own && t < length[r];
       const size_t at = (size_t)(begin + row[r]) * H + j;
-      y[u][r] = in ? h[at] : 0.f;
-      g[u][r] = in && dy ? dy[at - (size_t)B * H] : 0.f;
+      h_t[u][r] = in ? h[at] : 0.f;
+      dy_t[u][r] = in && dy ? dy[at - (size_t)B * H] : 0.f;
     }
   };
 #pragma unroll
@@ -157,15 +157,15 @@ rnn_backward(floats dz, floats dh, const_floats dy, floats trace, const_floats h
       float product[R];
 #pragma unroll
       for (int r = 0; r < R; r++) {
-        float z = 0.f;
+        float dz_t = 0.f;
         if (own && t < length[r]) {
           const size_t at = (size_t)(start[u] + row[r]) * H + j;
-          total[r] += g[u][r];
-          z = total[r] * (relu ? (y[u][r] > 0.f ? 1.f : 0.f) : 1.f - y[u][r] * y[u][r]);
-          dz[at] = z;
-          if (trace) trace[at] = total[r];
+          dh_t[r] += dy_t[u][r];
+          dz_t = dh_t[r] * (relu ? (h_t[u][r] > 0.f ? 1.f : 0.f) : 1.f - h_t[u][r] * h_t[u][r]);
+          dz[at] = dz_t;
+          if (trace) trace[at] = dh_t[r];
         }
-        if (writes) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = z;
+        if (writes) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = dz_t;
       }
       if (t >= AHEAD) {
         load(u, t - AHEAD, next);
@@ -176,10 +176,10 @@ rnn_backward(floats dz, floats dh, const_floats dy, floats trace, const_floats h
       copy ^= 1;
 #pragma unroll
       for (int r = 0; r < R; r++)
-        if (t < length[r]) total[r] = product[r] * keep[r];
+        if (t < length[r]) dh_t[r] = product[r] * keep[r];  // on to step t - 1
     }
   }
 #pragma unroll
   for (int r = 0; r < R; r++)
-    if (own && row[r] < B) dh[(size_t)row[r] * H + j] = total[r];
+    if (own && row[r] < B) dh[(size_t)row[r] * H + j] = dh_t[r];
 }

@@ -374,12 +374,12 @@ MUTANTS = {
         ),
         "W not transposed": ("w_hh[k * H + tile + m]", "w_hh[(tile + m) * H + k]"),
         "store behind the row": (
-            "dh[(size_t)row[r] * H + j] = total[r]",
-            "dh[(size_t)row[r] * H + j + 1] = total[r]",
+            "dh[(size_t)row[r] * H + j] = dh_t[r]",
+            "dh[(size_t)row[r] * H + j + 1] = dh_t[r]",
         ),
         "rows beyond the batch": ("if (own && row[r] < B) dh", "if (own) dh"),
         "lengths ignored": ("if (t < length[r]) {\n          z[r]", "{\n          z[r]"),
-        "the gradient of ended sequences moves": ("if (t < length[r]) total", "total"),
+        "the gradient of ended sequences moves": ("if (t < length[r]) dh_t", "dh_t"),
         "padding left unwritten": (
             "if (writes) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = state",
             "if (own) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = state",
@@ -391,11 +391,11 @@ MUTANTS = {
         ),
         "h_0 forgotten": ("state[r] = in ? h[(size_t)row[r] * H + j] : 0.f", "state[r] = 0.f"),
         "b_hh forgotten": ("b_ih[j] + b_hh[j]", "b_ih[j]"),
-        "dy forgotten": ("total[r] += g[u][r];", ""),
+        "dy forgotten": ("dh_t[r] += dy_t[u][r];", ""),
         "mask forgotten on the way back": ("product[r] * keep[r]", "product[r]"),
-        "tanh' of the wrong sign": ("1.f - y[u][r] * y[u][r]", "1.f + y[u][r] * y[u][r]"),
-        "relu' at the wrong side": ("y[u][r] > 0.f ? 1.f : 0.f", "y[u][r] > 0.f ? 0.f : 1.f"),
-        "trace without dy": ("trace[at] = total[r]", "trace[at] = total[r] - g[u][r]"),
+        "tanh' of the wrong sign": ("1.f - h_t[u][r] * h_t[u][r]", "1.f + h_t[u][r] * h_t[u][r]"),
+        "relu' at the wrong side": ("h_t[u][r] > 0.f ? 1.f : 0.f", "h_t[u][r] > 0.f ? 0.f : 1.f"),
+        "trace without dy": ("trace[at] = dh_t[r]", "trace[at] = dh_t[r] - dy_t[u][r]"),
     },
     "tile.h": {
         "half of the exchange missing": (
@@ -427,8 +427,8 @@ MUTANTS = {
             "if (t < length[r]) {\n          cell",
             "{\n          cell",
         ),
-        "c_t for c_{t-1}": ("s * previous[u][r] * f", "s * cell[u][r] * f"),
-        "dc not scaled by f": ("dcell[r] = s * f;", "dcell[r] = s;"),
+        "c_t for c_{t-1}": ("dc_t * c_prev[u][r] * f", "dc_t * c_t[u][r] * f"),
+        "dc not scaled by f": ("dcell[r] = dc_t * f;", "dcell[r] = dc_t;"),
         "c_n's gradient forgotten": (
             "dcell[r] = in ? dc[(size_t)row[r] * H + j] : 0.f",
             "dcell[r] = 0.f",
@@ -451,16 +451,16 @@ MUTANTS = {
             "      __syncthreads();\n      multiply",
             "      multiply",
         ),
-        "r before the bias of q": ("fmaf(r, hidden, a[s])", "fmaf(r, hidden - b_h, a[s] + b_h)"),
+        "r before the bias of q": ("fmaf(r, p, a[s])", "fmaf(r, p - b_h, a[s] + b_h)"),
         "z the other way round": ("fmaf(z, state[s] - n, n)", "fmaf(1.f - z, state[s] - n, n)"),
         "padding left as it was": ("if (3 * PADDED + thread < INPUTS) {", "if (false) {"),
-        "the way past the gates forgotten": ("dstate[s] = total * z;", "dstate[s] = 0.f;"),
+        "the way past the gates forgotten": ("dstate[s] = dh_t * z;", "dstate[s] = 0.f;"),
         "the mask on the way past the gates": (
             "fmaf(product[s], keep[s], dstate[s])",
             "(product[s] + dstate[s]) * keep[s]",
         ),
         "da_n where dq belongs": (": gate == 2 ? da_n * r", ": gate == 2 ? da_n"),
-        "dz with h_t": (
+        "da_z with h_t": (
             "h[(size_t)(next + row[s]) * H + j]",
             "h[(size_t)(begin + row[s]) * H + j]",
         ),
@@ -470,47 +470,47 @@ MUTANTS = {
     "steps.cu": {
         "rnn: h_0's rows": ("real z = h[at + (int64)B * H]", "real z = h[at]"),
         "rnn: dh without dy": (
-            "  if (dy) total += dy[at];\n  if (trace) trace[at] = total;\n  const real y",
-            "  if (trace) trace[at] = total;\n  const real y",
+            "  if (dy) dh_t += dy[at];\n  if (trace) trace[at] = dh_t;\n  const real h_t",
+            "  if (trace) trace[at] = dh_t;\n  const real h_t",
         ),
         "rnn: states not masked": (
-            "tanh(z);\n  h[at + (int64)B * H] = y;\n  if (mask) masked[e] = mask[e] * y",
-            "tanh(z);\n  h[at + (int64)B * H] = y;\n  if (mask) masked[e] = y",
+            "tanh(z);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e] = mask[e] * h_t",
+            "tanh(z);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e] = h_t",
         ),
         "rnn: the mask on last states' gradients": (
-            "total = mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) total += dy[at];\n  if",
-            "total = mask ? mask[e] * dh[e] : dh[e];\n  if (dy) total += dy[at];\n  if",
+            "dh_t = mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
+            "dh_t = mask ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
         ),
         "rnn: no mask on the way back": (
-            "total = mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) total += dy[at];\n  if",
-            "total = dh[e];\n  if (dy) total += dy[at];\n  if",
+            "dh_t = mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
+            "dh_t = dh[e];\n  if (dy) dh_t += dy[at];\n  if",
         ),
-        "lstm: c of another step": ("s * c[(before + b) * H + j] * f", "s * c[at] * f"),
+        "lstm: c of another step": ("dc_t * c[(before + b) * H + j] * f", "dc_t * c[at] * f"),
         "lstm: one thread too many": ("if (e >= n * H) return;", "if (e > n * H) return;"),
         "lstm: states not masked": (
-            "out[at] = y;\n  if (mask) masked[e] = mask[e] * y",
-            "out[at] = y;\n  if (mask) masked[e] = y",
+            "m[at] = m_t;\n  if (mask) masked[e] = mask[e] * m_t",
+            "m[at] = m_t;\n  if (mask) masked[e] = m_t",
         ),
         "lstm: the mask on last states' gradients": (
-            "mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) total += dy[at];\n  const real tanh_c",
-            "mask ? mask[e] * dh[e] : dh[e];\n  if (dy) total += dy[at];\n  const real tanh_c",
+            "mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  const real tanh_c",
+            "mask ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  const real tanh_c",
         ),
         "lstm: dh without dy": (
-            "  if (dy) total += dy[at];\n  const real tanh_c",
+            "  if (dy) dh_t += dy[at];\n  const real tanh_c",
             "  const real tanh_c",
         ),
         "gru: b_hn outside of r": (
-            "new_h = tanh(a[2] + r * p[2])",
-            "new_h = tanh(a[2] + r * (p[2] - b_hh[2 * H + j]) + b_hh[2 * H + j])",
+            "n_t = tanh(a[2] + r * p[2])",
+            "n_t = tanh(a[2] + r * (p[2] - b_hh[2 * H + j]) + b_hh[2 * H + j])",
         ),
         "gru: states not masked": (
-            "(h[(before + b) * H + j] - new_h);\n  h[at + (int64)B * H] = y;\n"
-            "  if (mask) masked[e] = mask[e] * y",
-            "(h[(before + b) * H + j] - new_h);\n  h[at + (int64)B * H] = y;\n  if (mask) masked[e] = y",
+            "(h[(before + b) * H + j] - n_t);\n  h[at + (int64)B * H] = h_t;\n"
+            "  if (mask) masked[e] = mask[e] * h_t",
+            "(h[(before + b) * H + j] - n_t);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e] = h_t",
         ),
         "gru: masked with the rows of all steps": (
-            "- new_h);\n  h[at + (int64)B * H] = y;\n  if (mask) masked[e]",
-            "- new_h);\n  h[at + (int64)B * H] = y;\n  if (mask) masked[at]",
+            "- n_t);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e]",
+            "- n_t);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[at]",
         ),
         "gru: the product forgotten": (
             "dh[e] + (mask ? mask[e] * product[e] : product[e])",
@@ -518,14 +518,14 @@ MUTANTS = {
         ),
         "gru: the product not masked": ("mask ? mask[e] * product[e] : product[e]", "product[e]"),
         "gru: the mask on the way past the gates": (
-            "dh[e] = total * z",
-            "dh[e] = total * z * mask[e]",
+            "dh[e] = dh_t * z",
+            "dh[e] = dh_t * z * mask[e]",
         ),
         "gru: dh without dy": (
-            "  if (dy) total += dy[at];\n  const real* const mine",
+            "  if (dy) dh_t += dy[at];\n  const real* const mine",
             "  const real* const mine",
         ),
-        "gru: dq for da_n": ("di[2 * H] = da_n;", "di[2 * H] = da_n * r;"),
+        "gru: dq for da_n": ("da_rzn_t[2 * H] = da_n;", "da_rzn_t[2 * H] = da_n * r;"),
     },
 }
 
