@@ -286,8 +286,8 @@ def contiguous(dy: Array | None) -> Array | None:
 
 def add_weight_gradients(
     dweights: Sequence[Any],
-    d_input: Array,
-    d_hidden: Array,
+    dz_ih: Array,
+    dz_hh: Array,
     x: Array,
     h: Array,
     mask: Array | None,
@@ -299,7 +299,7 @@ def add_weight_gradients(
     ----------
     dweights : (dw_ih, dw_hh, db_ih, db_hh)
         The biases' may be None.
-    d_input, d_hidden : arrays of shape (N, G * H)
+    dz_ih, dz_hh : arrays of shape (N, G * H)
         Gradients of ``W_ih x_t + b_ih`` and of ``W_hh h_{t-1} + b_hh``; for all cells but the GRU one
         and the same array.
     x : array of shape (N, I)
@@ -312,12 +312,12 @@ def add_weight_gradients(
     h_prev = layout.previous_rows(h, whole)
     if mask is not None:
         h_prev = h_prev * layout.spread(mask, whole)
-    dw_ih += d_input.T @ x
-    dw_hh += d_hidden.T @ h_prev
+    dw_ih += dz_ih.T @ x
+    dw_hh += dz_hh.T @ h_prev
     if db_ih is not None and db_hh is not None:
-        db = column_sums(d_input)
+        db = column_sums(dz_ih)
         db_ih += db
-        db_hh += db if d_hidden is d_input else column_sums(d_hidden)
+        db_hh += db if dz_hh is dz_ih else column_sums(dz_hh)
 
 
 def one_step(

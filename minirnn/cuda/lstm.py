@@ -130,12 +130,14 @@ def _backward_steps(
     _, h, c, gates, m, _, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(h)
     dzs, dhs = layout.split(dz), layout.heads(dh)
-    dm = (dh, mask, dy, trace_h)  # of o * tanh(c_t), which is h_t itself
+    dm, others = dh, (mask, dy, trace_h)  # m_t = o * tanh(c_t) is h_t itself
     if w_hr is not None:
-        dm = (xp.empty_like(dc), None, None, None)
-        dms, dh_rows = layout.heads(dm[0]), xp.empty((layout.rows, h.shape[1]), h.dtype)
+        dm, others = xp.empty_like(dc), (None, None, None)
+        dms, dh_rows = layout.heads(dm), xp.empty((layout.rows, h.shape[1]), h.dtype)
         dh_steps, dys = layout.split(dh_rows), None if dy is None else layout.split(dy)
-    kernel = launch.Stepwise("lstm_step_backward", c, layout, dz, dc, *dm, trace_c, gates, c)
+    kernel = launch.Stepwise(
+        "lstm_step_backward", c, layout, dz, dc, dm, *others, trace_c, gates, c
+    )
     for t in reversed(range(layout.steps)):
         if w_hr is not None:
             if dys is None:
