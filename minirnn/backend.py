@@ -86,7 +86,7 @@ def get_array_module(x: Any) -> ModuleType:
     >>> get_array_module(np.zeros(3)).__name__
     'numpy'
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray | np.generic):
         return np
     if is_array(x):
         return sys.modules["cupy"]

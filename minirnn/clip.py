@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from . import checks
 from .backend import Array, get_array_module, reads_values
 from .module import Parameter, listed, pieces
@@ -75,18 +77,21 @@ def clip_grad_norm_(
     """
     parameters = listed("parameters", parameters)
     checks.at_least_zero("max_norm", max_norm)
+    norm_type = float(norm_type)  # torch takes "inf", too
     if not norm_type > 0:
         raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
     gradients = [piece.grad for piece in pieces(parameters)]
     xp = get_array_module(gradients[0])
-    total = _norm(xp, gradients, norm_type)
+    with np.errstate(over="ignore", invalid="ignore"):  # said by the norm, not by warnings
+        total = _norm(xp, gradients, norm_type)
     if error_if_nonfinite and not math.isfinite(total):
         guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
         where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
         raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
-    scale = xp.minimum(max_norm / (total + 1e-6), 1)
-    for g in gradients:
-        g *= scale
+    with np.errstate(invalid="ignore"):
+        scale = xp.minimum(max_norm / (total + 1e-6), 1)
+        for g in gradients:
+            g *= scale
     return total
 
 

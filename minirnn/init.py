@@ -11,8 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from . import checks
-from .backend import RNG, Array, generator, get_array_module
-from .module import Parameter
+from .backend import RNG, Array, generator, get_array_module, is_array
 
 # A Parameter or an array of floating point; every function returns the one that it was given.
 T = TypeVar("T")
@@ -205,7 +204,8 @@ def _orthogonal(draw: np.random.Generator, rows: int, columns: int) -> Array:
 
 
 def _array(parameter: object) -> Array:
-    data: Array = parameter.data if isinstance(parameter, Parameter) else parameter
+    # An array has an attribute `data` too, its buffer.
+    data: Array = parameter if is_array(parameter) else getattr(parameter, "data", parameter)
     checks.floating("parameter", data)
     return data
 

@@ -223,7 +223,7 @@ def _in_range(index: Array, limit: int) -> bool:
     if index.dtype.kind == "i" and limit > 2 ** (bits - 1):
         return bool(index.min() >= 0)  # the dtype has no number beyond the limit
     # Read without its sign, a negative number is larger than the limit: one reduction, not two.
-    return bool(index.view(f"u{index.dtype.itemsize}").max() < limit)
+    return bool(index.view(index.dtype.str.replace("i", "u")).max() < limit)
 
 
 def _check_range(what: str, index: Array, limit: int) -> None:

@@ -2,9 +2,9 @@
 
 torch derives most schedules from the rate before, step by step. Here each is a closed form, so any
 step's rate can be had at any time, a run is resumed from a number, and rounding does not add up. Two
-consequences: a rate that somebody else writes into a group lasts until the next step, and schedules do
-not multiply when several are stepped (use :class:`LambdaLR`, or :class:`SequentialLR` for one after
-another).
+consequences: a rate that somebody else writes into a group, as :class:`ReduceLROnPlateau` does, lasts
+until the schedule's own rate changes, so a warm-up that is over leaves it alone; and schedules do not
+multiply when several are stepped (use :class:`LambdaLR`, or :class:`SequentialLR` for one after another).
 
 References
 ----------
@@ -62,6 +62,7 @@ class LRScheduler:
         self.optimizer = optimizer
         self.base_lrs = [float(group.setdefault("initial_lr", group["lr"])) for group in groups]
         self.last_epoch = last_epoch + 1
+        self._rates: list[float | None] = [None] * len(groups)  # the last ones written
         self._apply()
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
@@ -70,10 +71,12 @@ class LRScheduler:
 
     def _apply(self) -> None:
         for k, group in enumerate(self.optimizer.param_groups):
-            group["lr"] = self.rate(self.base_lrs[k], self.last_epoch, k)
+            rate = self.rate(self.base_lrs[k], self.last_epoch, k)
+            if rate != self._rates[k]:
+                group["lr"] = self._rates[k] = rate
 
     def step(self) -> None:
-        """Go on by one step and set the rates."""
+        """Go on by one step and set the rates that change."""
         self.last_epoch += 1
         self._apply()
 
@@ -101,6 +104,7 @@ class LRScheduler:
                 f"state_dict: expected base_lrs of {len(self.base_lrs)} groups, got {len(base_lrs)}"
             )
         self.last_epoch, self.base_lrs = last_epoch, base_lrs
+        self._rates = [None] * len(base_lrs)
         self._apply()
 
 

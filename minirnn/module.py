@@ -42,7 +42,8 @@ class Parameter:
 
     def __init__(self, data: Array) -> None:
         checks.floating("data", data)
-        self._data: Array = get_array_module(data).ascontiguousarray(data)
+        # The reshape since NumPy makes a vector of an array without dimensions.
+        self._data: Array = get_array_module(data).ascontiguousarray(data).reshape(data.shape)
         # Made at the first look: a model that only answers never pays for gradients.
         self._grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
@@ -55,7 +56,7 @@ class Parameter:
 
     @data.setter
     def data(self, value: Any) -> None:
-        self._data[...] = self._same_shape("data", value)
+        self._data[...] = self._fitting("data", value)
 
     @property
     def grad(self) -> Array:
@@ -70,14 +71,18 @@ class Parameter:
     def grad(self, value: Any) -> None:
         # `p.grad += x` adds in place and then assigns the array to itself.
         if value is not self._grad:
-            self.grad[...] = self._same_shape("grad", value)
+            self.grad[...] = self._fitting("grad", value)
 
-    def _same_shape(self, what: str, value: Any) -> Any:
-        xp = get_array_module(self._data)
-        value = value if isinstance(value, xp.ndarray) else np.asarray(value)
+    def _fitting(self, what: str, value: Any) -> Array:
+        """Return `value`, floating point of any precision or a list of numbers, if it fits."""
+        name = f"{self.name}.{what}"
+        if not hasattr(value, "dtype"):
+            value = get_array_module(self._data).asarray(value, self.dtype)
+        checks.array_module(**{name: value, "parameter": self._data})
+        checks.floating(name, value)
         if value.shape != self.shape:
-            raise ValueError(f"{self.name}.{what}: expected shape {self.shape}, got {value.shape}")
-        return xp.asarray(value)
+            raise ValueError(f"{name}: expected shape {self.shape}, got {value.shape}")
+        return value
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -237,8 +242,8 @@ class Context(NamedTuple):
 class Module:
     """A piece of a model: it owns :class:`Parameter` and other modules, found by attribute.
 
-    Modules in a list or tuple that is an attribute are found too, under ``name.index``; a parameter needs
-    an attribute of its own.
+    Modules in a list or tuple that is an attribute are found too, under ``name.index``; a parameter, as
+    in torch, needs an attribute of its own.
 
     A subclass defines the pair
 
@@ -300,11 +305,6 @@ class Module:
                 f"{name}: expected a Parameter or None, got {type(value).__name__}; "
                 f"to change the values assign to {name}.data"
             )
-        elif type(value) in (list, tuple) and any(isinstance(v, Parameter) for v in value):
-            raise TypeError(
-                f"{name}: expected no Parameters in a {type(value).__name__}, where they would not be "
-                "found; give each an attribute of its own"
-            )
         object.__setattr__(self, name, value)
         for child_name, child in self._children_in(name, value):
             for inner, parameter in child.named_parameters():
@@ -342,6 +342,10 @@ class Module:
         first: dict[Parameter, str] = {}
         for name, parameter in self._all_names(""):
             first.setdefault(parameter, name)
+        for parameter, name in first.items():
+            # Of a module that was put into a list later, the parameters do not know it yet.
+            if not parameter.name.endswith(name):
+                parameter.name = name
         return ((name, parameter) for parameter, name in first.items())
 
     def _all_names(self, prefix: str) -> list[tuple[str, Parameter]]:
@@ -352,7 +356,7 @@ class Module:
 
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over the parameters, in the order of definition, each once."""
-        return iter(dict.fromkeys([p for _, p in self._all_names("")]))
+        return (parameter for _, parameter in self.named_parameters())
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -446,7 +450,11 @@ class Module:
         ValueError
             If entries are missing, unexpected, of another shape or not floating point: all of them
             in one message, and the module unchanged.
+        TypeError
+            If `state_dict` is no mapping.
         """
+        if not hasattr(state_dict, "keys"):
+            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
         own = dict(self._all_names(""))
         problems = []
         if strict:
@@ -456,7 +464,11 @@ class Module:
         for name, parameter in own.items():
             if name not in state_dict:
                 continue
-            value = asnumpy(state_dict[name])
+            try:
+                value = asnumpy(state_dict[name])
+            except (TypeError, ValueError, RuntimeError) as error:
+                problems.append(f"{name}: expected what NumPy makes an array of, {error}")
+                continue
             if value.shape != parameter.shape:
                 problems.append(f"{name}: expected shape {parameter.shape}, got {value.shape}")
             elif value.dtype.kind != "f":
@@ -467,7 +479,7 @@ class Module:
                 f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
             )
         for name, value in values.items():
-            own[name].data = value
+            own[name].data = get_array_module(own[name].data).asarray(value)
 
     def _describe(self) -> str:
         """Return the constructor's arguments as ``repr`` shows them."""
@@ -537,6 +549,9 @@ class Sequential(Module):
         layers = list(self)
         if not isinstance(ctx, tuple) or len(ctx) != len(layers):
             raise ValueError(f"ctx: expected a tuple of {len(layers)} contexts, one a layer")
+        for layer, layer_ctx in zip(layers, ctx, strict=True):
+            if isinstance(layer_ctx, Context):
+                layer._saved(layer_ctx)  # before the first of them adds to a gradient
         for layer, layer_ctx in zip(reversed(layers), reversed(ctx), strict=True):
             dy = layer.backward(layer_ctx, dy)
             dy = dy[0] if type(dy) is tuple else dy

@@ -604,6 +604,8 @@ def pack_padded_sequence(
     B, T = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
     if B == 0:
         raise ValueError("input: expected at least one sequence, got an empty batch")
+    if 0 in input.shape[2:]:
+        raise ValueError(f"input: expected at least one feature, got shape {input.shape}")
     lengths = _host_integers("lengths", lengths, (B,))
     given = lengths
     lengths, order = _sort(lengths, enforce_sorted)
@@ -624,7 +626,7 @@ def _check_padding(input: Array, lengths: Array, batch_first: bool, value: Any) 
     is_value = np.isnan(by_sequence) if value != value else np.equal(by_sequence, value)
     filled = ~is_value.all(2)
     # The last step that is not padding, counted from 1; 0 if all of them are.
-    true = np.where(filled.any(1), T - filled[:, ::-1].argmax(1), 0)
+    true = (filled * np.arange(1, T + 1)).max(1, initial=0)
     wrong = np.flatnonzero(true != lengths)
     if len(wrong):
         k = wrong[0]
@@ -700,8 +702,12 @@ def _scatter(
     rows: Array, sequence: Array, step: Array, B: int, T: int, batch_first: bool, value: float
 ) -> Array:
     """Put each of `rows` into a padded batch, at its place in its sequence."""
-    if rows.dtype.kind in "iu" and not float(value).is_integer():
-        raise TypeError(f"padding_value: expected an integer for dtype {rows.dtype}, got {value!r}")
+    if rows.dtype.kind in "iu":
+        limits = np.iinfo(rows.dtype)
+        if not float(value).is_integer() or not limits.min <= value <= limits.max:
+            raise TypeError(
+                f"padding_value: expected an integer of dtype {rows.dtype}, got {value!r}"
+            )
     xp = get_array_module(rows)
     flat = xp.full((B * T, *rows.shape[1:]), value, rows.dtype)
     flat[xp.asarray(sequence * T + step if batch_first else step * B + sequence)] = rows

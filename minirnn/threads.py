@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -46,6 +47,11 @@ def set_num_threads(threads: int) -> None:
 @cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="minirnn")
+
+
+if hasattr(os, "register_at_fork"):
+    # A child process has the pool's object, and none of its threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def num_threads() -> int:

@@ -316,6 +316,22 @@ def test_a_gradient_packed_in_another_way_is_refused():
     assert not layer.weight.grad.any()
 
 
+@pytest.mark.parametrize("dtype", ["<i8", ">i8", ">i4", "<u2", ">u2", "i1"])
+def test_tokens_of_any_integer_dtype(dtype):
+    layer = minirnn.Embedding(4, 2, rng=0)
+    assert (layer(np.array([3, 0], dtype)) == layer.weight.data[[3, 0]]).all()
+    with pytest.raises(IndexError, match="got 4 at position 1"):
+        layer(np.array([3, 4], dtype))
+
+
+def test_arrays_from_a_file_are_arrays(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(5, 3, 4))
+    x[...] = np.random.default_rng(0).standard_normal(x.shape)
+    rnn, linear = minirnn.GRU(4, 6, rng=0), minirnn.Linear(4, 2, rng=0)
+    close(rnn(x)[0], rnn(np.array(x))[0], 0)
+    close(linear(x), linear(np.array(x)), 0)
+
+
 def test_packed_numbers_are_no_vector_to_a_linear_layer():
     packed = minirnn.pack_sequence([np.ones(2, np.float32), np.ones(1, np.float32)])
     with pytest.raises(ValueError, match=r"x: expected shape \(\.\.\., 3\), got \(3,\)"):

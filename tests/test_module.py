@@ -75,11 +75,45 @@ def test_repr_shows_the_arguments_that_differ_from_their_defaults():
     assert repr(minirnn.Embedding(3, 4, padding_idx=-1)) == "Embedding(3, 4, padding_idx=2)"
 
 
-def test_a_parameter_in_a_list_is_refused_since_nobody_would_find_it():
+def test_parameters_of_a_layer_that_came_into_its_list_later_have_full_names():
     model = Model()
-    with pytest.raises(TypeError, match="weights: expected no Parameters in a list"):
-        model.weights = [minirnn.Parameter(np.ones(2))]
-    assert not hasattr(model, "weights")
+    model.layers.append(minirnn.Linear(4, 3))
+    model.layers[-1].bias.grad[1] = np.nan
+    with pytest.raises(FloatingPointError, match=f"in layers.{len(model.layers) - 1}.bias"):
+        minirnn.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
+    list(model.rnn.parameters())
+    assert model.rnn.weight_hh_l0.name == "rnn.weight_hh_l0"
+
+
+@pytest.mark.parametrize("what", ["data", "grad"])
+def test_what_is_assigned_to_a_parameter_is_floating_point_and_of_its_shape(what):
+    p = minirnn.Linear(3, 2, rng=0).weight
+    before = getattr(p, what).copy()
+    bad = (np.arange(6).reshape(2, 3), np.full((2, 3), "7"), np.ones((2, 3), complex))
+    for value in bad:
+        with pytest.raises(TypeError, match=rf"weight\.{what}: expected a floating-point array"):
+            setattr(p, what, value)
+    with pytest.raises(ValueError, match=rf"weight\.{what}: expected shape \(2, 3\), got \(3, 2\)"):
+        setattr(p, what, np.ones((3, 2)))
+    assert (getattr(p, what) == before).all()
+    setattr(p, what, [[1, 2, 3], [4, 5, 6]])
+    assert (getattr(p, what) == np.arange(1, 7).reshape(2, 3)).all()
+    setattr(p, what, np.full((2, 3), 0.5))
+    assert p.data.dtype == p.grad.dtype == np.float32
+    assert (getattr(p, what) == 0.5).all()
+
+
+def test_a_parameter_may_be_a_single_number():
+    class Scale(minirnn.Module):
+        def __init__(self):
+            self.scale = minirnn.Parameter(np.array(2.0))
+
+    model = Scale()
+    assert model.scale.shape == model.scale.grad.shape == ()
+    model.load_state_dict({"scale": np.array(3.0)})
+    model.scale.grad += 1.5
+    minirnn.SGD(model.parameters(), lr=1.0).step()
+    assert model.scale.data == 1.5
 
 
 @pytest.mark.parametrize("target", ["cuda", "int64", 3, None])
@@ -413,3 +447,27 @@ def test_sequential_counts_its_layers_only():
     model = minirnn.Sequential(minirnn.Linear(3, 2))
     model.name = "mine"
     assert len(model) == 1
+
+
+def test_a_state_dict_that_numpy_cannot_read_is_one_of_the_problems():
+    class Odd:
+        def __array__(self, dtype=None, copy=None):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    layer = minirnn.Linear(3, 2)
+    before = layer.state_dict()
+    with pytest.raises(
+        ValueError, match=r"(?s)weight: expected .*BFloat16.*unexpected|unexpected.*BFloat16"
+    ):
+        layer.load_state_dict({"weight": Odd(), "bias": np.zeros(2), "other": 1})
+    with pytest.raises(TypeError, match="state_dict: expected a mapping, got NoneType"):
+        layer.load_state_dict(None)
+    assert all((value == before[name]).all() for name, value in layer.state_dict().items())
+
+
+def test_sequential_refuses_a_foreign_context_before_anything_is_added():
+    a, b, c = (minirnn.Linear(3, 3, rng=k) for k in range(3))
+    y, ctx = minirnn.Sequential(c, b).forward(np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match="expected a context of this Linear"):
+        minirnn.Sequential(a, b).backward(ctx, y)
+    assert not b.weight.grad.any()

@@ -275,3 +275,26 @@ def test_replace_keeps_a_packed_sequence_whole():
     other = packed._replace(data=packed.data * 2)
     assert other.batch_size == 2
     np.testing.assert_array_equal(other.data, packed.data * 2)
+
+
+def test_no_features_are_refused():
+    with pytest.raises(
+        ValueError, match=r"input: expected at least one feature, got shape \(3, 2, 0\)"
+    ):
+        pack_padded_sequence(np.zeros((3, 2, 0)), [3, 2])
+
+
+def test_padding_is_checked_also_where_there_is_no_step():
+    packed = pack_padded_sequence(np.zeros((0, 2)), [0, 0], check_padding=0)
+    assert packed.batch_size == 2
+    assert not len(packed.data)
+
+
+def test_a_padding_value_has_to_fit_the_dtype():
+    packed = pack_sequence([np.array([1, 2], np.uint8)])
+    with pytest.raises(
+        TypeError, match="padding_value: expected an integer of dtype uint8, got -1"
+    ):
+        pad_packed_sequence(packed, padding_value=-1)
+    padded, _ = pad_packed_sequence(packed, padding_value=255, total_length=3)
+    assert padded[:, 0].tolist() == [1, 2, 255]

@@ -1,5 +1,8 @@
 """The recurrent layers where torch has no answer: numerical gradients, traces, windows, errors."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -717,3 +720,17 @@ def test_a_pair_may_be_a_list_and_its_members_are_told_apart():
         layer(x[None], [h[None], np.ones((1, 2, 5), np.float32)])
     with pytest.raises(TypeError, match="h_0: expected a pair of h and c, got ndarray"):
         layer(x[None], h[None])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own():
+    code = """
+import os, numpy as np, minirnn
+minirnn.set_num_threads(2)
+layer, x = minirnn.LSTM(128, 256, rng=0), np.ones((3, 8, 128), np.float32)
+before = layer(x)[0]
+if os.fork() == 0:
+    os._exit(0 if (layer(x)[0] == before).all() else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120).returncode == 0

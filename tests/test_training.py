@@ -308,3 +308,36 @@ def test_state_with_settings_that_make_no_sense_is_refused():
     with pytest.raises(ValueError, match=r"\['base_lrs'\] missing"):
         schedule.load_state_dict({"last_epoch": 3})
     assert schedule.get_last_lr() == [0.1]
+
+
+@pytest.mark.parametrize("norm_type", [2, 3, np.inf, "inf"])
+def test_a_norm_that_is_not_finite_warns_of_nothing(norm_type):
+    a, b = minirnn.Parameter(np.zeros(2)), minirnn.Parameter(np.zeros(2))
+    a.grad, b.grad = [np.inf, 1.0], [3.0, 4.0]
+    assert np.isinf(minirnn.clip_grad_norm_([a, b], 1.0, norm_type))
+    assert np.isnan(a.grad[0])  # as in torch
+    assert a.grad[1] == 0
+    assert not b.grad.any()
+
+
+def test_a_warm_up_that_is_over_leaves_the_rate_to_the_plateau():
+    torch = pytest.importorskip("torch")
+    rates = []
+    for library, parameter in (
+        (minirnn, minirnn.Parameter(np.zeros(1))),
+        (torch.optim, torch.zeros(1, requires_grad=True)),
+    ):
+        schedules = library if library is minirnn else torch.optim.lr_scheduler
+        optimizer = library.SGD([parameter], lr=0.1)
+        warmup = schedules.LinearLR(optimizer, 0.1, total_iters=2)
+        plateau = schedules.ReduceLROnPlateau(optimizer, patience=0)
+        seen = []
+        for step in range(8):
+            optimizer.step()
+            warmup.step()
+            if step >= 2:
+                plateau.step(1.0)
+            seen.append(optimizer.param_groups[0]["lr"])
+        rates.append(seen)
+    np.testing.assert_allclose(*rates, rtol=1e-12)
+    assert rates[0][-1] < 1e-5

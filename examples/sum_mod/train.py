@@ -81,16 +81,15 @@ def arguments(argv=None):
         p.error(
             f"expected 1 <= min_seq_len <= max_seq_len, got {args.min_seq_len}, {args.max_seq_len}"
         )
-    if not 0 <= args.warmup_step < args.total_steps:
-        p.error(f"--warmup_step: expected 0 to total_steps - 1, got {args.warmup_step}")
+    if args.warmup_step < 0 or args.seed < 0:
+        p.error("--warmup_step, --seed: expected at least 0")
     return args
 
 
 def schedule(optimizer, args):
     """Return a linear warm-up and then a cosine down to the lowest rate."""
-    cosine = minirnn.CosineAnnealingLR(
-        optimizer, args.total_steps - args.warmup_step, eta_min=args.min_lr
-    )
+    after = max(1, args.total_steps - args.warmup_step)  # a short run may end in its warm-up
+    cosine = minirnn.CosineAnnealingLR(optimizer, after, eta_min=args.min_lr)
     if args.warmup_step == 0:
         return cosine
     warmup = minirnn.LinearLR(optimizer, 1 / args.warmup_step, total_iters=args.warmup_step)
@@ -117,20 +116,20 @@ def train(args, report=lambda row: None, save=lambda model, step: None):
         model.backward(ctx, criterion.backward(ctx_loss))
         norm = minirnn.clip_grad_norm_(parameters, args.clip)
         optimizer.step()
-        if step % args.log_every == 0 or step == args.total_steps:
+        last = step == args.total_steps
+        evaluate = last or step % args.eval_every == 0
+        if evaluate or step % args.log_every == 0:
             row = {
                 "step": step,
                 "loss": float(loss),
                 "accuracy": float((logits.argmax(1) == sums).mean()),
                 "grad_norm": float(norm),
                 "lr": scheduler.get_last_lr()[0],
-                "eval_accuracy": None,
+                "eval_accuracy": accuracy(model, *lengths) if evaluate else None,
             }
-            if step % args.eval_every == 0 or step == args.total_steps:
-                row["eval_accuracy"] = accuracy(model, *lengths)
             report(row)
         scheduler.step()
-        if step % args.save_every == 0 or step == args.total_steps:
+        if last or step % args.save_every == 0:
             save(model, step)
     return model
 
