@@ -29,7 +29,7 @@ def _packing(x: Any) -> Packing | None:
     return x.packing if isinstance(x, PackedSequence) else None
 
 
-def _like(x: Any, rows: Array) -> Any:
+def _in_form_of(x: Any, rows: Array) -> Any:
     """Return `rows` in the form of `x`: packed in the same way, or as they are."""
     return x._with(rows) if isinstance(x, PackedSequence) else rows
 
@@ -90,39 +90,49 @@ class Linear(Module):
         self.weight = Parameter(uniform(rng, -bound, bound, (out_features, in_features), dtype))
         self.bias = Parameter(uniform(rng, -bound, bound, (out_features,), dtype)) if bias else None
 
-    def forward(self, x: Any) -> tuple[Any, Context]:
-        """Map the last axis of `x`.
+    def forward(self, input: Any) -> tuple[Any, Context]:
+        """Map the last axis of `input`.
 
         Parameters
         ----------
-        x : array of shape (..., in_features), or PackedSequence of such rows
+        input : array of shape (..., in_features), or PackedSequence of such rows
 
         Returns
         -------
         y, ctx : array of shape (..., out_features), or PackedSequence; Context
         """
-        rows = _data(x)
+        rows = _data(input)
         weight = self.weight.data
-        checks.floating("x", rows, weight)
-        least = 2 if isinstance(x, PackedSequence) else 1
+        checks.floating("input", rows, weight)
+        least = 2 if isinstance(input, PackedSequence) else 1
         if rows.ndim < least or rows.shape[-1] != self.in_features:
-            raise ValueError(f"x: expected shape (..., {self.in_features}), got {rows.shape}")
+            raise ValueError(f"input: expected shape (..., {self.in_features}), got {rows.shape}")
         flat = rows if rows.ndim == 2 else rows.reshape(-1, self.in_features)
         bias = None if self.bias is None else self.bias.data
         y, saved = linear.forward(flat, weight, bias, saving())
         if rows.ndim != 2:
             y = y.reshape(*rows.shape[:-1], self.out_features)
-        return _like(x, y), Context(self, saved and (saved, y.shape, _packing(x)))
+        return _in_form_of(input, y), Context(self, saved and (saved, y.shape, _packing(input)))
 
     def backward(self, ctx: Context, dy: Any) -> Any:
-        """Add to the parameters' gradients and return that of `x`, in its form."""
+        """Add to the parameters' gradients and return that of `input`.
+
+        Parameters
+        ----------
+        ctx : Context
+        dy : array, or PackedSequence, like `y`
+
+        Returns
+        -------
+        array, or PackedSequence, like `input`
+        """
         saved, shape, packing = self._saved(ctx)
         rows = _check_gradient(dy, shape, saved.weight, packing)
         dx, dweight, dbias = linear.backward(saved, rows.reshape(-1, self.out_features))
         self.weight.grad += dweight
         if self.bias is not None:
             self.bias.grad += dbias
-        return _like(dy, dx if len(shape) == 2 else dx.reshape(*shape[:-1], self.in_features))
+        return _in_form_of(dy, dx if len(shape) == 2 else dx.reshape(*shape[:-1], self.in_features))
 
     def _describe(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
@@ -180,12 +190,12 @@ class Embedding(Module):
             values[padding_idx] = 0
         self.weight = Parameter(default_xp().asarray(values))
 
-    def forward(self, tokens: Any) -> tuple[Any, Context]:
+    def forward(self, input: Any) -> tuple[Any, Context]:
         """Look up.
 
         Parameters
         ----------
-        tokens : array of int of any shape, or PackedSequence of ints
+        input : array of int of any shape, or PackedSequence of ints
 
         Returns
         -------
@@ -196,9 +206,9 @@ class Embedding(Module):
         IndexError
             If a token is outside ``[0, num_embeddings)``: the first, with its position.
         """
-        index = _data(tokens)
-        checks.integers("tokens", index)
-        checks.array_module(tokens=index, weight=self.weight.data)
+        index = _data(input)
+        checks.integers("input", index)
+        checks.array_module(input=index, weight=self.weight.data)
         if reads_values(index):
             _check_range("token", index, self.num_embeddings)
         y, saved = embedding.forward(
@@ -206,10 +216,16 @@ class Embedding(Module):
         )
         if index.ndim != 1:
             y = y.reshape(*index.shape, self.embedding_dim)
-        return _like(tokens, y), Context(self, saved and (saved, y.shape, _packing(tokens)))
+        return _in_form_of(input, y), Context(self, saved and (saved, y.shape, _packing(input)))
 
     def backward(self, ctx: Context, dy: Any) -> None:
-        """Add to the table's gradient; tokens have none."""
+        """Add to the table's gradient; tokens have none.
+
+        Parameters
+        ----------
+        ctx : Context
+        dy : array, or PackedSequence, like `y`
+        """
         saved, shape, packing = self._saved(ctx)
         rows = _check_gradient(dy, shape, self.weight.data, packing)
         self.weight.grad += embedding.backward(saved, rows.reshape(-1, self.embedding_dim))
@@ -238,7 +254,9 @@ def _check_range(what: str, index: Array, limit: int) -> None:
 
 
 class Dropout(Module):
-    """Drop entries with probability `p` in training, and scale up the others by ``1 / (1 - p)``.
+    r"""Drop entries with probability `p` in training, and scale up the others.
+
+    .. math::  y = x \odot m / (1 - p), \qquad P(m = 0) = p
 
     Parameters
     ----------
@@ -261,26 +279,42 @@ class Dropout(Module):
         self.p = p
         self._rng = None if rng is None else generator(rng)
 
-    def forward(self, x: Any) -> tuple[Any, Context]:
-        """Return `x` with entries dropped; in evaluation, `x` itself.
+    def forward(self, input: Any) -> tuple[Any, Context]:
+        """Return `input` with entries dropped; in evaluation, `input` itself.
 
         Parameters
         ----------
-        x : array of floating point, or PackedSequence
+        input : array of floating point, or PackedSequence
+
+        Returns
+        -------
+        y, ctx : array, or PackedSequence, like `input`; Context
         """
-        rows = _data(x)
-        checks.floating("x", rows)
+        rows = _data(input)
+        checks.floating("input", rows)
         if not self.training or self.p == 0:
             like = get_array_module(rows).empty(0, rows.dtype)
-            return x, Context(self, (None, rows.shape, _packing(x), like) if saving() else None)
+            nothing = (None, rows.shape, _packing(input), like)
+            return input, Context(self, nothing if saving() else None)
         y, saved = dropout.forward(rows, self.p, self._rng, saving())
-        return _like(x, y), Context(self, saved and (saved, rows.shape, _packing(x), saved.mask))
+        ctx = Context(self, saved and (saved, rows.shape, _packing(input), saved.mask))
+        return _in_form_of(input, y), ctx
 
     def backward(self, ctx: Context, dy: Any) -> Any:
-        """Return the gradient of `x`, through the same mask."""
+        """Return the gradient of `input`, through the same mask.
+
+        Parameters
+        ----------
+        ctx : Context
+        dy : array, or PackedSequence, like `y`
+
+        Returns
+        -------
+        array, or PackedSequence, like `input`
+        """
         saved, shape, packing, like = self._saved(ctx)
         rows = _check_gradient(dy, shape, like, packing)
-        return dy if saved is None else _like(dy, dropout.backward(saved, rows))
+        return dy if saved is None else _in_form_of(dy, dropout.backward(saved, rows))
 
     def _describe(self) -> str:
         return str(self.p)
@@ -307,7 +341,10 @@ class _Loss(Module):
 
 
 class CrossEntropyLoss(_Loss):
-    """Cross entropy of a softmax over logits with integer classes.
+    r"""Cross entropy of a softmax over logits with integer classes.
+
+    :math:`\ell_n = -w_{t_n} \log p_{n, t_n}, \; p = \mathrm{softmax}(z)`; see
+    :mod:`minirnn.functional.loss` for it with label smoothing, and for its derivative.
 
     Parameters
     ----------
@@ -351,18 +388,19 @@ class CrossEntropyLoss(_Loss):
     def _move_arrays(self, move: Callable[[Array], Array]) -> None:
         self.weight = None if self.weight is None else move(self.weight)
 
-    def forward(self, logits: Array, targets: Array) -> tuple[Array, Context]:
+    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
         """Return the loss.
 
         Parameters
         ----------
-        logits : array of shape (N, C), (C,) or (N, C, d1, ...)
-        targets : array of int, shape (N,), () or (N, d1, ...)
+        input : array of shape (N, C), (C,) or (N, C, d1, ...)
+            Logits.
+        target : array of int, shape (N,), () or (N, d1, ...)
             Classes in [0, C), or `ignore_index`.
 
         Returns
         -------
-        loss, ctx : scalar array, or one of the shape of `targets` with reduction "none"; Context
+        loss, ctx : scalar array, or one of the shape of `target` with reduction "none"; Context
 
         Raises
         ------
@@ -374,31 +412,31 @@ class CrossEntropyLoss(_Loss):
         RuntimeWarning
             If all targets are ignored and the mean of none, NaN, is returned.
         """
-        xp = checks.array_module(logits=logits, targets=targets)
-        checks.integers("targets", targets)
-        checks.floating("logits", logits)
-        if logits.ndim < 1:
-            raise ValueError(f"logits: expected shape (N, C), got {logits.shape}")
-        axis = min(1, logits.ndim - 1)
-        C = logits.shape[axis]
-        expected = logits.shape[:axis] + logits.shape[axis + 1 :]
-        checks.shape("targets", targets, expected, "that of logits without the classes")
-        if C == 0 or targets.size == 0:
-            raise ValueError(f"logits: expected at least one row and class, got {logits.shape}")
+        xp = checks.array_module(input=input, target=target)
+        checks.integers("target", target)
+        checks.floating("input", input)
+        if input.ndim < 1:
+            raise ValueError(f"input: expected shape (N, C), got {input.shape}")
+        axis = min(1, input.ndim - 1)
+        C = input.shape[axis]
+        expected = input.shape[:axis] + input.shape[axis + 1 :]
+        checks.shape("target", target, expected, "that of the input without the classes")
+        if C == 0 or target.size == 0:
+            raise ValueError(f"input: expected at least one row and class, got {input.shape}")
         if self.weight is not None:
-            checks.floating("weight", self.weight, logits, "logits")
+            checks.floating("weight", self.weight, input, "input")
             checks.shape("weight", self.weight, (C,), "(C,)")
         ignore: int | None = self.ignore_index
-        if reads_values(targets):
+        if reads_values(target):
             # On the host a look at the targets tells whether any is ignored at all.
-            if self.ignore_index < 0 and _in_range(targets, C):
+            if self.ignore_index < 0 and _in_range(target, C):
                 ignore = None
             else:
-                self._check_classes(targets, C)
-        rows = logits if logits.ndim == 2 else xp.moveaxis(logits, axis, -1).reshape(-1, C)
+                self._check_classes(target, C)
+        rows = input if input.ndim == 2 else xp.moveaxis(input, axis, -1).reshape(-1, C)
         value, saved = loss.cross_entropy_forward(
             rows,
-            targets.reshape(-1),
+            target.reshape(-1),
             self.weight,
             ignore,
             self.reduction,
@@ -406,12 +444,12 @@ class CrossEntropyLoss(_Loss):
             saving(),
         )
         if self.reduction == "none":
-            value = value.reshape(targets.shape)
-        return value, Context(self, saved and (saved, logits.shape, targets.shape))
+            value = value.reshape(target.shape)
+        return value, Context(self, saved and (saved, input.shape, target.shape))
 
-    def _check_classes(self, targets: Array, C: int) -> None:
-        ignored = targets == self.ignore_index
-        _check_range("class", get_array_module(targets).where(ignored, 0, targets), C)
+    def _check_classes(self, target: Array, C: int) -> None:
+        ignored = target == self.ignore_index
+        _check_range("class", get_array_module(target).where(ignored, 0, target), C)
         if self.reduction == "mean" and bool(ignored.all()):
             warnings.warn(
                 f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
@@ -420,7 +458,17 @@ class CrossEntropyLoss(_Loss):
             )
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of the logits; `dloss` is that of the loss, of its shape."""
+        """Return the gradient of the logits.
+
+        Parameters
+        ----------
+        ctx : Context
+        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
+
+        Returns
+        -------
+        array of the shape of `input`
+        """
         saved, shape, loss_shape = self._saved(ctx)
         dloss = self._incoming(dloss, saved.p, loss_shape)
         if self.reduction == "none":
@@ -442,7 +490,7 @@ def _check_pair(input: Array, target: Array) -> None:
 
 
 class MSELoss(_Loss):
-    """Mean squared error.
+    r"""Mean squared error, :math:`\ell = (x - t)^2`.
 
     Parameters
     ----------
@@ -457,20 +505,38 @@ class MSELoss(_Loss):
         super().__init__(reduction)
 
     def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss of two floating-point arrays of one shape."""
+        """Return the loss.
+
+        Parameters
+        ----------
+        input, target : arrays of floating point, of one shape
+
+        Returns
+        -------
+        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
+        """
         _check_pair(input, target)
         value, saved = loss.mse_forward(input, target, self.reduction, saving())
         return value, Context(self, saved)
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of `input`; that of `target` is its negative."""
+        """Return the gradient of `input`; that of `target` is its negative.
+
+        Parameters
+        ----------
+        ctx : Context
+        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
+        """
         saved = self._saved(ctx)
         dloss = self._incoming(dloss, saved.residual, saved.residual.shape)
         return loss.mse_backward(saved, dloss)
 
 
 class BCEWithLogitsLoss(_Loss):
-    """Binary cross entropy of a sigmoid over logits.
+    r"""Binary cross entropy of a sigmoid over logits.
+
+    :math:`\ell = -w \big(q\, t \log \sigma(z) + (1 - t) \log(1 - \sigma(z))\big)`, q the positive
+    weight; see :mod:`minirnn.functional.loss` for the form that does not overflow.
 
     Parameters
     ----------
@@ -501,7 +567,19 @@ class BCEWithLogitsLoss(_Loss):
         self.pos_weight = None if self.pos_weight is None else move(self.pos_weight)
 
     def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss of logits with targets in [0, 1], floating point and of the same shape."""
+        """Return the loss.
+
+        Parameters
+        ----------
+        input : array of floating point
+            Logits.
+        target : array of the same shape and dtype
+            In [0, 1].
+
+        Returns
+        -------
+        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
+        """
         _check_pair(input, target)
         for name, w in (("weight", self.weight), ("pos_weight", self.pos_weight)):
             if w is None:
@@ -519,7 +597,13 @@ class BCEWithLogitsLoss(_Loss):
         return value, Context(self, saved)
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of the logits."""
+        """Return the gradient of the logits.
+
+        Parameters
+        ----------
+        ctx : Context
+        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
+        """
         saved = self._saved(ctx)
         dloss = self._incoming(dloss, saved.logits, saved.logits.shape)
         return loss.bce_with_logits_backward(saved, dloss)

@@ -230,9 +230,9 @@ class Context(NamedTuple):
     ----------
     layer : Module
         The layer that made it, and the only one whose ``backward`` takes it.
-    saved : NamedTuple or None
-        What backward needs, as the functional pair defines it; ``None`` if the forward pass ran
-        inside ``model(x)``.
+    saved : NamedTuple or tuple, or None
+        What backward needs: what the functional pair saved, and the form of the result. ``None`` if the
+        forward pass ran inside ``model(x)``.
     """
 
     layer: Module
@@ -535,9 +535,9 @@ class Sequential(Module):
     def __getitem__(self, index: int) -> Module:
         return list(self)[index]
 
-    def forward(self, x: Any) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, input: Any) -> tuple[Any, tuple[Any, ...]]:
         """Return the last layer's output and the contexts of all layers."""
-        contexts = []
+        x, contexts = input, []
         for layer in self:
             x, ctx = layer.forward(x)
             x = x[0] if type(x) is tuple else x

@@ -241,7 +241,7 @@ F4, F8 = np.float32, np.float64
         (
             lambda: minirnn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0, 1, 2])),
             ValueError,
-            "targets: expected shape",
+            "target: expected shape",
         ),
         (lambda: minirnn.CrossEntropyLoss(reduction="avg"), ValueError, "reduction"),
         (
@@ -334,7 +334,7 @@ def test_arrays_from_a_file_are_arrays(tmp_path):
 
 def test_packed_numbers_are_no_vector_to_a_linear_layer():
     packed = minirnn.pack_sequence([np.ones(2, np.float32), np.ones(1, np.float32)])
-    with pytest.raises(ValueError, match=r"x: expected shape \(\.\.\., 3\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"input: expected shape \(\.\.\., 3\), got \(3,\)"):
         minirnn.Linear(3, 2).forward(packed)
 
 

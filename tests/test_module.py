@@ -382,7 +382,7 @@ def test_arrays_of_two_devices_are_refused(monkeypatch):
     fake = types.ModuleType("cupy")
     fake.ndarray = FakeArray
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    with pytest.raises(TypeError, match="x lies in cupy, parameters lies in numpy"):
+    with pytest.raises(TypeError, match="input lies in cupy, parameters lies in numpy"):
         minirnn.Linear(3, 2)(FakeArray())
     np.testing.assert_array_equal(minirnn.asnumpy(FakeArray()), np.ones((2, 3)))
     assert not backend.reads_values(FakeArray())

@@ -18,6 +18,9 @@ Backward, with da the gradient before a gate's nonlinearity:
     da_r &= da_n \odot q\, r (1 - r), \qquad da_z = dh_t \odot (h_{t-1} - n)\, z (1 - z) \\
     dh_{t-1} &= dh_t \odot z + W_{hh}^\top [da_r, da_z, dq], \qquad dx_t = W_{ih}^\top [da_r, da_z, da_n]
 
+The weights' gradients, and a mask on the :math:`h_{t-1}` that :math:`W_{hh}` multiplies, are as in
+:mod:`minirnn.functional.rnn`.
+
 References
 ----------
 K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014;
@@ -178,7 +181,8 @@ def backward(
     for span in reversed(layout.spans):
         r, z, q, n = activations[:, span.rows]
         h_prev = layout.previous_rows(h, span)
-        # What each gradient is per unit of dh_t, for many steps at once.
+        # What each gradient is per unit of dh_t, for many steps at once: by_z = (h_{t-1} - n) z (1 - z),
+        # by_n = (1 - z)(1 - n^2), by_q = by_n r, by_r = by_q q (1 - r). In by_q waits 1 - z until it is due.
         per_dh = factors[:, : len(r)]
         by_q, by_r, by_z, by_n = per_dh
         keep = xp.subtract(one, z, by_q)

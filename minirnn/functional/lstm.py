@@ -16,6 +16,11 @@ Backward. The cell is an accumulator: along c the gradient is multiplied by f an
     dz_o &= dh_t \odot \tanh c_t\, o (1 - o), \qquad
     dc_{t-1} = dc_t \odot f, \quad dh_{t-1} = W_{hh}^\top dz
 
+With a projection :math:`h_t = W_{hr} m_t,\; m_t = o \odot \tanh c_t`, the gradient
+:math:`dm_t = W_{hr}^\top dh_t` takes the place of :math:`dh_t` in :math:`dc_t` and :math:`dz_o`, and
+:math:`dW_{hr} = \sum_t dh_t m_t^\top`. The other weights' gradients, and a mask on :math:`h_{t-1}`, are as
+in :mod:`minirnn.functional.rnn`.
+
 References
 ----------
 S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997);
@@ -183,14 +188,16 @@ def backward(
     for span in reversed(layout.spans):
         i, f, o, g = activations[:, span.rows]
         c_prev, tanh_c = layout.previous_rows(c, span), tanh_cs[span.rows]
-        # What each gate's dz is per unit of dc_t (i, f, g) or of dh_t (o), for many steps at once.
-        by_c, by_h, h_to_c = factors[:3, : len(f)], factors[3, : len(f)], factors[4, : len(f)]
+        # What each gate's dz is per unit of dc_t (i, f, g) or of dm_t (o), for many steps at once:
+        # by_i = g i (1 - i), by_f = c_{t-1} f (1 - f), by_m = tanh(c) o (1 - o), by_g = i (1 - g^2),
+        # and what dc_t gets per unit of dm_t: m_to_c = o (1 - tanh(c)^2).
+        by_c, by_m, m_to_c = factors[:3, : len(f)], factors[3, : len(f)], factors[4, : len(f)]
         by_i, by_f, by_g = by_c
-        for by_gate, s, other in ((by_i, i, g), (by_f, f, c_prev), (by_h, o, tanh_c)):
+        for by_gate, s, other in ((by_i, i, g), (by_f, f, c_prev), (by_m, o, tanh_c)):
             xp.subtract(one, s, by_gate)
             by_gate *= s
             by_gate *= other
-        for factor, tanh, other in ((by_g, g, i), (h_to_c, tanh_c, o)):
+        for factor, tanh, other in ((by_g, g, i), (m_to_c, tanh_c, o)):
             xp.multiply(tanh, tanh, factor)
             xp.subtract(one, factor, factor)
             factor *= other
@@ -199,15 +206,15 @@ def backward(
         per_step = (
             layout.split(dz, span),
             layout.split_blocks(by_c, span),
-            layout.split(by_h, span),
-            layout.split(h_to_c, span),
+            layout.split(by_m, span),
+            layout.split(m_to_c, span),
             layout.split(span_dh, span),
             *(a[span.steps] for a in whole),
         )
-        for dz_t, by_c_t, by_h_t, h_to_c_t, span_dh_t, room, f_t, *given in reversed(
+        for dz_t, by_c_t, by_m_t, m_to_c_t, span_dh_t, room, f_t, *given in reversed(
             list(zip(*per_step, strict=True))
         ):
-            dh_t, dc_t, dc_from_h, dm_t = room
+            dh_t, dc_t, dc_from_m, dm_t = room
             dy_t, trace_h_t, trace_c_t = given
             if dy_t is not None:
                 dh_t += dy_t
@@ -216,11 +223,11 @@ def backward(
             else:
                 span_dh_t[...] = dh_t
                 xp.matmul(dh_t, w_hr, out=dm_t)
-            dc_t += xp.multiply(dm_t, h_to_c_t, dc_from_h)
+            dc_t += xp.multiply(dm_t, m_to_c_t, dc_from_m)
             if trace_h_t is not None:
                 trace_h_t[...], trace_c_t[...] = dh_t, dc_t
             xp.multiply(dc_t, by_c_t, dz_t[:, :3].swapaxes(0, 1))
-            xp.multiply(dm_t, by_h_t, dz_t[:, 3])
+            xp.multiply(dm_t, by_m_t, dz_t[:, 3])
             dc_t *= f_t
             dz_t.reshape(-1, 4 * H).dot(w_hh, dh_t)
             if mask is not None:

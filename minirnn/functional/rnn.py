@@ -16,6 +16,12 @@ and, as the weights are the same at every step, their gradients are sums over al
     dW_{ih} = \sum_t dz_t x_t^\top, \quad dW_{hh} = \sum_t dz_t h_{t-1}^\top, \quad
     db = \sum_t dz_t, \quad dx_t = W_{ih}^\top dz_t
 
+With recurrent dropout :math:`W_{hh}` multiplies :math:`\mu \odot h_{t-1}`, the mask :math:`\mu` being the
+same at every step. Then what it hands back is masked, and its own gradient sees the masked states:
+
+.. math::
+    dh_t = dy_t + \mu \odot W_{hh}^\top dz_{t+1}, \qquad dW_{hh} = \sum_t dz_t (\mu \odot h_{t-1})^\top
+
 References
 ----------
 https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html;
