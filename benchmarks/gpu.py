@@ -256,7 +256,7 @@ def measure(machine, configuration, repeats):
 
 def sum_mod(machine, repeats):
     """Return the time of one step of the sum-mod example, drawing and optimiser included."""
-    from model import SumMod, batches
+    from model import SumMod, batches, place
 
     minirnn.set_backend("cupy")
     batch, hidden, steps = (6, 8, 2) if machine.dry else (256, 64, 100)
@@ -264,7 +264,7 @@ def sum_mod(machine, repeats):
     model.flatten_parameters()
     criterion, parameters = minirnn.CrossEntropyLoss(), list(model.parameters())
     optimizer = minirnn.Adam(parameters, 5e-3)
-    data, torch_data = (batches(np.random.default_rng(0), batch) for _ in range(2))
+    data, torch_data = (batches(np.random.default_rng(0), batch, xp=place(model)) for _ in range(2))
 
     def ours():
         for _ in range(steps):

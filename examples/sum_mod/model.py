@@ -3,7 +3,6 @@
 import numpy as np
 
 import minirnn
-from minirnn.backend import default_xp
 
 
 class SumMod(minirnn.Module):
@@ -33,13 +32,12 @@ class SumMod(minirnn.Module):
         self.embedding.backward(ctx_x, dx)
 
 
-def batches(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=32):
+def batches(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=32, xp=np):
     """Yield packed batches of digit sequences and their sums mod ``max_number + 1``, without end.
 
     Sequences are independent, so nothing is lost by drawing them in the order of their lengths. One batch
-    takes about as long to draw as many, so `ahead` of them are drawn at once.
+    takes about as long to draw as many, so `ahead` of them are drawn at once. They lie where `xp` computes.
     """
-    xp = default_xp()  # CuPy, if MINIRNN_BACKEND says so
     while True:
         lengths = np.sort(rng.integers(min_seq_len, max_seq_len + 1, (ahead, batch_size)))[:, ::-1]
         digits = rng.integers(0, max_number + 1, (ahead, max_seq_len, batch_size))
@@ -49,8 +47,14 @@ def batches(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=3
             yield minirnn.pack_padded_sequence(x, length), y
 
 
+def place(model):
+    """Return the array module of the model's weights: CuPy, if MINIRNN_BACKEND says so."""
+    return minirnn.get_array_module(model.head.weight.data)
+
+
 def accuracy(model, min_seq_len, max_seq_len, max_number=9, sequences=10_000, seed=2**31):
     """Return the share of right answers on a fixed set of fresh sequences."""
     rng = np.random.default_rng(seed)
-    tokens, sums = next(batches(rng, sequences, min_seq_len, max_seq_len, max_number, ahead=1))
+    lengths = (min_seq_len, max_seq_len, max_number)
+    tokens, sums = next(batches(rng, sequences, *lengths, ahead=1, xp=place(model)))
     return float((model(tokens).argmax(1) == sums).mean())

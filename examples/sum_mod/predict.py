@@ -9,10 +9,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from model import SumMod
+from model import SumMod, place
 
 import minirnn
-from minirnn.backend import default_xp
 
 
 def newest_checkpoint(save_dir):
@@ -51,7 +50,7 @@ def parse(text, max_number):
 
 def answer(model, digits, max_number):
     """Return a line with the model's answer and the truth."""
-    tokens = default_xp().asarray(digits)
+    tokens = place(model).asarray(digits)
     logits = minirnn.asnumpy(model(minirnn.pack_sequence([tokens]))[0])
     p = np.exp(logits - logits.max())
     guess = int(logits.argmax())

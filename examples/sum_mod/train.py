@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from model import SumMod, accuracy, batches
+from model import SumMod, accuracy, batches, place
 
 import minirnn
 
@@ -107,7 +107,7 @@ def train(args, report=lambda row: None, save=lambda model, step: None):
     scheduler = schedule(optimizer, args)
     parameters = list(model.parameters())
     lengths = (args.min_seq_len, args.max_seq_len, args.max_number)
-    data = batches(rng, args.batch_size, *lengths)
+    data = batches(rng, args.batch_size, *lengths, xp=place(model))
     for step in range(1, args.total_steps + 1):
         tokens, sums = next(data)
         logits, ctx = model.forward(tokens)

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .shared import column_sums, gate_sums, halved, scratch, sigmoid_
+from .shared import column_sums, gate_sums, halved, number, scratch, sigmoid_
 
 GATES = ("r", "z", "n")
 _ORDER = [0, 1, 2]
@@ -89,7 +89,7 @@ def forward(
     gates = xp.empty((4, N, H), x.dtype) if save else None
     from_x = xp.empty((layout.span_rows, 3 * H), x.dtype)
     memory = xp.empty((5, B * H), x.dtype)
-    half = xp.asarray(0.5, x.dtype)
+    half = number(0.5, x)
 
     def step_scratch(n: int) -> tuple[Array, ...]:
         block = memory.ravel()[: 4 * n * H].reshape(4, n, H)
@@ -177,7 +177,7 @@ def backward(
         layout.split(None if trace is None else trace[0]),
     )
     factors, all_da = xp.empty((4, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
-    one = xp.asarray(1, x.dtype)
+    one = number(1, x)
     for span in reversed(layout.spans):
         r, z, q, n = activations[:, span.rows]
         h_prev = layout.previous_rows(h, span)

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .shared import add_bias_gradient, gate_sums, halved, scratch, sigmoid_
+from .shared import add_bias_gradient, gate_sums, halved, number, scratch, sigmoid_
 
 GATES = ("i", "f", "g", "o")
 # In memory the three sigmoid gates stand together: i, f, o, g.
@@ -91,7 +91,7 @@ def forward(
     tanh_cs = xp.empty((N, H), x.dtype) if save else None
     from_x = xp.empty((layout.span_rows, 4 * H), x.dtype)
     memory = xp.empty(6 * B * H, x.dtype)
-    half = xp.asarray(0.5, x.dtype)
+    half = number(0.5, x)
 
     def step_scratch(n: int) -> tuple[Array, ...]:
         z = memory[: 4 * n * H].reshape(4, n, H)
@@ -184,7 +184,7 @@ def backward(
     )
     factors, all_dz = xp.empty((5, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
     all_dh = None if w_hr is None else xp.empty((R, P), x.dtype)
-    one = xp.asarray(1, x.dtype)
+    one = number(1, x)
     for span in reversed(layout.spans):
         i, f, o, g = activations[:, span.rows]
         c_prev, tanh_c = layout.previous_rows(c, span), tanh_cs[span.rows]

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .shared import add_bias_gradient, gate_sums, scratch
+from .shared import add_bias_gradient, gate_sums, number, scratch
 
 GATES = ("h",)
 
@@ -131,7 +131,7 @@ def backward(
     dys = layout.split(dy)
     traces = layout.split(None if trace is None else trace[0])
     memory = xp.empty((layout.span_rows, len(w_hh)), x.dtype)
-    one = xp.asarray(1, x.dtype)
+    one = number(1, x)
     for span in reversed(layout.spans):
         y = h[layout.batch_size :][span.rows]
         dz = memory[: len(y)]

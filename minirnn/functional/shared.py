@@ -25,6 +25,14 @@ def add_bias_gradient(dbs: Sequence[Array | None], dz: Array) -> None:
             total += db
 
 
+def number(value: float, like: Array) -> Array:
+    """Return `value` as an array without dimensions, of the dtype and place of `like`.
+
+    With Python's number instead, an operation on a step's gates takes 1.2 to 1.8 times as long.
+    """
+    return get_array_module(like).asarray(value, like.dtype)
+
+
 # So many arrays are kept: enough for the layers of a model at a few batch sizes.
 _SHAPES = 64
 
@@ -42,8 +50,8 @@ _scratch = _Scratch()
 def scratch(purpose: str, shape: tuple[int, ...], like: Array) -> Array:
     """Return an array of the dtype and place of `like` that the thread may use until it returns.
 
-    The next call with this purpose and shape hands out the same memory, so nothing that outlives the
-    caller may lie in it.
+    So that a step of a stream allocates nothing but its result. The next call with this purpose and shape
+    hands out the same memory, so nothing that outlives the caller may lie in it.
     """
     key = purpose, shape, like.dtype, type(like)
     array = _scratch.arrays.get(key)
