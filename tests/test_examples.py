@@ -1,6 +1,7 @@
-"""The examples run as the README runs them, are functions of their seed, and refuse nonsense."""
+"""The examples and the code on the pages run as they stand, and bad flags are explained."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ FLAGS = "--total_steps 40 --warmup_step 5 --log_every 10 --eval_every 20 --save_
 SHORT = FLAGS.split()
 
 
-def run(script, *args, input=None, check=True):
+def run(script, *args, input=None, check=True, flags=()):
     return subprocess.run(
-        [sys.executable, str(script), *map(str, args)],
+        [sys.executable, *flags, str(script), *map(str, args)],
         capture_output=True,
         text=True,
         input=input,
@@ -105,3 +106,49 @@ def test_drawn_batches_are_what_they_claim(monkeypatch):
             assert sequence.sum() % 10 == total
         seen.add(packed.data.tobytes())
     assert len(seen) == 40
+
+
+def code_on(page):
+    """Return a page's Python as one program, each line where it stands on the page."""
+    lines, inside = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        fence = line.startswith("```")
+        inside = line == "```python" if fence else inside
+        lines.append(line if inside and not fence else "")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("page", "output"), [("README.md", r"\[\d \d\]\n"), ("docs/packing.md", "")]
+)
+def test_the_code_on_a_page_runs(page, output, tmp_path):
+    program = tmp_path / "page.py"
+    program.write_text(code_on(ROOT / page), encoding="utf-8")
+    assert "import minirnn\n" in program.read_text(encoding="utf-8")
+    assert re.fullmatch(output, run(program, flags=["-W", "error"]).stdout)
+
+
+def test_gradients_vanish_and_explode_as_the_figure_says(tmp_path):
+    script, picture = ROOT / "examples" / "gradient_flow.py", tmp_path / "flow.png"
+    head, *table = run(script, "--steps", 101, "--picture", picture).stdout.splitlines()
+    assert head.split(":")[1].split() == ["0", "10", "50", "100"]
+    norms = {line[:42].strip(): [float(x) for x in line[42:].split()] for line in table[:6]}
+    assert len(norms) == 6
+    for name, (at_loss, *_) in norms.items():
+        assert at_loss == 1, name
+    _, near, middle, far = norms["tanh RNN"]
+    assert 1e-1 > near > 1e-6 > middle > far
+    _, near, middle, far = norms["ReLU RNN, $W_{hh}$ 1.5 times orthogonal"]
+    assert 1 < near < 10 < middle < 1e5 < far
+    for slower, faster in [
+        ("tanh RNN, orthogonal $W_{hh}$", "tanh RNN"),
+        ("LSTM, forget_bias=3", "LSTM"),
+        ("LSTM, forget_bias=3", "GRU, orthogonal $W_{hh}$"),
+    ]:
+        assert norms[slower][2] > 1e3 * norms[faster][2]
+    result = run(script, "--steps", 1, "--picture", picture, check=False)
+    assert result.returncode == 2
+    assert "--steps: expected at least 2, got 1" in result.stderr
+    pytest.importorskip("matplotlib")
+    assert table[6] == f"picture in {picture}"
+    assert picture.read_bytes().startswith(b"\x89PNG")
