@@ -150,6 +150,54 @@ def test_clip_grad_norm(norm_type, max_norm, flat):
         close(p.grad, q.grad)
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_norm_whose_square_overflows(flat):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    shapes = ((3, 4), (5,))
+    ours = [minirnn.Parameter(np.zeros(shape, np.float32)) for shape in shapes]
+    if flat:
+        minirnn.ParameterBuffer(ours)
+    gradients = [
+        rng.standard_normal(shape).astype(np.float32) * np.float32(1e30) for shape in shapes
+    ]
+    for p, g in zip(ours, gradients, strict=True):
+        p.grad[...] = g
+    expected = math.sqrt(sum(float(np.vdot(g, g)) for g in map(np.float64, gradients)))
+    # torch's own norm is infinite there, but right in float64.
+    theirs = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for shape in shapes]
+    for p, g in zip(theirs, gradients, strict=True):
+        p.grad = torch.from_numpy(g.astype(np.float64))
+    norm = minirnn.clip_grad_norm_(ours, 2.0, error_if_nonfinite=True)
+    assert norm.dtype == np.float32
+    assert float(norm) == pytest.approx(expected, rel=1e-6)
+    assert expected == pytest.approx(float(torch.nn.utils.clip_grad_norm_(theirs, 2.0)))
+    for p, q in zip(ours, theirs, strict=True):
+        close(p.grad, q.grad, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clip", "error", "message"),
+    [
+        (lambda p: minirnn.clip_grad_norm_([], 1.0), ValueError, "at least one, got none"),
+        (lambda p: minirnn.clip_grad_norm_([p, p.grad], 1.0), TypeError, "got ndarray"),
+        (lambda p: minirnn.clip_grad_norm_(p, -1.0), ValueError, "max_norm: .* >= 0, got -1.0"),
+        (lambda p: minirnn.clip_grad_norm_(p, math.nan), ValueError, "max_norm"),
+        (lambda p: minirnn.clip_grad_norm_(p, 1.0, 0), ValueError, "norm_type: .* > 0, got 0"),
+        (lambda p: minirnn.clip_grad_norm_(p, 1.0, -2.0), ValueError, "norm_type"),
+        (lambda p: minirnn.clip_grad_value_([], 1.0), ValueError, "at least one, got none"),
+        (lambda p: minirnn.clip_grad_value_([p, None], 1.0), TypeError, "got NoneType"),
+        (lambda p: minirnn.clip_grad_value_(p, -1.0), ValueError, "clip_value: .* >= 0, got -1.0"),
+    ],
+)
+def test_clipping_refuses(clip, error, message):
+    p = minirnn.Parameter(np.zeros(2))
+    p.grad[...] = [3, 4]
+    with pytest.raises(error, match=message):
+        clip(p)
+    np.testing.assert_array_equal(p.grad, [3, 4])
+
+
 def test_clip_grad_value():
     rng = np.random.default_rng(0)
     ours, _ = parameters(rng)
@@ -257,6 +305,113 @@ def test_a_schedule_resumes():
     assert other.get_last_lr() == schedule.get_last_lr()
 
 
+def build(module, name, options, optimizer, last_epoch=-1):
+    """Return a schedule of `module`, ours or torch's; the sequential one of a warm-up and stairs."""
+    if name == "SequentialLR":
+        parts = [module.LinearLR(optimizer, 0.1, total_iters=5), module.StepLR(optimizer, 3)]
+        return module.SequentialLR(optimizer, parts, [8], last_epoch)
+    return getattr(module, name)(optimizer, **options, last_epoch=last_epoch)
+
+
+@pytest.mark.parametrize(("name", "options"), [*SCHEDULES, ("SequentialLR", {})])
+@pytest.mark.parametrize("steps", [1, 13])
+def test_a_schedule_goes_on_after_last_epoch(name, options, steps):
+    """After some steps a new schedule, of an optimiser with the state of the first one, takes over."""
+    torch, optimizer, reference = two_groups()
+    whole = build(minirnn, name, options, optimizer)
+    theirs = build(torch.optim.lr_scheduler, name, options, reference)
+    for _ in range(steps):
+        reference.step()
+        whole.step()
+        theirs.step()
+    _, again, reference_again = two_groups()
+    again.load_state_dict(optimizer.state_dict())
+    ours = build(minirnn, name, options, again, last_epoch=steps - 1)
+    if name != "SequentialLR":  # torch's begins with its first schedule again
+        reference_again.load_state_dict(reference.state_dict())
+        reference = reference_again
+        theirs = build(torch.optim.lr_scheduler, name, options, reference, steps - 1)
+    assert ours.base_lrs == [0.5, 0.2]
+    for _ in range(30):
+        assert ours.last_epoch == whole.last_epoch == theirs.last_epoch
+        assert ours.get_last_lr() == whole.get_last_lr()
+        close(ours.get_last_lr(), theirs.get_last_lr(), 1e-12)
+        reference.step()
+        ours.step()
+        whole.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+def test_last_epoch_needs_the_initial_rates(name, options):
+    _, optimizer, _ = two_groups()
+    optimizer.param_groups[0]["initial_lr"] = 0.7
+    for last_epoch, message in ((3, "group 1 has no 'initial_lr', got 3"), (-2, ">= -1, got -2")):
+        with pytest.raises(ValueError, match=f"last_epoch: expected .*{message}"):
+            build(minirnn, name, options, optimizer, last_epoch)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.2]
+    assert "initial_lr" not in optimizer.param_groups[1]
+
+
+def test_a_sequence_takes_schedules_by_the_step_and_of_its_own_optimizer():
+    _, optimizer, _ = two_groups()
+    _, other, _ = two_groups()
+    warmup = minirnn.LinearLR(optimizer, 0.5)
+    for second, error, message in (
+        (minirnn.ReduceLROnPlateau(optimizer), TypeError, "by the step, got ReduceLROnPlateau"),
+        (minirnn.StepLR(other, 3), ValueError, "of this optimizer, got one of another"),
+    ):
+        with pytest.raises(error, match=rf"schedulers\[1\]: expected a schedule {message}"):
+            minirnn.SequentialLR(optimizer, [warmup, second], [3])
+    for schedulers, milestones, message in (
+        ([], [], "schedulers: expected at least one, got none"),
+        ([warmup] * 3, [5, 3], r"milestones: expected 2 ascending steps.*got \[5, 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            minirnn.SequentialLR(optimizer, schedulers, milestones)
+    with pytest.raises(ValueError, match="last_epoch: expected an integer >= -1, got -2"):
+        minirnn.SequentialLR(optimizer, [warmup], [], last_epoch=-2)
+    assert warmup.get_last_lr() == [0.25, 0.1]
+    with pytest.raises(TypeError, match="optimizer: expected an Optimizer, got list"):
+        minirnn.StepLR([optimizer], 3)
+    with pytest.raises(TypeError, match="optimizer: expected an Optimizer, got StepLR"):
+        minirnn.ReduceLROnPlateau(minirnn.StepLR(other, 3))
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_plateau_resumes_wherever_it_was_interrupted(mode):
+    def begin(lr):
+        groups = [{"params": [minirnn.Parameter(np.ones(1))], "lr": k * lr} for k in (1, 2)]
+        optimizer = minirnn.SGD(groups)
+        options = {"factor": 0.5, "patience": 2, "cooldown": 2, "min_lr": [0.01, 0.0]}
+        return optimizer, minirnn.ReduceLROnPlateau(optimizer, mode, **options)
+
+    metrics = np.random.default_rng(0).uniform(0.5, 1, 40)
+    optimizer, whole = begin(1.0)
+    rates, saved = [], []
+    for metric in metrics:
+        saved.append((optimizer.state_dict(), whole.state_dict()))
+        whole.step(metric)
+        rates.append(whole.get_last_lr())
+    assert len(set(map(tuple, rates))) >= 4
+    for stop, states in enumerate(saved):
+        optimizer, resumed = begin(9.0)
+        for part, state in zip((optimizer, resumed), states, strict=True):
+            part.load_state_dict(state)
+        assert resumed.state_dict() == states[1]
+        again = []
+        for metric in metrics[stop:]:
+            resumed.step(metric)
+            again.append(resumed.get_last_lr())
+        assert again == rates[stop:]
+        assert resumed.state_dict() == whole.state_dict()
+        assert resumed.last_epoch == len(metrics)
+    before = resumed.state_dict()
+    with pytest.raises(ValueError, match=r"state_dict: expected \['best', .*\['best'\] missing"):
+        resumed.load_state_dict({name: 7 for name in before if name != "best"})
+    assert resumed.state_dict() == before
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -292,6 +447,26 @@ def test_initial_values():
         minirnn.init.orthogonal_(p, blocks=5)
     with pytest.raises(ValueError, match="matrix"):
         minirnn.init.orthogonal_(minirnn.Parameter(np.zeros(3)))
+
+
+def test_uniform_initial_values():
+    rng = np.random.default_rng(0)
+    p = minirnn.Parameter(np.zeros((30, 40)))
+    assert minirnn.init.uniform_(p, -3.0, 1.0, rng=rng) is p
+    assert p.data.min() >= -3
+    assert p.data.max() < 1
+    assert abs(p.data.mean() + 1) < 0.1
+    assert abs(p.data.std() - 4 / math.sqrt(12)) < 0.1
+    before = p.data.copy()
+    for a, b in ((2.0, 1.0), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match=f"a, b: expected a <= b, got {a} and {b}"):
+            minirnn.init.uniform_(p, a, b, rng=rng)
+    np.testing.assert_array_equal(p.data, before)
+    minirnn.init.uniform_(p, 0.5, 0.5, rng=rng)
+    np.testing.assert_array_equal(p.data, np.full((30, 40), 0.5))
+    for bad, got in (([1.0], "got list"), (np.zeros(2, int), "got dtype int64")):
+        with pytest.raises(TypeError, match=f"parameter: expected .*{got}"):
+            minirnn.init.uniform_(bad)
 
 
 def test_state_with_settings_that_make_no_sense_is_refused():
