@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,13 +18,99 @@ from minirnn.packing import Layout
 from minirnn.state import pack_state
 
 F8 = np.float64
-MAKERS = {
+
+
+class MinimalGated:
+    """A recurrence of a user's own, the minimal gated unit (Zhou et al. 2016) with the GRU's q.
+
+    f = sigmoid(W_if x_t + W_hf h_{t-1}), q = W_hn h_{t-1}, n = tanh(W_in x_t + f q), all with their
+    biases; h_t = h_{t-1} + f (n - h_{t-1}).
+    """
+
+    GATES = ("f", "n")
+
+    class Context(NamedTuple):
+        x: Any
+        h: Any
+        weights: Any
+        layout: Any
+        mask: Any
+        steps: list  # of (f, n, q)
+
+    @staticmethod
+    def equations(x, h, h_in, weights):
+        w_ih, w_hh, b_ih, b_hh = weights
+        from_x, from_h, H = x @ w_ih.T + b_ih, h_in @ w_hh.T + b_hh, h.shape[1]
+        f = 1 / (1 + np.exp(-from_x[:, :H] - from_h[:, :H]))
+        q = from_h[:, H:]
+        n = np.tanh(from_x[:, H:] + f * q)
+        return f, n, q, h + f * (n - h)
+
+    @classmethod
+    def forward(cls, x, states, weights, layout, mask=None, save=True):
+        (h,), B = states, layout.batch_size
+        mask = np.ones_like(h[:B]) if mask is None else mask
+        ctx = cls.Context(x, h, weights, layout, mask, [])
+        per_step = layout.split(x), layout.shifted(h), layout.split(h[B:]), layout.heads(mask)
+        for x_t, h_prev, h_t, mask_t in zip(*per_step, strict=True):
+            *kept, h_t[...] = cls.equations(x_t, h_prev, h_prev * mask_t, weights)
+            ctx.steps.append(kept)
+        return ctx if save else None
+
+    @staticmethod
+    def backward(ctx, dy, dstates, dweights, trace=None):
+        (w_ih, w_hh, *_), (dw_ih, dw_hh, db_ih, db_hh), layout = ctx.weights, dweights, ctx.layout
+        dx = np.empty_like(ctx.x)
+        nothing = [None] * layout.steps
+        per_step = (
+            ctx.steps,
+            *map(layout.split, (ctx.x, dx)),
+            layout.shifted(ctx.h),
+            *map(layout.heads, (dstates[0], ctx.mask)),
+            nothing if dy is None else layout.split(dy),
+            nothing if trace is None else layout.split(trace[0]),
+        )
+        for (f, n, q), x_t, dx_t, h, dh, mask, dy_t, trace_t in reversed(
+            list(zip(*per_step, strict=True))
+        ):
+            if dy_t is not None:
+                dh += dy_t
+            if trace_t is not None:
+                trace_t[...] = dh
+            da_n = dh * f * (1 - n**2)
+            da_f = (dh * (n - h) + da_n * q) * f * (1 - f)
+            da_x, da_h = np.concatenate((da_f, da_n), 1), np.concatenate((da_f, da_n * f), 1)
+            dx_t[...] = da_x @ w_ih
+            dh[...] = dh * (1 - f) + da_h @ w_hh * mask
+            dw_ih += da_x.T @ x_t
+            dw_hh += da_h.T @ (h * mask)
+            db_ih += da_x.sum(0)
+            db_hh += da_h.sum(0)
+        return dx
+
+    @classmethod
+    def step(cls, x, states, weights, new):
+        *_, new[0][...] = cls.equations(x, *states, *states, weights)
+
+    @staticmethod
+    def gates(ctx):
+        f, n, _ = (np.concatenate(rows) for rows in zip(*ctx.steps, strict=True))
+        return {"f": f, "n": n}
+
+
+class MinimalGatedUnit(minirnn.Recurrent):
+    recurrence = MinimalGated
+
+
+LIBRARY = {
     "tanh": (minirnn.RNN, {}),
     "relu": (minirnn.RNN, {"nonlinearity": "relu"}),
     "lstm": (minirnn.LSTM, {}),
     "lstm_proj": (minirnn.LSTM, {"proj_size": 2}),
     "gru": (minirnn.GRU, {}),
 }
+# A new cell is a pair and a subclass, and can all that the library's own can.
+MAKERS = {**LIBRARY, "own": (MinimalGatedUnit, {})}
 LENGTHS = [3, 40, 0, 17]
 
 
@@ -224,6 +311,11 @@ def test_trace(make):
         h = trace.h[1]
         previous = np.r_[np.zeros((3, H)), h.data[:, :H]][h.layout.previous]
         close(h.data[:, :H], (1 - z) * n + z * previous)
+    elif isinstance(layer, MinimalGatedUnit):
+        f, n = (trace.gates[name][1].data[:, :H] for name in "fn")
+        h = trace.h[1]
+        previous = np.r_[np.zeros((3, H)), h.data[:, :H]][h.layout.previous]
+        close(h.data[:, :H], (1 - f) * previous + f * n)
     else:
         assert trace.gates == {}
         assert trace.c == ()
@@ -233,8 +325,8 @@ def test_backward_trace_is_the_gradient_of_each_state():
     """dL/dh_t is what a nudge of h_t changes: nudge it by starting again from there."""
     rng = np.random.default_rng(0)
     T, B = 37, 2
-    for name in ("RNN", "LSTM", "GRU"):
-        layer = getattr(minirnn, name)(3, 4, dtype=F8)
+    for cell in (minirnn.RNN, minirnn.LSTM, minirnn.GRU, MinimalGatedUnit):
+        layer = cell(3, 4, dtype=F8)
         x, d = rng.standard_normal((T, B, 3)), rng.standard_normal((T, B, 4))
         (_, _), ctx = layer.forward(x)
         plain, _ = layer.backward(ctx, d)
@@ -245,7 +337,7 @@ def test_backward_trace_is_the_gradient_of_each_state():
             (_, _), rest = layer.forward(x[t + 1 :], state)
             _, dstate = layer.backward(rest, d[t + 1 :])
             close(trace.h[0][t], arrays(dstate)[0][0] + d[t])
-            if name == "LSTM":
+            if cell is minirnn.LSTM:
                 # dL/dc_t also counts what c_t does through h_t.
                 (_, _, states) = layer(x, trace=True)
                 o, c = states.gates["o"][0][t], states.c[0][t]
@@ -410,6 +502,7 @@ def test_threads_share_a_batch(make, bidirectional, checkpoint, form, monkeypatc
         minirnn.set_num_threads(1)
 
 
+@pytest.mark.parametrize("make", LIBRARY, indirect=True)
 def test_streaming_allocates_its_result_and_nothing_else(make):
     layer = make(64, 512, num_layers=2)
     x = np.ones((16, 64), np.float32)
@@ -518,25 +611,6 @@ def test_orthogonal_start_and_forget_bias():
         minirnn.LSTM(3, 4, init="xavier")
     with pytest.raises(ValueError, match="forget_bias"):
         minirnn.LSTM(3, 4, bias=False, forget_bias=1.0)
-
-
-def test_a_new_cell_is_one_file():
-    """A minimal gated unit: a pure pair and a subclass, nothing else touched."""
-    import types
-
-    from minirnn.functional import gru
-
-    cell = types.SimpleNamespace(
-        GATES=gru.GATES, forward=gru.forward, backward=gru.backward, gates=gru.gates
-    )
-
-    class Copy(minirnn.Recurrent):
-        recurrence = cell
-
-    ours, theirs = Copy(3, 4, 2, bidirectional=True), minirnn.GRU(3, 4, 2, bidirectional=True)
-    ours.load_state_dict(theirs.state_dict())
-    x = np.ones((5, 2, 3), np.float32)
-    np.testing.assert_array_equal(ours(x)[0], theirs(x)[0])
 
 
 CELLS = [("RNNCell", {}), ("RNNCell", {"nonlinearity": "relu"}), ("LSTMCell", {}), ("GRUCell", {})]
