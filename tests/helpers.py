@@ -39,11 +39,6 @@ def check_gradients(f, pairs, rng, tolerance=1e-8):
         assert abs(actual - expected) <= tolerance * max(1, abs(expected)), (actual, expected)
 
 
-def packed_like(packed, rng, features):
-    """Return random rows, packed as `packed` is."""
-    return packed.map(lambda rows: rng.standard_normal((len(rows), features)))
-
-
 def data(x):
     """Return the array in an output, packed or not."""
     return x.data if isinstance(x, minirnn.PackedSequence) else x

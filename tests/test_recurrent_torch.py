@@ -31,9 +31,9 @@ def leaf(x):
     return torch.from_numpy(np.ascontiguousarray(x)).requires_grad_(True)
 
 
-def states(ours, theirs_x):
-    """Return a state as we take it and as torch takes it."""
-    return (theirs_x[0], theirs_x[0]) if len(theirs_x) == 1 else (tuple(theirs_x), tuple(theirs_x))
+def state(arrays):
+    """Return a state as layers take it, ours and torch's: an array, or the LSTM's pair."""
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
 @st.composite
@@ -128,7 +128,7 @@ def check_against_torch(case):
     if case["with_h_0"]:
         arrays = [rng.standard_normal(shape) for shape in shapes]
         their_leaves = [leaf(a) for a in arrays]
-        our_h, their_h = states(ours, arrays)[0], states(ours, their_leaves)[1]
+        our_h, their_h = state(arrays), state(their_leaves)
 
     (output, h_n), ctx = ours.forward(our_input, our_h)
     their_output, their_h_n = theirs(their_input, their_h)
@@ -156,7 +156,7 @@ def check_against_torch(case):
         ds = [rng.standard_normal(h.shape) for h in our_finals]
         for d, h in zip(ds, their_finals, strict=True):
             loss = loss + (h * torch.from_numpy(d)).sum()
-        dh_n = ds[0] if len(ds) == 1 else tuple(ds)
+        dh_n = state(ds)
     loss.backward()
     dx, dh_0 = ours.backward(ctx, doutput, dh_n)
     assert type(dx) is type(our_input)
