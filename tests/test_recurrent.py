@@ -135,7 +135,9 @@ def like_state(layer, draw, B):
     return values[0] if len(values) == 1 else tuple(values)
 
 
-@pytest.mark.parametrize("options", [{}, {"recurrent_dropout": 0.4}, {"checkpoint": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"recurrent_dropout": 0.4}, {"recurrent_dropout": 0.4, "checkpoint": True}]
+)
 def test_numerical_gradients_with_zero_lengths(make, options):
     """Every gradient, through the same dropout masks, over several spans."""
     with spans(rows=5):
