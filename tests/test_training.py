@@ -179,13 +179,21 @@ def test_a_norm_whose_square_overflows(flat):
 @pytest.mark.parametrize(
     ("clip", "error", "message"),
     [
-        (lambda p: minirnn.clip_grad_norm_([], 1.0), ValueError, "at least one, got none"),
+        (
+            lambda p: minirnn.clip_grad_norm_([], 1.0),
+            ValueError,
+            "at least one parameter, got none",
+        ),
         (lambda p: minirnn.clip_grad_norm_([p, p.grad], 1.0), TypeError, "got ndarray"),
         (lambda p: minirnn.clip_grad_norm_(p, -1.0), ValueError, "max_norm: .* >= 0, got -1.0"),
         (lambda p: minirnn.clip_grad_norm_(p, math.nan), ValueError, "max_norm"),
         (lambda p: minirnn.clip_grad_norm_(p, 1.0, 0), ValueError, "norm_type: .* > 0, got 0"),
         (lambda p: minirnn.clip_grad_norm_(p, 1.0, -2.0), ValueError, "norm_type"),
-        (lambda p: minirnn.clip_grad_value_([], 1.0), ValueError, "at least one, got none"),
+        (
+            lambda p: minirnn.clip_grad_value_([], 1.0),
+            ValueError,
+            "at least one parameter, got none",
+        ),
         (lambda p: minirnn.clip_grad_value_([p, None], 1.0), TypeError, "got NoneType"),
         (lambda p: minirnn.clip_grad_value_(p, -1.0), ValueError, "clip_value: .* >= 0, got -1.0"),
     ],
@@ -464,7 +472,7 @@ def test_uniform_initial_values():
     np.testing.assert_array_equal(p.data, before)
     minirnn.init.uniform_(p, 0.5, 0.5, rng=rng)
     np.testing.assert_array_equal(p.data, np.full((30, 40), 0.5))
-    for bad, got in (([1.0], "got list"), (np.zeros(2, int), "got dtype int64")):
+    for bad, got in (([1.0], "got builtins.list"), (np.zeros(2, int), "got dtype int64")):
         with pytest.raises(TypeError, match=f"parameter: expected .*{got}"):
             minirnn.init.uniform_(bad)
 
