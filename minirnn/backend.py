@@ -189,6 +189,14 @@ def generator(rng: RNG = None) -> np.random.Generator:
 
 
 def uniform(rng: RNG, low: float, high: float, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Draw from the uniform distribution on ``[low, high)``, as an array of the default backend."""
+    """Draw from the uniform distribution on ``[low, high)``, as an array of the default backend.
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is no floating-point one.
+    """
+    if np.dtype(dtype).kind != "f":
+        raise TypeError(f"dtype: expected a floating-point one, got {dtype!r}")
     values = generator(rng).uniform(low, high, shape).astype(dtype)
     return _default.asarray(values)

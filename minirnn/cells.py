@@ -84,6 +84,13 @@ class _Cell(Module):
         -------
         h, ctx
             The state after, for the LSTM a pair ``(h, c)``; the context for :meth:`backward`.
+
+        Raises
+        ------
+        TypeError
+            If an array is not floating point, not of the weights' dtype, or on another device.
+        ValueError
+            If a shape does not fit.
         """
         weights = tuple(None if p is None else p.data for p in self._parameters)
         checks.floating("input", input, self.weight_ih.data)
@@ -123,6 +130,11 @@ class _Cell(Module):
         -------
         dinput, dhx
             Gradients of the input and of the state before.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`forward`, and ValueError if `ctx` is another cell's.
         """
         saved, batched = self._saved(ctx)
         B, H = len(saved.x), self.hidden_size

@@ -129,11 +129,21 @@ class Recurrent(Module):
     recurrence : module or object
         The pure pair, ``forward`` and ``backward``; ``step``, which :meth:`step` calls; ``GATES``, the
         names of the blocks of W_ih and W_hh; and ``gates(ctx)``, their values by name. See
-        :mod:`minirnn.functional.gru`. If it has ``forward_together`` and ``backward_together`` as
-        :mod:`minirnn.cuda.gru` has, they run both directions.
+        :mod:`minirnn.functional.gru`. forward takes ``mask=`` and ``save=``, backward ``trace``; for a
+        trace the context has the states as ``h`` (and ``c``). If the recurrence has ``forward_together``
+        and ``backward_together`` as :mod:`minirnn.cuda.gru` has, they run both directions.
+
+    Raises
+    ------
+    ValueError
+        By the constructor, if a size is no positive integer, a probability outside [0, 1], or `init` none
+        of the two.
+    TypeError
+        By the constructor, if `dtype` is no floating-point one.
     """
 
     recurrence: ClassVar[Any]
+    weight_ih_l0: Parameter  # the first of the weights, which the constructor makes
     proj_size: int = 0  # the LSTM's: features of its projected state, 0 for none
     _states: ClassVar[int] = 1  # how many arrays the state is made of
 
@@ -238,7 +248,7 @@ class Recurrent(Module):
     @property
     def _like(self) -> Array:
         """An array of the dtype and device of the weights."""
-        return self._weights(0)[0].data
+        return self.weight_ih_l0.data
 
     def _check_state(self, name: str, state: Any, form: _Form, like: Array) -> list[Array]:
         """Return the state's arrays as (layers * directions, B, features), sorted as the rows are.
@@ -307,7 +317,7 @@ class Recurrent(Module):
             (T, B, I); (B, T, I) with `batch_first`; (T, I) unbatched; or packed.
         h_0 : array of shape (num_layers * num_directions, B, H), optional
             Initial states, zero if not given; without the axis B for unbatched input. For the LSTM a
-            pair ``(h_0, c_0)``.
+            pair ``(h_0, c_0)``, where with a projection h_0 has `proj_size` features.
         trace : bool, keyword-only
             Return every step's states and gates too, as a :class:`Trace`.
 
@@ -482,6 +492,8 @@ class Recurrent(Module):
     def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
         """Take one time step at inference: streaming, equal to the forward pass over all steps.
 
+        No dropout acts, whatever `training` says.
+
         Parameters
         ----------
         x_t : array of shape (B, input_size) or (input_size,)
@@ -496,7 +508,10 @@ class Recurrent(Module):
         Raises
         ------
         ValueError
-            If the layer is bidirectional: its reverse direction would have to begin at the end.
+            If the layer is bidirectional: its reverse direction would have to begin at the end. If a
+            shape does not fit.
+        TypeError
+            If an array is not floating point, not of the weights' dtype, or on another device.
         """
         if self.bidirectional:
             raise ValueError("step: a bidirectional layer cannot run step by step")

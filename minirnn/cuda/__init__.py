@@ -37,7 +37,7 @@ def pair_for(recurrence: Any, x: Array) -> Any:
     -------
     module or object
         On the host `recurrence`; on the GPU its counterpart in this package, with the same ``forward``,
-        ``backward``, ``step``, ``gates`` and ``GATES``. A pair that has none runs there as it is,
+        ``backward``, ``step`` and ``gates``. A pair that has none runs there as it is,
         through CuPy.
     """
     if isinstance(x, np.ndarray):

@@ -162,7 +162,7 @@ class Persistent:
 
 
 def persistent(
-    cell: str, states: Array, layout: Layout, directions: int = 1, projected: bool = False
+    cell: str, states: Array, layout: Layout, directions: int, projected: bool = False
 ) -> Persistent | None:
     """Return the persistent kernels for ``states``, (B + N, H), or None where there are none.
 

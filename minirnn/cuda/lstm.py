@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
+from ..functional.lstm import GATES
 from ..packing import Layout
 from . import launch
-
-GATES = ("i", "f", "g", "o")
 
 
 class LSTMContext(NamedTuple):

@@ -11,8 +11,6 @@ from ..backend import Array, get_array_module
 from ..packing import Layout
 from . import launch
 
-GATES = ("h",)
-
 
 class RNNContext(NamedTuple):
     """What BPTT through one layer has to remember: its input and its states."""
