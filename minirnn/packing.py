@@ -166,8 +166,7 @@ class Layout:
         Of no array, one ``None`` per step.
         """
         if rows is None:
-            steps = slice(self.steps) if span is None else span.steps
-            return [None] * len(range(self.steps)[steps])
+            return [None] * (self.steps if span is None else span.steps.stop - span.steps.start)
         if self.equal:
             return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
         return [rows[one] for one in self._step_slices(span)]
@@ -205,6 +204,13 @@ class Layout:
         if self.equal:
             return list(states.reshape(-1, self.batch_size, states.shape[1])[:-1])
         return [states[one] for one in self._shifted]
+
+    def transitions(self, states: Array) -> tuple[list[Array], list[Array]]:
+        """Return, per step, the states before it that go on, and those after it, both of [h_0; all rows]."""
+        if self.equal:
+            every = list(states.reshape(-1, self.batch_size, states.shape[1]))
+            return every[:-1], every[1:]
+        return self.shifted(states), self.split(states[self.batch_size :])
 
     def previous_rows(self, states: Array, span: Span) -> Array:
         """Return, for each row of the span, the state before, out of ``states = [h_0; all rows]``."""

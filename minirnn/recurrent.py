@@ -257,6 +257,8 @@ class Recurrent(Module):
         """
         L, B = self.num_layers * self.num_directions, form.layout.batch_size
         xp = get_array_module(like)
+        if state is None:
+            return [xp.zeros((L, B, size), like.dtype) for size in self._state_sizes]
         arrays = []
         given = unpack_state(name, state, self._states)
         for (label, x), size in zip(given, self._state_sizes, strict=True):

@@ -95,10 +95,8 @@ def forward(
         block = memory.ravel()[: 4 * n * H].reshape(4, n, H)
         return block, block[:3], block[:2], *block, memory[4, : n * H].reshape(n, H)
 
-    hs = layout.split(h[B:])
     whole = (
-        layout.shifted(h),
-        hs,
+        *layout.transitions(h),
         layout.by_size(step_scratch),
         layout.split(None) if gates is None else layout.split_blocks(gates),
     )

@@ -98,12 +98,9 @@ def forward(
         m, tanh_c = memory[4 * B * H :].reshape(2, B, H)
         return z, z[:3], *z, m[:n], tanh_c[:n]
 
-    hs, cs = layout.split(h[B:]), layout.split(c[B:])
     whole = (
-        layout.shifted(h),
-        layout.shifted(c),
-        hs,
-        cs,
+        *layout.transitions(h),
+        *layout.transitions(c),
         layout.by_size(step_scratch),
         layout.split(tanh_cs),
         layout.split(None) if gates is None else layout.split_blocks(gates),
@@ -115,7 +112,7 @@ def forward(
             z_x += bias
         z_x = z_x.reshape(-1, 4, H).swapaxes(0, 1)
         per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in whole))
-        for z_x_t, h_prev, c_prev, h_t, c_t, room, saved_tanh_c, gates_t in zip(
+        for z_x_t, h_prev, h_t, c_prev, c_t, room, saved_tanh_c, gates_t in zip(
             *per_step, strict=True
         ):
             z, sigmoids, i, f, o, g, m, tanh_c = room

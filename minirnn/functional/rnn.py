@@ -85,7 +85,7 @@ def forward(
     if b_ih is not None and b_hh is not None:
         z += b_ih + b_hh
     w = xp.ascontiguousarray(w_hh.T)
-    for h_prev, h_t in zip(layout.shifted(h), layout.split(z), strict=True):
+    for h_prev, h_t in zip(*layout.transitions(h), strict=True):
         if mask is not None:
             h_prev = h_prev * mask[: len(h_t)]
         h_t += h_prev.dot(w)

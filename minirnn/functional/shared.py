@@ -90,7 +90,7 @@ def halved(w: Array, order: list[int]) -> Array:
     sigmoid(z) = tanh(z / 2) / 2 + 1/2 never overflows, and lets one tanh serve several gates. Halving is
     exact in floating point.
     """
-    blocks = w.reshape(len(order), -1, *w.shape[1:])[order]
+    blocks = w.reshape(len(order), -1, *w.shape[1:]).take(order, axis=0)
     blocks[:-1] *= 0.5
     return blocks
 
