@@ -82,13 +82,12 @@ def clip_grad_norm_(
         raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
     gradients = [piece.grad for piece in pieces(parameters)]
     xp = get_array_module(gradients[0])
-    with np.errstate(over="ignore", invalid="ignore"):  # said by the norm, not by warnings
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite, the norm tells
         total = _norm(xp, gradients, norm_type)
-    if error_if_nonfinite and not math.isfinite(total):
-        guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
-        where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
-        raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
-    with np.errstate(invalid="ignore"):
+        if error_if_nonfinite and not math.isfinite(total):
+            guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
+            where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
+            raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
         scale = xp.minimum(max_norm / (total + 1e-6), 1)
         for g in gradients:
             g *= scale

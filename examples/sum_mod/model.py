@@ -32,8 +32,8 @@ class SumMod(minirnn.Module):
         self.embedding.backward(ctx_x, dx)
 
 
-def batches(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=32, xp=np):
-    """Yield packed batches of digit sequences and their sums mod ``max_number + 1``, without end.
+def drawn(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=32, xp=np):
+    """Yield padded batches of digit sequences, their lengths and their sums mod ``max_number + 1``.
 
     Sequences are independent, so nothing is lost by drawing them in the order of their lengths. One batch
     takes about as long to draw as many, so `ahead` of them are drawn at once. They lie where `xp` computes.
@@ -43,8 +43,13 @@ def batches(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=3
         digits = rng.integers(0, max_number + 1, (ahead, max_seq_len, batch_size))
         running = np.arange(max_seq_len)[:, None] < lengths[:, None]
         sums = digits.sum(1, where=running) % (max_number + 1)
-        for x, length, y in zip(xp.asarray(digits), lengths, xp.asarray(sums), strict=True):
-            yield minirnn.pack_padded_sequence(x, length), y
+        yield from zip(xp.asarray(digits), lengths, xp.asarray(sums), strict=True)
+
+
+def batches(*args, **options):
+    """Yield packed batches of digit sequences and their sums, made of what :func:`drawn` draws."""
+    for digits, lengths, sums in drawn(*args, **options):
+        yield minirnn.pack_padded_sequence(digits, lengths), sums
 
 
 def place(model):
