@@ -151,12 +151,107 @@ def bare_rnn(T, B, E, H):
     return call
 
 
-def bare(sizes, budget):
+def bare_lstm(T, B, E, H):
+    """Return a function that makes NumPy's calls of an LSTM, likewise.
+
+    With equal lengths each step's gates can be computed where they are stored, which spares a copy.
+    """
+    rng = np.random.default_rng(0)
+    x, dy, w_ih, w_hh, bias = arrays(
+        rng, (T * B, E), (T, B, H), (4 * H, E), (4 * H, H), (T * B, 4 * H)
+    )
+    w_hh *= 0.5 / np.sqrt(H)
+    h, c, tanh_c, m_to_c, gates, by, dz, from_x, m, dh, dc = (
+        np.zeros(s, np.float32)
+        for s in (
+            *[(T + 1, B, H)] * 2,
+            *[(T, B, H)] * 2,
+            *[(T, 4, B, H)] * 2,
+            (T, B, 4, H),
+            (T * B, 4 * H),
+            *[(B, H)] * 3,
+        )
+    )
+    w_x, w_h = w_ih.T.copy(), w_hh.reshape(4, H, H).transpose(0, 2, 1).copy()
+    x_blocks = from_x.reshape(T, B, 4, H).swapaxes(1, 2)
+    one, half = np.asarray(1, np.float32), np.asarray(0.5, np.float32)
+    i, f, o, g = gates.swapaxes(0, 1)
+    by_i, by_f, by_g, by_o = by.swapaxes(0, 1)
+    dz_rows, h_prev, c_prev = dz.reshape(T * B, 4 * H), h[:-1].reshape(T * B, H), c[:-1]
+    dx, dw_ih, dw_hh, ones = (*map(np.empty_like, (x, w_ih, w_hh)), np.ones(T * B, np.float32))
+    forward = list(
+        zip(h, h[1:], c, c[1:], gates, gates[:, :3], *[i, f, o, g], x_blocks, tanh_c, strict=False)
+    )
+    dz_blocks = dz.swapaxes(1, 2)
+    per_step = (
+        dy,
+        m_to_c,
+        by[:, :3],
+        by_o,
+        dz_blocks[:, :3],
+        dz_blocks[:, 3],
+        f,
+        dz.reshape(T, B, -1),
+    )
+    backward = list(zip(*per_step, strict=True))[::-1]
+
+    def call():
+        x.dot(w_x, from_x)
+        np.add(from_x, bias, from_x)
+        for (
+            before,
+            h_t,
+            c_before,
+            c_t,
+            block,
+            sigmoids,
+            i_t,
+            f_t,
+            o_t,
+            g_t,
+            x_t,
+            tanh_c_t,
+        ) in forward:
+            np.matmul(before, w_h, out=block)
+            np.add(block, x_t, block)
+            np.tanh(block, block)
+            np.multiply(sigmoids, half, sigmoids)
+            np.add(sigmoids, half, sigmoids)
+            np.multiply(f_t, c_before, c_t)
+            np.multiply(i_t, g_t, m)
+            np.add(c_t, m, c_t)
+            np.tanh(c_t, tanh_c_t)
+            np.multiply(o_t, tanh_c_t, h_t)
+        for factor, s, other in ((by_i, i, g), (by_f, f, c_prev), (by_o, o, tanh_c)):
+            np.subtract(one, s, factor)
+            np.multiply(factor, s, factor)
+            np.multiply(factor, other, factor)
+        for factor, tanh, other in ((by_g, g, i), (m_to_c, tanh_c, o)):
+            np.multiply(tanh, tanh, factor)
+            np.subtract(one, factor, factor)
+            np.multiply(factor, other, factor)
+        for dy_t, m_to_c_t, by_c_t, by_o_t, dz_c_t, dz_o_t, f_t, dz_t in backward:
+            np.add(dh, dy_t, dh)
+            np.multiply(dh, m_to_c_t, m)
+            np.add(dc, m, dc)
+            np.multiply(dc, by_c_t, dz_c_t)
+            np.multiply(dh, by_o_t, dz_o_t)
+            np.multiply(dc, f_t, dc)
+            dz_t.dot(w_hh, dh)
+        dz_rows.T.dot(x, dw_ih)
+        dz_rows.T.dot(h_prev, dw_hh)
+        ones.dot(dz_rows)
+        dz_rows.dot(w_ih, dx)
+
+    return call
+
+
+def bare(cell, calls_of, sizes, budget):
     """Return a table of what the library adds to NumPy's calls, and what torch takes beside them."""
     rows = []
     for size in sizes:
-        ours, theirs = Pair("RNN", *size).job("forward+backward")
-        calls = bare_rnn(*size)
+        ours, theirs = Pair(cell, *size).job("forward+backward")
+        calls = calls_of(*size)
         rows.append(
             [
                 ", ".join(map(str, size)),
@@ -183,7 +278,10 @@ def main(argv=None):
     header = ["without / with: ratio (quartiles) (time with)", *(f"B {B}, H {H}" for B, H in sizes)]
     print(conditions(), table(header, [[n, *r] for n, r in names.items()]), sep="\n\n")
     shapes = [(5, 16, 10, 16), (20, 32, 32, 32), (50, 32, 64, 64), (50, 64, 128, 128)]
-    print("\nA tanh RNN, forward + backward:\n", bare(shapes, args.budget), sep="\n")
+    for cell, calls_of in (("RNN", bare_rnn), ("LSTM", bare_lstm)):
+        print(
+            f"\n{cell}, forward + backward:\n", bare(cell, calls_of, shapes, args.budget), sep="\n"
+        )
 
 
 if __name__ == "__main__":
