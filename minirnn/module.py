@@ -31,7 +31,8 @@ class Parameter:
     ----------
     data : array
         The value. Assigning copies *into* the array that is there, so that a parameter that is a
-        view of a :class:`ParameterBuffer` stays one.
+        view of a :class:`ParameterBuffer` stays one. An array that is not floating point, or lies on
+        another device, is refused with a TypeError, one of another shape with a ValueError.
     grad : array
         The gradient, of the shape of `data`; zeros until a backward pass adds to it. Never ``None``.
     name : str
@@ -56,7 +57,9 @@ class Parameter:
 
     @data.setter
     def data(self, value: Any) -> None:
-        self._data[...] = self._fitting("data", value)
+        # `p.data *= x` works in place and then assigns the array to itself, as `p.grad += x` does.
+        if value is not self._data:
+            self._data[...] = self._fitting("data", value)
 
     @property
     def grad(self) -> Array:
@@ -69,7 +72,6 @@ class Parameter:
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        # `p.grad += x` adds in place and then assigns the array to itself.
         if value is not self._grad:
             self.grad[...] = self._fitting("grad", value)
 

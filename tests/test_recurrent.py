@@ -607,6 +607,8 @@ def test_orthogonal_start_and_forget_bias():
             np.testing.assert_array_equal(p.data, expected)
     with pytest.raises(ValueError, match="init"):
         minirnn.LSTM(3, 4, init="xavier")
+    with pytest.raises(TypeError, match="dtype: expected a floating-point one"):
+        minirnn.RNN(3, 4, dtype=int)
     with pytest.raises(ValueError, match="forget_bias"):
         minirnn.LSTM(3, 4, bias=False, forget_bias=1.0)
 
