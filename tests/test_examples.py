@@ -1,5 +1,6 @@
 """The examples and the code on the pages run as they stand, and bad flags are explained."""
 
+import csv
 import json
 import re
 import subprocess
@@ -77,6 +78,19 @@ def test_predictions_and_what_is_expected(runs):
         assert "Traceback" not in result.stderr
     result = run(script, "--save_dir", runs / "none", "--sequence", "1", check=False)
     assert "run examples/sum_mod/train.py first" in result.stderr
+
+
+def test_evaluation_has_a_rhythm_of_its_own_and_a_run_may_end_in_its_warm_up(tmp_path):
+    flags = "--total_steps 30 --warmup_step 2000 --log_every 20 --eval_every 15 --run_name short"
+    run(SUM_MOD / "train.py", *flags.split(), "--save_dir", tmp_path)
+    with (tmp_path / "short" / "log.csv").open() as log:
+        rows = list(csv.DictReader(log))
+    evaluated = {int(row["step"]): bool(row["eval_accuracy"]) for row in rows}
+    assert evaluated == {15: True, 20: False, 30: True}
+    rates = [float(row["lr"]) for row in rows]
+    first = 1 / 2000  # of the full rate, at the first step
+    expected = [5e-3 * (first + (1 - first) * (step - 1) / 2000) for step in (15, 20, 30)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -626,6 +626,10 @@ def test_mixed_arrays_are_refused(xp, rng):
         minirnn.Embedding(3, 4).to("cupy")(np.array([1]))
     with pytest.raises(TypeError, match="target lies in"):
         minirnn.CrossEntropyLoss()(xp.asarray(x[0]), np.array([1]))
+    with pytest.raises(
+        TypeError, match=r"weight_hh_l0\.data lies in numpy, parameter lies in cupy"
+    ):
+        layer.weight_hh_l0.data = np.zeros((12, 4), np.float32)
 
 
 def test_checks_of_values_run_when_asked_for(xp):
