@@ -160,6 +160,7 @@ def bare_lstm(T, B, E, H):
     x, dy, w_ih, w_hh, bias = arrays(
         rng, (T * B, E), (T, B, H), (4 * H, E), (4 * H, H), (T * B, 4 * H)
     )
+    w_ih *= 0.5 / np.sqrt(E)  # gates that saturate would fill c with numbers next to zero
     w_hh *= 0.5 / np.sqrt(H)
     h, c, tanh_c, m_to_c, gates, by, dz, from_x, m, dh, dc = (
         np.zeros(s, np.float32)
@@ -179,42 +180,20 @@ def bare_lstm(T, B, E, H):
     by_i, by_f, by_g, by_o = by.swapaxes(0, 1)
     dz_rows, h_prev, c_prev = dz.reshape(T * B, 4 * H), h[:-1].reshape(T * B, H), c[:-1]
     dx, dw_ih, dw_hh, ones = (*map(np.empty_like, (x, w_ih, w_hh)), np.ones(T * B, np.float32))
-    forward = list(
-        zip(h, h[1:], c, c[1:], gates, gates[:, :3], *[i, f, o, g], x_blocks, tanh_c, strict=False)
-    )
-    dz_blocks = dz.swapaxes(1, 2)
-    per_step = (
-        dy,
-        m_to_c,
-        by[:, :3],
-        by_o,
-        dz_blocks[:, :3],
-        dz_blocks[:, 3],
-        f,
-        dz.reshape(T, B, -1),
-    )
-    backward = list(zip(*per_step, strict=True))[::-1]
+    blocks = [(z, z[:3], *z) for z in gates]
+    forward = list(zip(pairwise(h), pairwise(c), blocks, x_blocks, tanh_c, strict=True))
+    factors, dz_blocks = ([(a[:3], a[3]) for a in all_a] for all_a in (by, dz.swapaxes(1, 2)))
+    dz_steps = dz.reshape(T, B, 4 * H)
+    backward = list(zip(dy, m_to_c, factors, dz_blocks, f, dz_steps, strict=True))[::-1]
 
     def call():
         x.dot(w_x, from_x)
         np.add(from_x, bias, from_x)
-        for (
-            before,
-            h_t,
-            c_before,
-            c_t,
-            block,
-            sigmoids,
-            i_t,
-            f_t,
-            o_t,
-            g_t,
-            x_t,
-            tanh_c_t,
-        ) in forward:
-            np.matmul(before, w_h, out=block)
-            np.add(block, x_t, block)
-            np.tanh(block, block)
+        for (before, h_t), (c_before, c_t), gates_t, x_t, tanh_c_t in forward:
+            z, sigmoids, i_t, f_t, o_t, g_t = gates_t
+            np.matmul(before, w_h, out=z)
+            np.add(z, x_t, z)
+            np.tanh(z, z)
             np.multiply(sigmoids, half, sigmoids)
             np.add(sigmoids, half, sigmoids)
             np.multiply(f_t, c_before, c_t)
@@ -230,7 +209,7 @@ def bare_lstm(T, B, E, H):
             np.multiply(tanh, tanh, factor)
             np.subtract(one, factor, factor)
             np.multiply(factor, other, factor)
-        for dy_t, m_to_c_t, by_c_t, by_o_t, dz_c_t, dz_o_t, f_t, dz_t in backward:
+        for dy_t, m_to_c_t, (by_c_t, by_o_t), (dz_c_t, dz_o_t), f_t, dz_t in backward:
             np.add(dh, dy_t, dh)
             np.multiply(dh, m_to_c_t, m)
             np.add(dc, m, dc)
@@ -252,14 +231,9 @@ def bare(cell, calls_of, sizes, budget):
     for size in sizes:
         ours, theirs = Pair(cell, *size).job("forward+backward")
         calls = calls_of(*size)
-        rows.append(
-            [
-                ", ".join(map(str, size)),
-                seconds(compare(calls, ours, budget).ours),
-                compare(calls, ours, budget),
-                compare(calls, theirs, budget),
-            ]
-        )
+        result = compare(calls, ours, budget)
+        shape = ", ".join(map(str, size))
+        rows.append([shape, seconds(result.ours), result, compare(calls, theirs, budget)])
     return table(["T, B, I, H", "the calls alone", "minirnn / calls", "torch / calls"], rows)
 
 

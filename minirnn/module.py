@@ -313,18 +313,18 @@ class Module:
                 parameter.name = f"{child_name}.{inner}"
 
     @staticmethod
-    def _children_in(name: str, value: Any) -> list[tuple[str, Module]]:
+    def _children_in(name: str, value: Any) -> Iterator[tuple[str, Module]]:
         if isinstance(value, Module):
-            return [(name, value)]
-        if type(value) in (list, tuple):
-            return [
-                (f"{name}.{k}", item) for k, item in enumerate(value) if isinstance(item, Module)
-            ]
-        return []
+            yield name, value
+        elif type(value) in (list, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, Module):
+                    yield f"{name}.{index}", item
 
     def _children(self) -> Iterator[tuple[str, Module]]:
         for name, value in vars(self).items():
-            yield from self._children_in(name, value)
+            if isinstance(value, Module) or type(value) in (list, tuple):
+                yield from self._children_in(name, value)
 
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all modules inside it, each once."""
@@ -351,14 +351,10 @@ class Module:
         return ((name, parameter) for parameter, name in first.items())
 
     def _all_names(self, prefix: str) -> list[tuple[str, Parameter]]:
-        own, inner = [], []
-        for name, value in vars(self).items():
-            if type(value) is Parameter:
-                own.append((prefix + name, value))
-            elif type(value) in (list, tuple) or isinstance(value, Module):
-                for child_name, child in self._children_in(name, value):
-                    inner += child._all_names(f"{prefix}{child_name}.")
-        return own + inner
+        own = [(prefix + n, p) for n, p in vars(self).items() if type(p) is Parameter]
+        for name, child in self._children():
+            own += child._all_names(f"{prefix}{name}.")
+        return own
 
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over the parameters, in the order of definition, each once."""

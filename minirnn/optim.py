@@ -89,12 +89,12 @@ class Optimizer:
     def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
         """Iterate over flat ``(data, grad, (*slots, scratch))`` that make up group `k`."""
         params: list[Parameter] = self.param_groups[k]["params"]
-        state, held = self._located(k), pieces(params)
+        state = self._located(k)
         start = 0
-        for piece in held:
+        for piece in pieces(params):
             data, grad = piece.data.reshape(-1), piece.grad.reshape(-1)
             span = slice(start, start + data.size)
-            yield data, grad, state if len(held) == 1 else [s[span] for s in state]
+            yield data, grad, [s[span] for s in state]
             start = span.stop
 
     def step(self) -> None:

@@ -171,8 +171,10 @@ class Layout:
             return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
         return [rows[one] for one in self._step_slices(span)]
 
-    def split_blocks(self, blocks: Array, span: Span | None = None) -> list[Array]:
-        """Return one view (G, n, H) per step of an array (G, N, H), its rows in G blocks."""
+    def split_blocks(self, blocks: Array | None, span: Span | None = None) -> list[Any]:
+        """Return one view (G, n, H) per step of an array (G, N, H), its rows in G blocks; or ``None``."""
+        if blocks is None:
+            return self.split(None, span)
         if self.equal:
             by_step = blocks.reshape(len(blocks), -1, self.batch_size, *blocks.shape[2:])
             return list(by_step.swapaxes(0, 1))
@@ -199,18 +201,12 @@ class Layout:
         made = {size: make(size) for size in set(self.sizes)}
         return [made[size] for size in self.sizes]
 
-    def shifted(self, states: Array) -> list[Array]:
-        """Return, per step, the states before it that go on, out of ``states = [h_0; all rows]``."""
-        if self.equal:
-            return list(states.reshape(-1, self.batch_size, states.shape[1])[:-1])
-        return [states[one] for one in self._shifted]
-
     def transitions(self, states: Array) -> tuple[list[Array], list[Array]]:
         """Return, per step, the states before it that go on, and those after it, both of [h_0; all rows]."""
         if self.equal:
             every = list(states.reshape(-1, self.batch_size, states.shape[1]))
             return every[:-1], every[1:]
-        return self.shifted(states), self.split(states[self.batch_size :])
+        return [states[one] for one in self._shifted], self.split(states[self.batch_size :])
 
     def previous_rows(self, states: Array, span: Span) -> Array:
         """Return, for each row of the span, the state before, out of ``states = [h_0; all rows]``."""

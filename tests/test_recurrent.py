@@ -51,7 +51,7 @@ class MinimalGated:
         (h,), B = states, layout.batch_size
         mask = np.ones_like(h[:B]) if mask is None else mask
         ctx = cls.Context(x, h, weights, layout, mask, [])
-        per_step = layout.split(x), layout.shifted(h), layout.split(h[B:]), layout.heads(mask)
+        per_step = layout.split(x), *layout.transitions(h), layout.heads(mask)
         for x_t, h_prev, h_t, mask_t in zip(*per_step, strict=True):
             *kept, h_t[...] = cls.equations(x_t, h_prev, h_prev * mask_t, weights)
             ctx.steps.append(kept)
@@ -61,14 +61,13 @@ class MinimalGated:
     def backward(ctx, dy, dstates, dweights, trace=None):
         (w_ih, w_hh, *_), (dw_ih, dw_hh, db_ih, db_hh), layout = ctx.weights, dweights, ctx.layout
         dx = np.empty_like(ctx.x)
-        nothing = [None] * layout.steps
         per_step = (
             ctx.steps,
             *map(layout.split, (ctx.x, dx)),
-            layout.shifted(ctx.h),
+            layout.transitions(ctx.h)[0],
             *map(layout.heads, (dstates[0], ctx.mask)),
-            nothing if dy is None else layout.split(dy),
-            nothing if trace is None else layout.split(trace[0]),
+            layout.split(dy),
+            layout.split(None if trace is None else trace[0]),
         )
         for (f, n, q), x_t, dx_t, h, dh, mask, dy_t, trace_t in reversed(
             list(zip(*per_step, strict=True))

@@ -253,7 +253,7 @@ def forward_steps(
     masked = None if mask is None else h[:B] * mask  # what enters the next step's product
     product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
     step = Stepwise(kernel, h, layout, *arrays, masked, mask, product, b_ih, b_hh, *others)
-    entering = layout.shifted(h) if masked is None else layout.heads(masked)
+    entering = layout.transitions(h)[0] if masked is None else layout.heads(masked)
     for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
         xp.dot(h_in, w, product_t)
         step.run(t)

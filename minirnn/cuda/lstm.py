@@ -73,7 +73,7 @@ def _forward_steps(ctx: LSTMContext, b_ih: Array | None, b_hh: Array | None) -> 
     product, w, w_m = xp.empty((B, len(w_hh)), h.dtype), w_hh.T, w_hr.T
     # What the kernel fills, o * tanh(c_t), is yet to be projected, and masked after that.
     kernel = launch.Stepwise(name, c, layout, gates, c, m, None, None, product, b_ih, b_hh)
-    entering = layout.shifted(h) if masked is None else layout.heads(masked)
+    entering = layout.transitions(h)[0] if masked is None else layout.heads(masked)
     ms, hs = layout.split(m), layout.split(h[B:])
     for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
         xp.dot(h_in, w, product_t)

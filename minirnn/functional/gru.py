@@ -98,7 +98,7 @@ def forward(
     whole = (
         *layout.transitions(h),
         layout.by_size(step_scratch),
-        layout.split(None) if gates is None else layout.split_blocks(gates),
+        layout.split_blocks(gates),
     )
     for span in layout.spans:
         a_x = from_x[: span.rows.stop - span.rows.start]

@@ -103,7 +103,7 @@ def forward(
         *layout.transitions(c),
         layout.by_size(step_scratch),
         layout.split(tanh_cs),
-        layout.split(None) if gates is None else layout.split_blocks(gates),
+        layout.split_blocks(gates),
     )
     for span in layout.spans:
         z_x = from_x[: span.rows.stop - span.rows.start]
