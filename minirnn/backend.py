@@ -86,10 +86,13 @@ def get_array_module(x: Any) -> ModuleType:
     >>> get_array_module(np.zeros(3)).__name__
     'numpy'
     """
-    if isinstance(x, np.ndarray | np.generic):
+    # By itself, and first: together with np.generic it takes 2.5 times as long, and every layer asks.
+    if isinstance(x, np.ndarray):
         return np
     if is_array(x):
         return sys.modules["cupy"]
+    if isinstance(x, np.generic):
+        return np
     raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__module__}.{type(x).__name__}")
 
 

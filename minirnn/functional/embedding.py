@@ -46,7 +46,7 @@ def backward(ctx: EmbeddingContext, dy: Array) -> Array:
     xp = get_array_module(dy)
     if V <= _ONE_HOT:
         one_hot = (xp.arange(V)[:, None] == tokens).astype(dy.dtype)
-        dweight = one_hot @ dy
+        dweight = one_hot.dot(dy)
     elif xp is np:
         # Sorted, equal tokens are neighbours, and each run of them is one sum.
         dweight = np.zeros((V, dy.shape[1]), dy.dtype)
