@@ -339,13 +339,19 @@ class Recurrent(Module):
         """
         form, x, like = self._form(input)
         initial = self._check_state("h_0", h_0, form, like)
-        xp = get_array_module(x)
-        layout, D = form.layout, self.num_directions
+        layout = form.layout
         save = saving() or trace
         windows = self.checkpoint and save and not trace
-        one_launch = self._one_launch(x) and not windows
         run = self._run_windows if windows else partial(self._run, save=save)
         parts = [] if trace else self._parts(layout, x)
+        # What runs a layer's directions, or a batch in parts, side by side, if there are any.
+        beside: Callable[[list[Any]], Iterable[tuple[Array, list[Array], Any]]] | None = None
+        if parts:
+            beside = partial(self._run_parts, run, parts)
+        elif self._one_launch(x) and not windows:
+            beside = partial(self._run_both, save)
+        elif self.bidirectional:
+            beside = partial(together, run, worthwhile=self._worth_threads(x))
         dropouts: list[Any] = []
         passes: list[Any] = []
         lasts: list[list[Array]] = []
@@ -354,24 +360,16 @@ class Recurrent(Module):
             if layer and self.dropout and self.training:
                 x, dropped = dropout_pair.forward(x, self.dropout, self._rng, save)
             dropouts.append(dropped)
-            sides = []
-            for k in range(layer * D, (layer + 1) * D):
-                x_k = layout.reversed_rows(x) if k % D else x
-                start = [s[k] for s in initial]
-                sides.append((k, x_k, start, layout, self._draw_mask(layout.batch_size, x)))
-            results: Iterable[tuple[Array, list[Array], Any]]
-            if one_launch:
-                results = self._run_both(sides, save)
-            elif parts:
-                results = self._run_parts(run, sides, parts)
-            else:
-                results = together(run, sides, self._worth_threads(x))
-            outputs: list[Array] = []
-            for direction, (y, last, ctx) in enumerate(results):
-                outputs.append(layout.reversed_rows(y) if direction else y)
+            if beside is None:
+                start, mask = [s[layer] for s in initial], self._draw_mask(layout.batch_size, x)
+                x, last, ctx = run(layer, x, start, layout, mask)
                 lasts.append(last)
                 passes.append(ctx)
-            x = outputs[0] if D == 1 else xp.concatenate(outputs, axis=1)
+            else:
+                x, several_lasts, contexts = self._run_sides(beside, layer, x, initial, layout)
+                lasts += several_lasts
+                passes += contexts
+        xp = get_array_module(x)
         h_n = [xp.concatenate(s).reshape(len(s), *s[0].shape) for s in zip(*lasts, strict=True)]
         result = (form.restore(x), self._restore_state(h_n, form))
         saved = _Saved(form, dropouts, passes, like) if saving() else None
@@ -426,7 +424,32 @@ class Recurrent(Module):
             s[:B] = s_0
         return states
 
-    def _run_both(self, sides: list[Any], save: bool) -> Iterator[tuple[Array, list[Array], Any]]:
+    def _run_sides(
+        self,
+        beside: Callable[[list[Any]], Iterable[tuple[Array, list[Array], Any]]],
+        layer: int,
+        x: Array,
+        initial: list[Array],
+        layout: Layout,
+    ) -> tuple[Array, list[list[Array]], list[Any]]:
+        """Run a layer's directions by `beside`; return what :meth:`_run` does, of every direction."""
+        D = self.num_directions
+        sides = [
+            (
+                k,
+                layout.reversed_rows(x) if k % D else x,
+                [s[k] for s in initial],
+                layout,
+                self._draw_mask(layout.batch_size, x),
+            )
+            for k in range(layer * D, (layer + 1) * D)
+        ]
+        (y, *reversed_y), lasts, contexts = map(list, zip(*beside(sides), strict=True))
+        if reversed_y:
+            y = get_array_module(x).concatenate([y, layout.reversed_rows(*reversed_y)], axis=1)
+        return y, lasts, contexts
+
+    def _run_both(self, save: bool, sides: list[Any]) -> Iterator[tuple[Array, list[Array], Any]]:
         """Do the same for both directions at once, given :meth:`_run`'s arguments for each."""
         passes = [
             (x, self._begin(x, start, layout), self._values(k), mask)
@@ -439,7 +462,7 @@ class Recurrent(Module):
             yield states[0][layout.batch_size :], last, ctx if save else None
 
     def _run_parts(
-        self, run: Callable[..., Any], sides: list[Any], parts: list[Part]
+        self, run: Callable[..., Any], parts: list[Part], sides: list[Any]
     ) -> Iterator[tuple[Array, list[Array], Any]]:
         """Do what `run` does for each of `sides`, its arguments, a thread for each part of the batch."""
         _, x, _, layout, _ = sides[0]
@@ -572,8 +595,8 @@ class Recurrent(Module):
         """
         form, dropouts, passes, like = self._saved(ctx)
         xp = get_array_module(like)
-        layout, D, P = form.layout, self.num_directions, self.output_size
-        dy = None if doutput is None else form.rows("doutput", doutput, D * P, like)
+        layout, features = form.layout, self.num_directions * self.output_size
+        dy = None if doutput is None else form.rows("doutput", doutput, features, like)
         # The recurrence turns the gradients of the last states into those of the initial ones.
         dstate = [s.copy() for s in self._check_state("dh_n", dh_n, form, like)]
         traces: list[Any] = [None] * len(passes)
@@ -581,24 +604,11 @@ class Recurrent(Module):
             rows = [(layout.rows, size) for size in self._state_sizes]
             traces = [tuple(xp.empty(shape, like.dtype) for shape in rows) for _ in passes]
         for layer in reversed(range(self.num_layers)):
-            sides = []
-            for k in range(layer * D, (layer + 1) * D):
-                dy_k = dy
-                if dy is not None and D == 2:
-                    side = k % D * P
-                    dy_k = xp.ascontiguousarray(dy[:, side : side + P])
-                    dy_k = layout.reversed_rows(dy_k) if side else dy_k
-                dstate_k = [s[k] for s in dstate]
-                sides.append((k, passes[k], dy_k, dstate_k, self._gradients(k), traces[k], layout))
-            one_pass = sides[0][1]
-            if isinstance(one_pass, _InParts):
-                dy, *others = self._back_parts(sides)
-            elif self._one_launch(like) and not isinstance(one_pass, list):
-                dy, *others = self._back_both(sides)
+            if self.bidirectional or isinstance(passes[layer], _InParts):
+                dy = self._back_sides(layer, passes, dy, dstate, traces, layout)
             else:
-                dy, *others = together(self._back, sides, self._worth_threads(like))
-            for dx_reversed in others:
-                dy += layout.reversed_rows(dx_reversed)
+                start, dweights = [s[layer] for s in dstate], self._gradients(layer)
+                dy = self._back(layer, passes[layer], dy, start, dweights, traces[layer], layout)
             if dropouts[layer] is not None:
                 dy = dropout_pair.backward(dropouts[layer], dy)
         result = (form.restore(dy), self._restore_state(dstate, form))
@@ -635,6 +645,37 @@ class Recurrent(Module):
                 dweights,
                 None if trace is None else tuple(t[w.rows] for t in trace),
             )
+        return dx
+
+    def _back_sides(
+        self,
+        layer: int,
+        passes: list[Any],
+        dy: Array | None,
+        dstate: list[Array],
+        traces: list[Any],
+        layout: Layout,
+    ) -> Array:
+        """Run a layer's directions, or its parts, backward; return the gradient of its input."""
+        D, P = self.num_directions, self.output_size
+        sides = []
+        for k in range(layer * D, (layer + 1) * D):
+            dy_k = dy
+            if dy is not None and D == 2:
+                side = k % D * P
+                dy_k = get_array_module(dy).ascontiguousarray(dy[:, side : side + P])
+                dy_k = layout.reversed_rows(dy_k) if side else dy_k
+            dstate_k = [s[k] for s in dstate]
+            sides.append((k, passes[k], dy_k, dstate_k, self._gradients(k), traces[k], layout))
+        one_pass, like = sides[0][1], dstate[0]
+        if isinstance(one_pass, _InParts):
+            dx, *others = self._back_parts(sides)
+        elif self._one_launch(like) and not isinstance(one_pass, list):
+            dx, *others = self._back_both(sides)
+        else:
+            dx, *others = together(self._back, sides, self._worth_threads(like))
+        for dx_reversed in others:
+            dx += layout.reversed_rows(dx_reversed)
         return dx
 
     def _back_both(self, sides: list[Any]) -> list[Array]:
