@@ -419,9 +419,11 @@ class Recurrent(Module):
     def _begin(self, x: Array, start: list[Array], layout: Layout) -> list[Array]:
         """Return room for the states at all steps, with the initial ones in place."""
         xp, B = get_array_module(x), layout.batch_size
-        states = [xp.empty((B + layout.rows, size), x.dtype) for size in self._state_sizes]
-        for s, s_0 in zip(states, start, strict=True):
+        states = []
+        for s_0 in start:
+            s = xp.empty((B + layout.rows, s_0.shape[1]), x.dtype)
             s[:B] = s_0
+            states.append(s)
         return states
 
     def _run_sides(
