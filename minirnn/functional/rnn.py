@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..packing import Layout
-from .shared import add_bias_gradient, gate_sums, number, scratch
+from .shared import add_bias_gradient, gate_sums, scratch
 
 GATES = ("h",)
 
@@ -131,13 +131,12 @@ def backward(
     dys = layout.split(dy)
     traces = layout.split(None if trace is None else trace[0])
     memory = xp.empty((layout.span_rows, len(w_hh)), x.dtype)
-    one = number(1, x)
     for span in reversed(layout.spans):
         y = h[layout.batch_size :][span.rows]
         dz = memory[: len(y)]
         if nonlinearity == "tanh":
             xp.multiply(y, y, dz)
-            xp.subtract(one, dz, dz)
+            xp.subtract(1, dz, dz)
         else:
             dz[...] = y > 0
         per_step = (layout.split(dz, span), *(a[span.steps] for a in (dhs, dys, traces)))
