@@ -219,6 +219,7 @@ def backward(
         if mask is not None:
             h_prev = h_prev * layout.spread(mask, span)
         xp.matmul(da_rzn, w_ih, out=dx[span.rows])
+        # Here and above matmul: ndarray.dot would first copy these columns.
         dw_ih += da_rzn.T @ x[span.rows]
         dw_qrz = da_qrz.T @ h_prev
         dw_hh[2 * H :] += dw_qrz[:H]

@@ -239,7 +239,7 @@ def backward(
         dw_hh += dz.T.dot(h_prev)
         add_bias_gradient(dbs, dz)
         if dw_hr is not None and span_dh is not None:
-            dw_hr += span_dh.T @ (o * tanh_c)
+            dw_hr += span_dh.T.dot(o * tanh_c)
     return dx
 
 

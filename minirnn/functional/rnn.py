@@ -139,8 +139,9 @@ def backward(
             xp.subtract(1, dz, dz)
         else:
             dz[...] = y > 0
-        per_step = (layout.split(dz, span), *(a[span.steps] for a in (dhs, dys, traces)))
-        for dz_t, dh_t, dy_t, trace_t in reversed(list(zip(*per_step, strict=True))):
+        steps = span.steps
+        per_step = zip(layout.split(dz, span), dhs[steps], dys[steps], traces[steps], strict=True)
+        for dz_t, dh_t, dy_t, trace_t in reversed(list(per_step)):
             if dy_t is not None:
                 dh_t += dy_t
             if trace_t is not None:
