@@ -15,7 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -110,6 +110,10 @@ class _InParts(NamedTuple):
 
     parts: list[Part]
     contexts: list[Any]
+
+
+# What a pass, one layer in one direction, returns: its states at all steps, the last ones, and the context.
+_Passed: TypeAlias = tuple[Array, list[Array], Any]
 
 
 class _Saved(NamedTuple):
@@ -345,7 +349,7 @@ class Recurrent(Module):
         run = self._run_windows if windows else partial(self._run, save=save)
         parts = [] if trace else self._parts(layout, x)
         # What runs a layer's directions, or a batch in parts, side by side, if there are any.
-        beside: Callable[[list[Any]], Iterable[tuple[Array, list[Array], Any]]] | None = None
+        beside: Callable[[list[Any]], Iterable[_Passed]] | None = None
         if parts:
             beside = partial(self._run_parts, run, parts)
         elif self._one_launch(x) and not windows:
@@ -407,7 +411,7 @@ class Recurrent(Module):
         layout: Layout,
         mask: Array | None,
         save: bool,
-    ) -> tuple[Array, list[Array], Any]:
+    ) -> _Passed:
         """Run pass `k`, one layer in one direction; return its states, the last ones, the context."""
         states = self._begin(x, start, layout)
         pair = pair_for(self.recurrence, x)
@@ -428,13 +432,13 @@ class Recurrent(Module):
 
     def _run_sides(
         self,
-        beside: Callable[[list[Any]], Iterable[tuple[Array, list[Array], Any]]],
+        beside: Callable[[list[Any]], Iterable[_Passed]],
         layer: int,
         x: Array,
         initial: list[Array],
         layout: Layout,
     ) -> tuple[Array, list[list[Array]], list[Any]]:
-        """Run a layer's directions by `beside`; return what :meth:`_run` does, of every direction."""
+        """Run a layer's directions, by `beside`; return its output, and of each direction the rest."""
         D = self.num_directions
         sides = [
             (
@@ -446,12 +450,13 @@ class Recurrent(Module):
             )
             for k in range(layer * D, (layer + 1) * D)
         ]
-        (y, *reversed_y), lasts, contexts = map(list, zip(*beside(sides), strict=True))
-        if reversed_y:
-            y = get_array_module(x).concatenate([y, layout.reversed_rows(*reversed_y)], axis=1)
-        return y, lasts, contexts
+        ys, lasts, contexts = zip(*beside(sides), strict=True)
+        y = ys[0]
+        if self.bidirectional:
+            y = get_array_module(y).concatenate([y, layout.reversed_rows(ys[1])], axis=1)
+        return y, list(lasts), list(contexts)
 
-    def _run_both(self, save: bool, sides: list[Any]) -> Iterator[tuple[Array, list[Array], Any]]:
+    def _run_both(self, save: bool, sides: list[Any]) -> Iterator[_Passed]:
         """Do the same for both directions at once, given :meth:`_run`'s arguments for each."""
         passes = [
             (x, self._begin(x, start, layout), self._values(k), mask)
@@ -465,7 +470,7 @@ class Recurrent(Module):
 
     def _run_parts(
         self, run: Callable[..., Any], parts: list[Part], sides: list[Any]
-    ) -> Iterator[tuple[Array, list[Array], Any]]:
+    ) -> Iterator[_Passed]:
         """Do what `run` does for each of `sides`, its arguments, a thread for each part of the batch."""
         _, x, _, layout, _ = sides[0]
         dtype, B = x.dtype, layout.batch_size
