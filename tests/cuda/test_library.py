@@ -216,6 +216,22 @@ def test_forms_of_input(xp, rng, cell, form):
     on_both(xp, layer, recur, x, states[0], dy, states[1])
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+def test_checkpoints_hold_less(xp, rng, cell, bidirectional):
+    def size(tree):
+        if isinstance(tree, tuple | list):
+            return sum(map(size, tree))
+        return tree.nbytes if isinstance(tree, xp.ndarray) else 0
+
+    def held(checkpoint):
+        layer = LAYERS[cell](4, 9, bidirectional=bidirectional, checkpoint=checkpoint).to("cupy")
+        _, ctx = layer.forward(xp.asarray(floats(rng, 300, 3, 4)))
+        return size(ctx.saved.passes)
+
+    assert 0 < held(True) < 0.5 * held(False)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_projection(xp, rng, dtype):
     layer = minirnn.LSTM(4, 9, 2, proj_size=3, bidirectional=True, rng=1, dtype=dtype)
