@@ -86,7 +86,7 @@ def get_array_module(x: Any) -> ModuleType:
     >>> get_array_module(np.zeros(3)).__name__
     'numpy'
     """
-    # By itself, and first: together with np.generic it takes 2.5 times as long, and every layer asks.
+    # By itself, and first: together with np.generic this takes 2.2 times as long, and every layer asks.
     if isinstance(x, np.ndarray):
         return np
     if is_array(x):

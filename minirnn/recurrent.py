@@ -262,6 +262,7 @@ class Recurrent(Module):
         L, B = self.num_layers * self.num_directions, form.layout.batch_size
         xp = get_array_module(like)
         if state is None:
+            # The common case by itself: forward + backward of a small layer take 0.98 of the time.
             return [xp.zeros((L, B, size), like.dtype) for size in self._state_sizes]
         arrays = []
         given = unpack_state(name, state, self._states)
