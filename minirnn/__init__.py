@@ -5,20 +5,22 @@ The README shows a model and a training step; :mod:`minirnn.functional` has the 
 
 from . import functional, init
 from .backend import asnumpy, get_array_module, manual_seed, set_backend, set_checks, set_tf32
+from .bptt.traces import Trace
 from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
-from .layers import BCEWithLogitsLoss, CrossEntropyLoss, Dropout, Embedding, Linear, MSELoss
+from .layers import Dropout, Embedding, Linear
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .lr_scheduler import (
     CosineAnnealingLR,
     ExponentialLR,
     LambdaLR,
     LinearLR,
-    ReduceLROnPlateau,
     SequentialLR,
     StepLR,
 )
-from .module import Module, Parameter, ParameterBuffer, Sequential
+from .module import Module
 from .optim import SGD, Adam, AdamW
+from .outputs import by_layer_direction, last_step
 from .packing import (
     PackedSequence,
     pack_padded_sequence,
@@ -28,9 +30,12 @@ from .packing import (
     unpack_sequence,
     unpad_sequence,
 )
-from .recurrent import GRU, LSTM, RNN, Recurrent, Trace
+from .parameter import Parameter, ParameterBuffer
+from .plateau import ReduceLROnPlateau
+from .recurrent import GRU, LSTM, RNN, Recurrent
+from .sequential import Sequential
 from .threads import set_num_threads
-from .unroll import TruncatedWindow, by_layer_direction, last_step, truncated_bptt
+from .truncated import TruncatedWindow, truncated_bptt
 
 __version__ = "0.1.0"
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks
-from .backend import RNG, Array, generator, get_array_module, uniform
-from .cuda import pair_for
+from .backend import RNG, Array, generator, get_array_module
+from .bptt.passes import Pass
+from .forms import pack_state, unpack_state
 from .functional import gru, lstm, rnn
-from .module import Context, Module, Parameter, describe, saving
-from .packing import equal_lengths
-from .state import pack_state, unpack_state
+from .layout import equal_lengths
+from .module import Context, describe, saving
+from .places import pair_for
+from .weights import RecurrentWeights
 
 
-class _Cell(Module):
-    """What the three cells share: a recurrence over a batch of length one."""
-
-    recurrence: ClassVar[Any]
-    _states = 1
+class _Cell(RecurrentWeights):
+    """What the three cells share: a pass over a batch of length one."""
 
     def __init__(
         self,
@@ -34,42 +32,8 @@ class _Cell(Module):
     ) -> None:
         checks.positive(input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        rows = len(self.recurrence.GATES) * hidden_size
-        bound = 1 / math.sqrt(hidden_size)
-        rng = generator(rng)
-
-        def draw(*shape: int) -> Parameter:
-            return Parameter(uniform(rng, -bound, bound, shape, dtype))
-
-        self.weight_ih = draw(rows, input_size)
-        self.weight_hh = draw(rows, hidden_size)
-        self.bias_ih = draw(rows) if bias else None
-        self.bias_hh = draw(rows) if bias else None
-
-    @property
-    def _parameters(self) -> tuple[Parameter | None, ...]:
-        """The weights as the recurrence takes them, None for what the cell lacks."""
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        return weights if self._states == 1 else (*weights, None)  # the LSTM's projection
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {}
-
-    def _check_state(self, name: str, state: Any, shape: tuple[int, ...]) -> list[Array]:
-        """Return the state's arrays, or those of its gradient; of what is not given they are zero."""
-        like = self.weight_ih.data
-        arrays = []
-        for label, x in unpack_state(name, state, self._states):
-            if x is None:
-                x = get_array_module(like).zeros(shape, like.dtype)
-            checks.floating(label, x, like)
-            checks.shape(label, x, shape, "that of the input with hidden_size features")
-            arrays.append(x)
-        return arrays
-
-    def _pack(self, arrays: list[Array], batched: bool) -> Any:
-        return pack_state(arrays if batched else [x[0] for x in arrays])
+        self.output_size, self._names = hidden_size, []
+        self._add_pass(input_size, "", dtype, generator(rng))
 
     def forward(self, input: Array, hx: Any = None) -> tuple[Any, Context]:
         """Take one step.
@@ -92,30 +56,44 @@ class _Cell(Module):
         ValueError
             If a shape does not fit.
         """
-        weights = tuple(None if p is None else p.data for p in self._parameters)
-        checks.floating("input", input, self.weight_ih.data)
-        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
+        like = self._like
+        checks.floating("input", input, like)
+        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size or not input.size:
             raise ValueError(
                 f"input: expected shape (B, {self.input_size}) or ({self.input_size},), "
                 f"got {input.shape}"
             )
         batched = input.ndim == 2
-        H = self.hidden_size
-        given = self._check_state("hx", hx, (*input.shape[:-1], H))
         x = input.reshape(-1, self.input_size)
-        B = len(x)
-        if B == 0:
-            raise ValueError(f"input: expected at least one row, got shape {input.shape}")
-        states = [get_array_module(x).empty((2 * B, H), x.dtype) for _ in given]
-        for s, s_0 in zip(states, given, strict=True):
-            s[:B] = s_0
-        before, new = [s[:B] for s in states], [s[B:] for s in states]
-        pair = pair_for(self.recurrence, x)
-        if not saving():
-            pair.step(x, before, weights, new, **self._options)
-            return self._pack(new, batched), Context(self, None)
-        saved = pair.forward(x, states, weights, equal_lengths(1, B), **self._options)
-        return self._pack(new, batched), Context(self, (saved, batched))
+        p = self._pass(len(x), like)
+        states = self._enter("hx", hx, p, batched, like)
+        if saving():
+            _, saved = p.forward(x, states)
+            return self._leave(states, batched), Context(self, (p, saved, batched, like))
+        new = [s.copy() for s in states]
+        p.recurrence.step(x, states, p.weights, new, **p.options)
+        return self._leave(new, batched), Context(self, None)
+
+    def _pass(self, B: int, like: Array) -> Pass:
+        recurrence = pair_for(self.recurrence, like)
+        return Pass(recurrence, self._values(0), self._options, equal_lengths(1, B), None)
+
+    def _enter(self, name: str, state: Any, p: Pass, batched: bool, like: Array) -> list[Array]:
+        """Return the state's arrays, or those of its gradient; of what is not given they are zero."""
+        B, H = p.layout.batch_size, self.hidden_size
+        arrays = []
+        for label, x in unpack_state(name, state, self._states):
+            if x is None:
+                arrays.append(get_array_module(like).zeros((B, H), like.dtype))
+                continue
+            shape = (B, H) if batched else (H,)
+            checks.floating(label, x, like)
+            checks.shape(label, x, shape, "that of the input with hidden_size features")
+            arrays.append(x.reshape(B, H).copy())
+        return arrays
+
+    def _leave(self, arrays: list[Array], batched: bool) -> Any:
+        return pack_state(arrays if batched else [x[0] for x in arrays])
 
     def backward(self, ctx: Context, dh: Any) -> tuple[Array, Any]:
         """Add the weights' gradients into their ``grad``.
@@ -136,14 +114,10 @@ class _Cell(Module):
         TypeError, ValueError
             As :meth:`forward`, and ValueError if `ctx` is another cell's.
         """
-        saved, batched = self._saved(ctx)
-        B, H = len(saved.x), self.hidden_size
-        shape = (B, H) if batched else (H,)
-        dstates = [d.reshape(B, H).copy() for d in self._check_state("dh", dh, shape)]
-        dweights = tuple(None if p is None else p.grad for p in self._parameters)
-        pair = pair_for(self.recurrence, saved.x)
-        dx = pair.backward(saved, None, tuple(dstates), dweights)
-        return dx if batched else dx[0], self._pack(list(dstates), batched)
+        p, saved, batched, like = self._saved(ctx)
+        dstates = self._enter("dh", dh, p, batched, like)
+        dx = p.backward(saved, None, dstates, self._gradients(0))
+        return dx if batched else dx[0], self._leave(dstates, batched)
 
     def _describe(self) -> str:
         defaults = {"bias": True, "nonlinearity": "tanh"}
@@ -212,6 +186,9 @@ class LSTMCell(_Cell):
 
     recurrence: ClassVar[Any] = lstm
     _states = 2
+
+    def _shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
+        return {**super()._shapes(features), "weight_hr": None}
 
 
 class GRUCell(_Cell):

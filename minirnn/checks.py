@@ -85,3 +85,24 @@ def choice(name: str, value: str, options: tuple[str, ...]) -> None:
     """Require `value` to be one of `options`."""
     if value not in options:
         raise ValueError(f"{name}: expected one of {options}, got {value!r}")
+
+
+def in_range(index: Array, limit: int) -> bool:
+    """Tell whether all integers lie in ``[0, limit)``."""
+    bits = 8 * index.dtype.itemsize
+    if index.dtype.kind == "i" and limit > 2 ** (bits - 1):
+        return bool(index.min() >= 0)  # the dtype has no number beyond the limit
+    # Read without its sign, a negative number is larger than the limit: one reduction, not two.
+    return bool(index.view(index.dtype.str.replace("i", "u")).max() < limit)
+
+
+def index(what: str, index: Array, limit: int) -> None:
+    """Require all integers to lie in ``[0, limit)``."""
+    if index.size and not in_range(index, limit):
+        xp = get_array_module(index)
+        index = xp.atleast_1d(index)
+        where = tuple(int(axis[0]) for axis in xp.nonzero((index < 0) | (index >= limit)))
+        raise IndexError(
+            f"{what}: expected 0 <= {what} < {limit}, got {int(index[where])} at position "
+            f"{where[0] if len(where) == 1 else where}"
+        )

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, get_array_module, reads_values
-from .module import Parameter, listed, pieces
+from .parameter import Parameter, listed, pieces
 
 
 def clip_grad_norm_(
@@ -67,7 +67,7 @@ def clip_grad_norm_(
     --------
     >>> import numpy as np
     >>> from minirnn.clip import clip_grad_norm_
-    >>> from minirnn.module import Parameter
+    >>> from minirnn.parameter import Parameter
     >>> w = Parameter(np.zeros(2))
     >>> w.grad = [3.0, 4.0]
     >>> float(clip_grad_norm_([w], max_norm=1.0))
@@ -120,7 +120,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     --------
     >>> import numpy as np
     >>> from minirnn.clip import clip_grad_value_
-    >>> from minirnn.module import Parameter
+    >>> from minirnn.parameter import Parameter
     >>> w = Parameter(np.zeros(3))
     >>> w.grad = [-4.0, 0.5, 2.0]
     >>> clip_grad_value_(w, 1.0)

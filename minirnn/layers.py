@@ -1,4 +1,4 @@
-"""The layers beside the recurrent ones, and the losses: parameters and checks around the pairs.
+"""The layers beside the recurrent ones: parameters and checks around the pairs.
 
 What acts on each step by itself (Linear, Embedding, Dropout) takes a PackedSequence as it is and
 returns one: pack the tokens, then embed them, and no padding is ever looked up.
@@ -7,8 +7,6 @@ returns one: pack the tokens, then embed them, and no padding is ever looked up.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,10 @@ from numpy.typing import DTypeLike
 
 from . import checks
 from .backend import RNG, Array, default_xp, generator, get_array_module, reads_values, uniform
-from .functional import dropout, embedding, linear, loss
-from .module import Context, Module, Parameter, describe, saving
+from .functional import dropout, embedding, linear
+from .module import Context, Module, describe, saving
 from .packing import PackedSequence, Packing
+from .parameter import Parameter
 
 
 def _data(x: Any) -> Any:
@@ -210,7 +209,7 @@ class Embedding(Module):
         checks.integers("input", index)
         checks.array_module(input=index, weight=self.weight.data)
         if reads_values(index):
-            _check_range("token", index, self.num_embeddings)
+            checks.index("token", index, self.num_embeddings)
         y, saved = embedding.forward(
             index.reshape(-1), self.weight.data, self.padding_idx, saving()
         )
@@ -232,25 +231,6 @@ class Embedding(Module):
 
     def _describe(self) -> str:
         return describe(self, ("num_embeddings", "embedding_dim"), {"padding_idx": None})
-
-
-def _in_range(index: Array, limit: int) -> bool:
-    bits = 8 * index.dtype.itemsize
-    if index.dtype.kind == "i" and limit > 2 ** (bits - 1):
-        return bool(index.min() >= 0)  # the dtype has no number beyond the limit
-    # Read without its sign, a negative number is larger than the limit: one reduction, not two.
-    return bool(index.view(index.dtype.str.replace("i", "u")).max() < limit)
-
-
-def _check_range(what: str, index: Array, limit: int) -> None:
-    if index.size and not _in_range(index, limit):
-        xp = get_array_module(index)
-        index = xp.atleast_1d(index)
-        where = tuple(int(axis[0]) for axis in xp.nonzero((index < 0) | (index >= limit)))
-        raise IndexError(
-            f"{what}: expected 0 <= {what} < {limit}, got {int(index[where])} at position "
-            f"{where[0] if len(where) == 1 else where}"
-        )
 
 
 class Dropout(Module):
@@ -318,292 +298,3 @@ class Dropout(Module):
 
     def _describe(self) -> str:
         return str(self.p)
-
-
-class _Loss(Module):
-    def __init__(self, reduction: str) -> None:
-        checks.choice("reduction", reduction, ("mean", "sum", "none"))
-        self.reduction = reduction
-
-    def _incoming(self, dloss: Any, like: Array, shape: tuple[int, ...]) -> Any:
-        """Return `dloss`, checked, of the dtype of `like`; `shape` is that of the unreduced loss."""
-        if self.reduction == "none":
-            checks.floating("dloss", dloss, like)
-            checks.shape("dloss", dloss, shape, "that of the loss")
-        elif getattr(dloss, "shape", ()) != ():
-            raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
-        elif isinstance(dloss, checks.NUMBER):
-            # A number of another precision would promote the gradient.
-            return like.dtype.type(dloss)
-        else:
-            checks.floating("dloss", dloss, like)
-        return dloss
-
-
-class CrossEntropyLoss(_Loss):
-    r"""Cross entropy of a softmax over logits with integer classes.
-
-    :math:`\ell_n = -w_{t_n} \log p_{n, t_n}, \; p = \mathrm{softmax}(z)`; see
-    :mod:`minirnn.functional.loss` for it with label smoothing, and for its derivative.
-
-    Parameters
-    ----------
-    weight : array of shape (C,), optional
-        Weight of each class; the mean is taken over the weights of the targets.
-    ignore_index : int
-        Targets of this value count for nothing.
-    reduction : {"mean", "sum", "none"}
-    label_smoothing : float
-        In [0, 1]: how much of the target is spread over all classes (Szegedy et al., "Rethinking
-        the Inception architecture for computer vision", CVPR 2016).
-
-    References
-    ----------
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
-
-    Examples
-    --------
-    >>> import minirnn, numpy as np
-    >>> criterion = minirnn.CrossEntropyLoss()
-    >>> loss, ctx = criterion.forward(np.zeros((2, 4)), np.array([0, 3]))
-    >>> criterion.backward(ctx)
-    array([[-0.375,  0.125,  0.125,  0.125],
-           [ 0.125,  0.125,  0.125, -0.375]])
-    """
-
-    def __init__(
-        self,
-        weight: Array | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(reduction)
-        checks.probability("label_smoothing", label_smoothing)
-        if weight is not None:
-            checks.array_module(weight=weight)
-        self.weight, self.ignore_index = weight, ignore_index
-        self.label_smoothing = label_smoothing
-
-    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
-        self.weight = None if self.weight is None else move(self.weight)
-
-    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss.
-
-        Parameters
-        ----------
-        input : array of shape (N, C), (C,) or (N, C, d1, ...)
-            Logits.
-        target : array of int, shape (N,), () or (N, d1, ...)
-            Classes in [0, C), or `ignore_index`.
-
-        Returns
-        -------
-        loss, ctx : scalar array, or one of the shape of `target` with reduction "none"; Context
-
-        Raises
-        ------
-        IndexError
-            If a class is outside ``[0, C)`` and not `ignore_index`: the first, with its position.
-
-        Warns
-        -----
-        RuntimeWarning
-            If all targets are ignored and the mean of none, NaN, is returned.
-        """
-        xp = checks.array_module(input=input, target=target)
-        checks.integers("target", target)
-        checks.floating("input", input)
-        if input.ndim < 1:
-            raise ValueError(f"input: expected shape (N, C), got {input.shape}")
-        axis = min(1, input.ndim - 1)
-        C = input.shape[axis]
-        expected = input.shape[:axis] + input.shape[axis + 1 :]
-        checks.shape("target", target, expected, "that of the input without the classes")
-        if C == 0 or target.size == 0:
-            raise ValueError(f"input: expected at least one row and class, got {input.shape}")
-        if self.weight is not None:
-            checks.floating("weight", self.weight, input, "input")
-            checks.shape("weight", self.weight, (C,), "(C,)")
-        ignore: int | None = self.ignore_index
-        if reads_values(target):
-            # On the host a look at the targets tells whether any is ignored at all.
-            if self.ignore_index < 0 and _in_range(target, C):
-                ignore = None
-            else:
-                self._check_classes(target, C)
-        rows = input if input.ndim == 2 else xp.moveaxis(input, axis, -1).reshape(-1, C)
-        value, saved = loss.cross_entropy_forward(
-            rows,
-            target.reshape(-1),
-            self.weight,
-            ignore,
-            self.reduction,
-            self.label_smoothing,
-            saving(),
-        )
-        if self.reduction == "none":
-            value = value.reshape(target.shape)
-        return value, Context(self, saved and (saved, input.shape, target.shape))
-
-    def _check_classes(self, target: Array, C: int) -> None:
-        ignored = target == self.ignore_index
-        _check_range("class", get_array_module(target).where(ignored, 0, target), C)
-        if self.reduction == "mean" and bool(ignored.all()):
-            warnings.warn(
-                f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-
-    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of the logits.
-
-        Parameters
-        ----------
-        ctx : Context
-        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
-
-        Returns
-        -------
-        array of the shape of `input`
-        """
-        saved, shape, loss_shape = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.p, loss_shape)
-        if self.reduction == "none":
-            dloss = dloss.reshape(-1)
-        dlogits = loss.cross_entropy_backward(saved, dloss)
-        if len(shape) <= 2:
-            return dlogits.reshape(shape)
-        xp = get_array_module(dlogits)
-        return xp.moveaxis(dlogits.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
-
-
-def _check_pair(input: Array, target: Array) -> None:
-    checks.array_module(input=input, target=target)
-    checks.floating("input", input)
-    checks.floating("target", target, input, "input")
-    checks.shape("target", target, input.shape, "that of the input")
-    if input.size == 0:
-        raise ValueError(f"input: expected at least one entry, got shape {input.shape}")
-
-
-class MSELoss(_Loss):
-    r"""Mean squared error, :math:`\ell = (x - t)^2`.
-
-    Parameters
-    ----------
-    reduction : {"mean", "sum", "none"}
-
-    References
-    ----------
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
-    """
-
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-
-    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss.
-
-        Parameters
-        ----------
-        input, target : arrays of floating point, of one shape
-
-        Returns
-        -------
-        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
-        """
-        _check_pair(input, target)
-        value, saved = loss.mse_forward(input, target, self.reduction, saving())
-        return value, Context(self, saved)
-
-    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of `input`; that of `target` is its negative.
-
-        Parameters
-        ----------
-        ctx : Context
-        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
-        """
-        saved = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.residual, saved.residual.shape)
-        return loss.mse_backward(saved, dloss)
-
-
-class BCEWithLogitsLoss(_Loss):
-    r"""Binary cross entropy of a sigmoid over logits.
-
-    :math:`\ell = -w \big(q\, t \log \sigma(z) + (1 - t) \log(1 - \sigma(z))\big)`, q the positive
-    weight; see :mod:`minirnn.functional.loss` for the form that does not overflow.
-
-    Parameters
-    ----------
-    weight : array that broadcasts to the input, optional
-    reduction : {"mean", "sum", "none"}
-    pos_weight : array that broadcasts to the input, optional
-        Weight of the positive class.
-
-    References
-    ----------
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
-    """
-
-    def __init__(
-        self,
-        weight: Array | None = None,
-        reduction: str = "mean",
-        pos_weight: Array | None = None,
-    ) -> None:
-        super().__init__(reduction)
-        for name, w in (("weight", weight), ("pos_weight", pos_weight)):
-            if w is not None:
-                checks.array_module(**{name: w})
-        self.weight, self.pos_weight = weight, pos_weight
-
-    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
-        self.weight = None if self.weight is None else move(self.weight)
-        self.pos_weight = None if self.pos_weight is None else move(self.pos_weight)
-
-    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss.
-
-        Parameters
-        ----------
-        input : array of floating point
-            Logits.
-        target : array of the same shape and dtype
-            In [0, 1].
-
-        Returns
-        -------
-        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
-        """
-        _check_pair(input, target)
-        for name, w in (("weight", self.weight), ("pos_weight", self.pos_weight)):
-            if w is None:
-                continue
-            checks.floating(name, w, input, "input")
-            fits = all(n in (1, m) for n, m in zip(w.shape[::-1], input.shape[::-1], strict=False))
-            if w.ndim > input.ndim or not fits:
-                raise ValueError(
-                    f"{name}: expected a shape that broadcasts to the input's, {input.shape}, "
-                    f"got {w.shape}"
-                )
-        value, saved = loss.bce_with_logits_forward(
-            input, target, self.weight, self.pos_weight, self.reduction, saving()
-        )
-        return value, Context(self, saved)
-
-    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of the logits.
-
-        Parameters
-        ----------
-        ctx : Context
-        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
-        """
-        saved = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.logits, saved.logits.shape)
-        return loss.bce_with_logits_backward(saved, dloss)

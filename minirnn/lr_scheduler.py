@@ -51,7 +51,7 @@ class LRScheduler:
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        groups = _groups(optimizer)
+        groups = groups_of(optimizer)
         if last_epoch < -1:
             raise ValueError(f"last_epoch: expected an integer >= -1, got {last_epoch!r}")
         for k, group in enumerate(groups):
@@ -108,14 +108,16 @@ class LRScheduler:
         self._apply()
 
 
-def _groups(optimizer: Any) -> list[dict[str, Any]]:
+def groups_of(optimizer: Any) -> list[dict[str, Any]]:
+    """Return the groups of `optimizer`, which must be one."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
     return optimizer.param_groups
 
 
-def _one_a_group(name: str, values: Sequence[Any], optimizer: Optimizer) -> list[Any]:
-    groups = len(_groups(optimizer))
+def one_a_group(name: str, values: Sequence[Any], optimizer: Optimizer) -> list[Any]:
+    """Return `values`, of which there must be one for each of the optimizer's groups."""
+    groups = len(groups_of(optimizer))
     if len(values) != groups:
         raise ValueError(f"{name}: expected {groups}, one a group, got {len(values)}")
     return list(values)
@@ -138,8 +140,8 @@ class LambdaLR(LRScheduler):
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
         last_epoch: int = -1,
     ) -> None:
-        lambdas = [lr_lambda] * len(_groups(optimizer)) if callable(lr_lambda) else lr_lambda
-        self.lr_lambdas = _one_a_group("lr_lambda", lambdas, optimizer)
+        lambdas = [lr_lambda] * len(groups_of(optimizer)) if callable(lr_lambda) else lr_lambda
+        self.lr_lambdas = one_a_group("lr_lambda", lambdas, optimizer)
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
@@ -209,7 +211,7 @@ class LinearLR(LRScheduler):
     --------
     >>> import numpy as np
     >>> from minirnn.lr_scheduler import LinearLR
-    >>> from minirnn.module import Parameter
+    >>> from minirnn.parameter import Parameter
     >>> from minirnn.optim import SGD
     >>> warmup = LinearLR(SGD([Parameter(np.zeros(1))], lr=0.1), start_factor=0.5, total_iters=2)
     >>> for _ in range(4):
@@ -307,7 +309,7 @@ class SequentialLR(LRScheduler):
 
     >>> import numpy as np
     >>> from minirnn.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
-    >>> from minirnn.module import Parameter
+    >>> from minirnn.parameter import Parameter
     >>> from minirnn.optim import Adam
     >>> optimizer = Adam([Parameter(np.zeros(1))], lr=0.005)
     >>> warmup = LinearLR(optimizer, 1 / 2000, total_iters=2000)
@@ -349,141 +351,3 @@ class SequentialLR(LRScheduler):
         k = bisect_right(self.milestones, step)
         start = self.milestones[k - 1] if k else 0
         return self.schedulers[k].rate(base_lr, step - start, group)
-
-
-class ReduceLROnPlateau:
-    """Lowers the rate when a metric has stopped improving: a function of what was measured.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    mode : {"min", "max"}
-        Whether a smaller or a larger metric is better.
-    factor : float
-        What the rate is multiplied by, below 1.
-    patience : int
-        How many steps in a row without improvement are let pass.
-    threshold : float
-        How much better than the best counts as improvement.
-    threshold_mode : {"rel", "abs"}
-        Whether `threshold` is a fraction of the best metric or an amount.
-    cooldown : int
-        How many steps after a reduction are not counted.
-    min_lr : float, or list of one a group
-        The rate is not lowered below this.
-    eps : float
-        A reduction by no more than this is left out.
-
-    Attributes
-    ----------
-    best : float
-        The best metric so far.
-    num_bad_epochs, cooldown_counter : int
-        Steps without improvement since; steps of the cooldown that are left.
-
-    Raises
-    ------
-    TypeError
-        If `optimizer` is none of this library's.
-    ValueError
-        If a setting is out of its range.
-
-    References
-    ----------
-    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from minirnn.lr_scheduler import ReduceLROnPlateau
-    >>> from minirnn.module import Parameter
-    >>> from minirnn.optim import SGD
-    >>> schedule = ReduceLROnPlateau(SGD([Parameter(np.zeros(1))], lr=0.1), patience=1)
-    >>> for loss in [3.0, 2.0, 2.0, 2.0]:
-    ...     schedule.step(loss)
-    >>> [round(lr, 9) for lr in schedule.get_last_lr()]
-    [0.01]
-    """
-
-    _STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float | Sequence[float] = 0.0,
-        eps: float = 1e-8,
-    ) -> None:
-        groups = _groups(optimizer)
-        checks.choice("mode", mode, ("min", "max"))
-        checks.choice("threshold_mode", threshold_mode, ("rel", "abs"))
-        if not factor < 1:
-            raise ValueError(f"factor: expected a number below 1, got {factor!r}")
-        min_lrs = [min_lr] * len(groups) if isinstance(min_lr, checks.NUMBER) else min_lr
-        self.optimizer = optimizer
-        self.mode, self.factor, self.patience = mode, factor, patience
-        self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.cooldown, self.eps = cooldown, eps
-        self.min_lrs = _one_a_group("min_lr", min_lrs, optimizer)
-        self.best = math.inf if mode == "min" else -math.inf
-        self.num_bad_epochs = 0
-        self.cooldown_counter = 0
-        self.last_epoch = 0
-
-    def _improves(self, metric: float) -> bool:
-        sign = -1 if self.mode == "min" else 1
-        if self.threshold_mode == "abs":
-            return sign * metric > sign * self.best + self.threshold
-        return sign * metric > sign * self.best * (1 + sign * self.threshold)
-
-    def step(self, metrics: float) -> None:
-        """Take note of the metric, and lower the rates if it has not improved for too long.
-
-        Parameters
-        ----------
-        metrics : float or scalar array
-            Read at once: a value on a GPU is waited for.
-        """
-        metric = float(metrics)
-        self.last_epoch += 1
-        if self._improves(metric):
-            self.best = metric
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            for group, min_lr in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                lowered = max(group["lr"] * self.factor, min_lr)
-                if group["lr"] - lowered > self.eps:
-                    group["lr"] = lowered
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
-
-    def get_last_lr(self) -> list[float]:
-        """Return the rates in force, one a group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the metrics so far have led to; the rates are in the optimiser's state."""
-        return {name: getattr(self, name) for name in self._STATE}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
-
-        Raises
-        ------
-        ValueError
-            If entries are missing; nothing is changed.
-        """
-        if missing := [name for name in self._STATE if name not in state_dict]:
-            raise ValueError(f"state_dict: expected {list(self._STATE)}, {missing} missing")
-        for name in self._STATE:
-            setattr(self, name, state_dict[name])

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import checks
 from .backend import Array, asnumpy, get_array_module
-from .module import Parameter, listed, pieces, require_one_kind
+from .parameter import Parameter, listed, pieces, require_one_kind
 
 
 class Optimizer:
@@ -224,7 +224,7 @@ class SGD(Optimizer):
     Examples
     --------
     >>> import numpy as np
-    >>> from minirnn.module import Parameter
+    >>> from minirnn.parameter import Parameter
     >>> from minirnn.optim import SGD
     >>> w = Parameter(np.array([1.0, 2.0]))
     >>> optimizer = SGD([w], lr=0.5, momentum=0.5)
@@ -325,7 +325,7 @@ class Adam(Optimizer):
     Examples
     --------
     >>> import numpy as np
-    >>> from minirnn.module import Parameter
+    >>> from minirnn.parameter import Parameter
     >>> from minirnn.optim import Adam
     >>> w = Parameter(np.array([1.0, 2.0, 3.0]))
     >>> w.grad = [1e-3, 1.0, -1e3]

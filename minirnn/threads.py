@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from . import checks
 
@@ -59,12 +59,10 @@ def num_threads() -> int:
     return _threads
 
 
-def together(
-    function: Callable[..., T], calls: Sequence[tuple[Any, ...]], worthwhile: bool
-) -> list[T]:
-    """Return what each of `calls`, the function's arguments, gives; side by side if it is worthwhile."""
-    if _threads == 1 or len(calls) == 1 or not worthwhile:
-        return [function(*args) for args in calls]
-    others = [_pool(_threads - 1).submit(function, *args) for args in calls[1:]]
-    first = function(*calls[0])
+def together(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Return what each of `calls` returns; the caller's thread takes the first."""
+    if _threads == 1 or len(calls) == 1:
+        return [call() for call in calls]
+    others = [_pool(_threads - 1).submit(call) for call in calls[1:]]
+    first = calls[0]()
     return [first, *(other.result() for other in others)]

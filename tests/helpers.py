@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 
 import minirnn
-from minirnn import packing
+from minirnn import layout as packing
 
 
 def close(actual, expected, tolerance=1e-10):

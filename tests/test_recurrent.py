@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minirnn
-from minirnn.packing import Layout
-from minirnn.state import pack_state
+from minirnn.forms import pack_state
+from minirnn.layout import Layout
 
 F8 = np.float64
 
@@ -419,7 +419,7 @@ def test_streaming_equals_the_batch(make, batch_first):
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_threads_change_no_bit(make, checkpoint, monkeypatch):
     """Two directions in two threads, nested in callers that are threads themselves."""
-    monkeypatch.setattr("minirnn.recurrent._THREADED_SIZE", 1)
+    monkeypatch.setattr("minirnn.bptt.execution._THREADED_SIZE", 1)
     rng = np.random.default_rng(0)
     options = {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.2}
     layer = make(3, 40, checkpoint=checkpoint, **options)
@@ -452,12 +452,12 @@ def test_threads_change_no_bit(make, checkpoint, monkeypatch):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_threads_share_a_batch(make, bidirectional, checkpoint, form, monkeypatch):
     """Parts of the batch change nothing beyond rounding, and not from one run to the next."""
-    monkeypatch.setattr("minirnn.recurrent._THREADED_SIZE", 1)
+    monkeypatch.setattr("minirnn.bptt.execution._THREADED_SIZE", 1)
     rng = np.random.default_rng(0)
     options = {"num_layers": 2, "dropout": 0.3, "recurrent_dropout": 0.2, "dtype": F8}
     layer = make(3, 5, bidirectional=bidirectional, checkpoint=checkpoint, **options)
     of_two_sequences = 2 * layer.weight_hh_l0.size
-    monkeypatch.setattr("minirnn.recurrent._THREADED_STEP", of_two_sequences)
+    monkeypatch.setattr("minirnn.bptt.execution._THREADED_STEP", of_two_sequences)
     x = rng.standard_normal((9, 7, 3))
     if form != "padded":
         lengths = [9, 8, 8, 5, 2, 1, 1] if form == "packed" else [2, 9, 0, 3, 5, 1, 8]

@@ -13,34 +13,3 @@ So these pairs have two functions more: ``forward_together`` and ``backward_toge
 arguments of each direction. The reverse one is a pass like the other, over rows that were reversed
 beforehand, as on the CPU. Nothing here is imported before an array on the GPU asks.
 """
-
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
-
-import numpy as np
-
-from ..backend import Array
-
-
-def pair_for(recurrence: Any, x: Array) -> Any:
-    """Return the pair that computes `recurrence` where the array `x` lies.
-
-    Parameters
-    ----------
-    recurrence : module or object
-        A pair of :mod:`minirnn.functional`, or of a user's own making.
-    x : array
-
-    Returns
-    -------
-    module or object
-        On the host `recurrence`; on the GPU its counterpart in this package, with the same ``forward``,
-        ``backward``, ``step`` and ``gates``. A pair that has none runs there as it is,
-        through CuPy.
-    """
-    if isinstance(x, np.ndarray):
-        return recurrence
-    package, _, name = getattr(recurrence, "__name__", "").rpartition(".")
-    return import_module(f"{__name__}.{name}") if package == "minirnn.functional" else recurrence

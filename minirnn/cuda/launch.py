@@ -13,7 +13,7 @@ import numpy as np
 
 from ..backend import Array, get_array_module
 from ..functional.shared import column_sums
-from ..packing import Layout, Span, equal_lengths
+from ..layout import Layout, Span, equal_lengths
 
 # A kernel takes the address 0 for an argument that is not there.
 _NULL = np.uintp(0)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..functional.lstm import GATES
-from ..packing import Layout
+from ..layout import Layout
 from . import launch
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, get_array_module
-from ..packing import Layout
+from ..layout import Layout
 from . import launch
 
 

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
-from ..packing import Layout
+from ..layout import Layout
 from .shared import column_sums, gate_sums, halved, number, scratch, sigmoid_
 
 GATES = ("r", "z", "n")

@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
-from ..packing import Layout
+from ..layout import Layout
 from .shared import add_bias_gradient, gate_sums, scratch
 
 GATES = ("h",)

@@ -8,7 +8,7 @@ import pytest
 import strict_cupy
 
 import minirnn
-from minirnn import packing
+from minirnn import layout
 from minirnn.cuda import launch
 
 
@@ -23,7 +23,7 @@ def gpu_missing():
 
 def _forget():
     """Drop what was kept for one backend under a name that the next one shares."""
-    packing.equal_lengths.cache_clear()
+    layout.equal_lengths.cache_clear()
     for cached in (launch._module, launch._function, launch._multiprocessors):
         cached.cache_clear()
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import strict_cupy
 
-from minirnn.cuda import launch, pair_for
+from minirnn.cuda import launch
 from minirnn.functional import gru, lstm, rnn
-from minirnn.packing import Layout
+from minirnn.layout import Layout
+from minirnn.places import pair_for
 
 PAIRS = {"rnn": rnn, "lstm": lstm, "gru": gru}
 RAGGED = [6, 5, 5, 2, 0]

@@ -1,4 +1,4 @@
-"""Around a recurrent layer: truncated BPTT, and the two places where its results are misread."""
+"""Truncated BPTT: a long input in windows, the state carried and no gradient."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
-from .backend import Array, asnumpy, get_array_module
+from . import checks, forms
+from .layout import Layout
 from .module import Context
-from .packing import Layout, PackedSequence
+from .packing import PackedSequence
 from .recurrent import Recurrent
 
 
@@ -81,8 +81,9 @@ def truncated_bptt(
     checks.positive(k=k)
     if layer.bidirectional:
         raise ValueError("layer: expected a unidirectional one, got bidirectional=True")
-    form, _, like = layer._form(input)
-    layer._check_state("h_0", h_0, form, like)
+    like = layer._like
+    form, _ = forms.of("input", input, layer.input_size, layer.batch_first, like)
+    layer._enter("h_0", h_0, form, like)
     return _windows(layer, input, k, h_0)
 
 
@@ -114,85 +115,3 @@ def _packed_window(input: PackedSequence, steps: slice) -> tuple[PackedSequence,
         input.data[rows], sizes, order, inverse, Layout(sizes, layout.batch_size)
     )
     return window, rows
-
-
-def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Array:
-    """Return the output at each sequence's own last step.
-
-    ``output[-1]`` of a padded batch is padding for every sequence but the longest. For a
-    bidirectional layer note that the reverse direction has seen only one step there; its final state
-    is at step 0, and in `h_n`.
-
-    For looking at outputs: to train on last states take `h_n`, whose gradient ``backward`` accepts.
-
-    Parameters
-    ----------
-    output : PackedSequence of rows (F,), or array of shape (T, B, F), (B, T, F) with `batch_first`
-    lengths : list or array of int, shape (B,)
-        For padded output; all T if not given.
-    batch_first : bool
-
-    Returns
-    -------
-    array of shape (B, F)
-        In the order in which the batch was given.
-
-    Raises
-    ------
-    ValueError
-        If a sequence has no step.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> last_step(np.arange(6.0).reshape(3, 2, 1), lengths=[3, 1])
-    array([[4.],
-           [1.]])
-    """
-    if isinstance(output, PackedSequence):
-        layout = output.layout
-        if layout.batch_size and layout.lengths.min() == 0:
-            raise ValueError("output: a sequence of length zero has no last step")
-        last = layout.last - layout.batch_size
-        if output.unsorted_indices is not None:
-            last = last[output.unsorted_indices]
-        xp = get_array_module(output.data)
-        return xp.take(output.data, xp.asarray(last), axis=0)
-    xp = get_array_module(output)
-    if output.ndim != 3:
-        raise ValueError(f"output: expected 3 dimensions, got shape {output.shape}")
-    by_step = output.swapaxes(0, 1) if batch_first else output
-    T, B = by_step.shape[:2]
-    last = np.full(B, T) if lengths is None else asnumpy(lengths)
-    if last.shape != (B,) or last.dtype.kind not in "iu":
-        raise ValueError(f"lengths: expected {B} integers, got {lengths!r}")
-    if B and (last.min() < 1 or last.max() > T):
-        raise ValueError(f"lengths: expected 1 <= length <= T = {T}, got {last.tolist()}")
-    return by_step[xp.asarray(last - 1), xp.arange(B)]
-
-
-def by_layer_direction(h_n: Array, num_directions: int = 1) -> Array:
-    """Return `h_n` as (num_layers, num_directions, B, H).
-
-    Its first axis counts layers, and within a layer directions: ``h_n[-1]`` of a bidirectional
-    layer is the reverse direction alone.
-
-    Parameters
-    ----------
-    h_n : array of shape (num_layers * num_directions, B, H), or without B
-    num_directions : int
-        2 for a bidirectional layer.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> by_layer_direction(np.zeros((6, 5, 4)), num_directions=2).shape
-    (3, 2, 5, 4)
-    """
-    get_array_module(h_n)
-    if num_directions not in (1, 2) or h_n.ndim < 2 or len(h_n) % num_directions:
-        raise ValueError(
-            f"h_n: expected first axis num_layers * num_directions with num_directions = "
-            f"{num_directions}, got shape {h_n.shape}"
-        )
-    return h_n.reshape(-1, num_directions, *h_n.shape[1:])

@@ -1,0 +1,69 @@
+"""A pass by windows of the steps, which keeps the states between them and computes all else again.
+
+Windows are whole spans, so both ways add up the same numbers in the same order: no bit changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..backend import Array, get_array_module
+from ..layout import Layout
+from .passes import Pass
+
+
+class Checkpoint(NamedTuple):
+    """Enough to run one window again."""
+
+    window: Pass
+    x: Array
+    states: list[Array]  # those that enter it
+
+
+class Checkpointed(Pass):
+    """The pass that leaves checkpoints as its context."""
+
+    __slots__ = ()
+
+    def forward(
+        self, x: Array, states: Sequence[Array], save: bool = True
+    ) -> tuple[Array, list[Checkpoint]]:
+        """Run window by window."""
+        y = get_array_module(x).empty((self.layout.rows, states[0].shape[1]), x.dtype)
+        checkpoints = []
+        for rows, layout in self.layout.windows:
+            running = slice(layout.batch_size)
+            window, x_w = super().within(layout, running), x[rows]
+            entering = [s[running] for s in states]  # views, which the window leads on
+            checkpoints.append(Checkpoint(window, x_w, [s.copy() for s in entering]))
+            y[rows], _ = window.forward(x_w, entering, save=False)
+        return y, checkpoints
+
+    def backward(
+        self,
+        ctx: list[Checkpoint],
+        dy: Array | None,
+        dstates: Sequence[Array],
+        dweights: Sequence[Array | None],
+        trace: Sequence[Array] | None = None,
+    ) -> Array:
+        """Run window by window, after running each again."""
+        xp, (w_ih, *_) = get_array_module(dstates[0]), self.weights
+        dx = xp.empty((self.layout.rows, w_ih.shape[1]), w_ih.dtype)
+        for (rows, layout), (window, x, states) in zip(
+            reversed(self.layout.windows), reversed(ctx), strict=True
+        ):
+            _, ctx_w = window.forward(x, [s.copy() for s in states])
+            dx[rows] = window.backward(
+                ctx_w,
+                None if dy is None else dy[rows],
+                [d[: layout.batch_size] for d in dstates],
+                dweights,
+                None if trace is None else [t[rows] for t in trace],
+            )
+        return dx
+
+    def within(self, layout: Layout, sequences: slice) -> Pass:
+        """Return the pass over a part of the batch, with checkpoints as well."""
+        return Checkpointed(*super().within(layout, sequences))

@@ -1,0 +1,164 @@
+"""Executions: how to run the passes of one layer, which do not wait for each other.
+
+An execution is a pair over lists with an entry for each direction: ``forward(passes, xs, states, save)``
+returns the outputs and the contexts, ``backward(passes, contexts, dys, dstates, dweights, traces)`` the
+inputs' gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..backend import Array
+from ..layout import Part
+from ..threads import num_threads, together
+from .checkpoints import Checkpointed
+from .passes import Pass
+
+# A thread pays from this hidden size on, and if its part of the batch gives it so many multiplications in a
+# step's recurrent product: below, the interpreter, which only one of them has at a time, is most of a step.
+_THREADED_SIZE = 128
+_THREADED_STEP = 1 << 20
+
+
+def choose(passes: Sequence[Pass], traced: bool = False) -> Execution:
+    """Return the execution for layers with such passes; traced ones need a whole context for each pass."""
+    p = passes[0]
+    if not isinstance(p.weights[0], np.ndarray):
+        both = len(passes) == 2 and hasattr(p.recurrence, "forward_together")
+        return InOneLaunch() if both and not isinstance(p, Checkpointed) else InTurn()
+    threads, w_hh = num_threads(), p.weights[1]
+    if threads == 1 or len(w_hh) // len(p.recurrence.GATES) < _THREADED_SIZE:
+        return InTurn()
+    parts = min(threads // len(passes), p.layout.batch_size * w_hh.size // _THREADED_STEP)
+    if parts > 1 and not traced:
+        return InParts(p.layout.parts(parts))
+    return InTurn() if len(passes) == 1 else InThreads()
+
+
+class Execution(Protocol):
+    """A pair over lists."""
+
+    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any: ...  # noqa: D102
+    def backward(  # noqa: D102
+        self, passes: Any, contexts: Any, dys: Any, dstates: Any, dweights: Any, traces: Any
+    ) -> list[Array]: ...
+
+
+class InTurn:
+    """One pass after the other."""
+
+    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+        """Run the passes."""
+        ys, contexts = [], []
+        for k, p in enumerate(passes):
+            y, ctx = p.forward(xs[k], states[k], save)
+            ys.append(y)
+            contexts.append(ctx)
+        return ys, contexts
+
+    def backward(
+        self, passes: Any, contexts: Any, dys: Any, dstates: Any, dweights: Any, traces: Any
+    ) -> list[Array]:
+        """Run the passes back."""
+        return [
+            p.backward(contexts[k], dys[k], dstates[k], dweights[k], traces[k])
+            for k, p in enumerate(passes)
+        ]
+
+
+class InThreads:
+    """A thread for each pass. No bit changes."""
+
+    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+        """Run the passes."""
+        done = together(
+            [partial(p.forward, x, s, save) for p, x, s in zip(passes, xs, states, strict=True)]
+        )
+        return [y for y, _ in done], [ctx for _, ctx in done]
+
+    def backward(self, passes: Any, *lists: Any) -> list[Array]:
+        """Run the passes back."""
+        return together(
+            [partial(p.backward, *args) for p, *args in zip(passes, *lists, strict=True)]
+        )
+
+
+class InOneLaunch:
+    """Both directions at once, by a recurrence that can: on the GPU that is one launch."""
+
+    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+        """Run both passes."""
+        every = [p.begin(s) for p, s in zip(passes, states, strict=True)]
+        contexts = passes[0].recurrence.forward_together(
+            [(x, s, p.weights, p.mask) for p, x, s in zip(passes, xs, every, strict=True)],
+            passes[0].layout,
+            **passes[0].options,
+        )
+        ys = [p.finish(e, s) for p, e, s in zip(passes, every, states, strict=True)]
+        return ys, contexts if save else [None] * len(ys)
+
+    def backward(self, passes: Any, *lists: Any) -> list[Array]:
+        """Run both passes back."""
+        dxs: list[Array] = passes[0].recurrence.backward_together(list(zip(*lists, strict=True)))
+        return dxs
+
+
+class InParts(NamedTuple):
+    """A thread for each part of the batch and each pass. Weight gradients are sums of the parts'."""
+
+    parts: list[Part]
+
+    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+        """Run every part of every pass."""
+        ys = [np.empty((len(x), s[0].shape[1]), x.dtype) for x, s in zip(xs, states, strict=True)]
+
+        def run(side: int, k: int) -> Any:
+            part = self.parts[k]
+            p = passes[side].within(part.layout, part.sequences)
+            own = [s[part.sequences] for s in states[side]]  # views, which the part leads on
+            ys[side][part.rows], ctx = p.forward(xs[side].take(part.rows, axis=0), own, save)
+            return p, ctx
+
+        return ys, self._each_part(run, len(passes))
+
+    def backward(
+        self, passes: Any, contexts: Any, dys: Any, dstates: Any, dweights: Any, traces: Any
+    ) -> list[Array]:
+        """Run every part of every pass back."""
+        dxs = [
+            np.empty((p.layout.rows, p.weights[0].shape[1]), d[0].dtype)
+            for p, d in zip(passes, dstates, strict=True)
+        ]
+
+        def run(side: int, k: int) -> list[Array | None]:
+            part, (p, ctx) = self.parts[k], contexts[side][k]
+            dy = None if dys[side] is None else dys[side].take(part.rows, axis=0)
+            own = [d[part.sequences].copy() for d in dstates[side]]
+            trace = traces[side] and [t[part.rows] for t in traces[side]]  # copies, to be filled
+            # Threads must not add into one array.
+            dw = [None if d is None else np.zeros_like(d) for d in dweights[side]]
+            dxs[side][part.rows] = p.backward(ctx, dy, own, dw, trace)
+            for d, d_part in zip(dstates[side], own, strict=True):
+                d[part.sequences] = d_part
+            for t, t_part in zip(traces[side] or (), trace or (), strict=True):
+                t[part.rows] = t_part
+            return dw
+
+        for totals, parts in zip(dweights, self._each_part(run, len(passes)), strict=True):
+            for dw in parts:
+                for total, d in zip(totals, dw, strict=True):
+                    if d is not None:
+                        total += d
+        return dxs
+
+    def _each_part(self, run: Any, sides: int) -> list[list[Any]]:
+        """Return what `run` returns for every part of every side, side by side."""
+        parts = range(len(self.parts))
+        done = iter(together([partial(run, *one) for one in product(range(sides), parts)]))
+        return [[next(done) for _ in parts] for _ in range(sides)]

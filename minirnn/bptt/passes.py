@@ -1,0 +1,78 @@
+"""A pass: one layer in one direction.
+
+Forward leads the states from the initial to the last ones, in place; backward leads their gradients the
+same way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..backend import Array, get_array_module
+from ..layout import Layout
+
+
+class Pass(NamedTuple):
+    """A recurrence and what it computes with.
+
+    Attributes
+    ----------
+    recurrence : module or object
+        The pure pair, of the place where the arrays lie.
+    weights : sequence of arrays, or None for what there is not
+        In the order in which the recurrence takes them.
+    options : mapping
+        Further arguments of its ``forward``.
+    layout : Layout
+        Where the steps lie in the rows.
+    mask : array of shape (B, P), optional
+        Recurrent dropout.
+    """
+
+    recurrence: Any
+    weights: Sequence[Any]
+    options: Mapping[str, Any]
+    layout: Layout
+    mask: Array | None
+
+    def forward(self, x: Array, states: Sequence[Array], save: bool = True) -> tuple[Array, Any]:
+        """Return h at every step, (N, P), and the context; lead `states`, each (B, size), on to the last."""
+        every = self.begin(states)
+        ctx = self.recurrence.forward(
+            x, every, self.weights, self.layout, mask=self.mask, save=save, **self.options
+        )
+        return self.finish(every, states), ctx
+
+    def backward(
+        self,
+        ctx: Any,
+        dy: Array | None,
+        dstates: Sequence[Array],
+        dweights: Sequence[Array | None],
+        trace: Sequence[Array] | None = None,
+    ) -> Array:
+        """Return dx, (N, I), and add to `dweights`; lead `dstates` back to the initial states' gradients."""
+        dx: Array = self.recurrence.backward(ctx, dy, dstates, dweights, trace)
+        return dx
+
+    def begin(self, states: Sequence[Array]) -> list[Array]:
+        """Return room for the states at all steps, (B + N, size), with the initial ones in place."""
+        xp, B, N = get_array_module(states[0]), self.layout.batch_size, self.layout.rows
+        every = []
+        for s in states:
+            room = xp.empty((B + N, s.shape[1]), s.dtype)
+            room[:B] = s
+            every.append(room)
+        return every
+
+    def finish(self, every: Sequence[Array], states: Sequence[Array]) -> Array:
+        """Put the last states in place, and return h at every step."""
+        for k, s in enumerate(states):
+            s[...] = self.layout.last_states(every[k])
+        return every[0][self.layout.batch_size :]
+
+    def within(self, layout: Layout, sequences: slice) -> Pass:
+        """Return the plain pass over a window or a part of the batch: `sequences`, lying as `layout` says."""
+        mask = None if self.mask is None else self.mask[sequences]
+        return Pass(self.recurrence, self.weights, self.options, layout, mask)

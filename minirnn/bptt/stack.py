@@ -1,0 +1,91 @@
+"""Layers on top of each other: forward from the first to the last, backward the same way back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..backend import Array
+from . import directions
+from .execution import Execution
+from .passes import Pass
+
+
+class Stack(NamedTuple):
+    """What runs, layer by layer, and direction by direction within a layer.
+
+    Attributes
+    ----------
+    passes : list of Pass
+        L * D of them.
+    masks : list of arrays (N, features), or None
+        For each layer what its input is multiplied with: dropout.
+    execution : Execution
+        How the passes of a layer run.
+    """
+
+    passes: list[Pass]
+    masks: list[Array | None]
+    execution: Execution
+
+    def forward(
+        self, x: Array, states: list[list[Array]], save: bool = True
+    ) -> tuple[Array, list[Any]]:
+        """Run the layers.
+
+        Parameters
+        ----------
+        x : array of shape (N, I)
+        states : list with an entry for each pass, arrays of shape (B, size)
+            The initial states, in whose place the last ones are left.
+        save : bool
+
+        Returns
+        -------
+        y, contexts : array of shape (N, D * P), the last layer's output; a context for each pass
+        """
+        passes, masks, execution = self
+        layout, D, contexts = passes[0].layout, len(passes) // len(masks), []
+        for layer, mask in enumerate(masks):
+            sides = slice(layer * D, (layer + 1) * D)
+            if mask is not None:
+                x = x * mask
+            xs = directions.split(x, layout, D)
+            ys, ctxs = execution.forward(passes[sides], xs, states[sides], save)
+            x = directions.join(ys, layout)
+            contexts += ctxs
+        return x, contexts
+
+    def backward(
+        self,
+        contexts: list[Any],
+        dy: Array | None,
+        dstates: list[list[Array]],
+        dweights: list[list[Array | None]],
+        traces: list[Any],
+    ) -> Array:
+        """Run the layers back.
+
+        Parameters
+        ----------
+        contexts : list with an entry for each pass
+        dy : array of shape (N, D * P), optional
+        dstates : like `states`
+            The last states' gradients, in whose place those of the initial ones are left.
+        dweights : list with an entry for each pass
+            The weights' gradients are added into these.
+        traces : list with an entry for each pass, arrays to fill or None
+
+        Returns
+        -------
+        dx : array of shape (N, I)
+        """
+        passes, masks, execution = self
+        layout, D = passes[0].layout, len(passes) // len(masks)
+        for layer in reversed(range(len(masks))):
+            sides = slice(layer * D, (layer + 1) * D)
+            dys = directions.join_backward(dy, layout, D)
+            of_passes = contexts[sides], dys, dstates[sides], dweights[sides], traces[sides]
+            dy = directions.split_backward(execution.backward(passes[sides], *of_passes), layout)
+            if masks[layer] is not None:
+                dy *= masks[layer]
+        return dy

@@ -1,0 +1,58 @@
+"""What happened at every step, for looking at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..backend import Array, get_array_module
+from . import directions
+from .passes import Pass
+
+
+class Trace(NamedTuple):
+    """Every step of every layer, forward or backward.
+
+    Each field holds one entry a layer; an array has the form of the layer's output, directions
+    side by side.
+
+    Attributes
+    ----------
+    h : tuple of arrays
+        Forward the states h_t; backward dL/dh_t, the total gradient that reaches each state.
+    c : tuple of arrays
+        LSTM only, else empty: the cells c_t, or dL/dc_t.
+    gates : dict from gate name to tuple of arrays
+        Forward only, else empty: the gates' values, under ``i f g o`` or ``r z n``.
+    """
+
+    h: tuple[Any, ...]
+    c: tuple[Any, ...] = ()
+    gates: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 (never written to)
+
+
+def room(passes: Sequence[Pass], sizes: Sequence[int], like: Array) -> list[Any]:
+    """Return arrays (N, size) for each pass's backward to fill."""
+    xp, rows = get_array_module(like), passes[0].layout.rows
+    return [[xp.empty((rows, size), like.dtype) for size in sizes] for _ in passes]
+
+
+def of_gradients(traces: Sequence[Any], form: Any, D: int) -> Trace:
+    """Return what the passes have filled."""
+    h, c, *_ = [_by_layer(arrays, form, D) for arrays in zip(*traces, strict=True)] + [()]
+    return Trace(h, c)
+
+
+def of_states(passes: Sequence[Pass], contexts: Sequence[Any], form: Any, D: int) -> Trace:
+    """Return what the passes have saved."""
+    B, recurrence = form.layout.batch_size, passes[0].recurrence
+    h, c = ([getattr(ctx, s)[B:] for ctx in contexts if hasattr(ctx, s)] for s in "hc")
+    gates = [recurrence.gates(ctx) for ctx in contexts]
+    by_name = {name: _by_layer([g[name] for g in gates], form, D) for name in gates[0]}
+    return Trace(_by_layer(h, form, D), _by_layer(c, form, D), by_name)
+
+
+def _by_layer(per_pass: Sequence[Array], form: Any, D: int) -> tuple[Any, ...]:
+    """Put the directions of each layer side by side, in the form of the output."""
+    sides = (per_pass[k : k + D] for k in range(0, len(per_pass), D))
+    return tuple(form.restore(directions.join(ys, form.layout)) for ys in sides)

@@ -1,0 +1,305 @@
+"""Where each time step lies in the rows of a packed batch: all that a loop over time has to know."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from operator import add
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from .backend import Array, get_array_module
+
+T = TypeVar("T")
+
+# A span has rows enough for a matrix product to run at full speed, or steps enough for its own
+# bookkeeping (about 10 us) to count for nothing; and so few that scratch space of its size does not
+# count beside a long batch.
+_SPAN_ROWS = 1024
+_SPAN_STEPS = 64
+
+
+class Span(NamedTuple):
+    """A run of steps and the rows they lie in: the unit of large products and of scratch space."""
+
+    steps: slice
+    rows: slice
+
+    def moved(self, steps: int, rows: int) -> Span:
+        """Return the span as it is where `steps` and `rows` before it are left out."""
+        (a, b), (c, d) = ((part.start, part.stop) for part in self)
+        return Span(slice(a - steps, b - steps), slice(c - rows, d - rows))
+
+
+class Window(NamedTuple):
+    """A run of steps of a packed batch, itself a packed batch.
+
+    Attributes
+    ----------
+    rows : slice
+        Its rows among all rows.
+    layout : Layout
+        Of its rows; sequences that ended just before it have length zero in it.
+    """
+
+    rows: slice
+    layout: Layout
+
+
+class Part(NamedTuple):
+    """Some of a packed batch's sequences, themselves a packed batch.
+
+    Attributes
+    ----------
+    sequences : slice
+        Which of the batch's.
+    rows : array of int64, on the host
+        Their rows among all rows.
+    layout : Layout
+        Of their rows.
+    """
+
+    sequences: slice
+    rows: Array
+    layout: Layout
+
+
+class Layout:
+    """Where each time step lies in the rows of a packed batch.
+
+    Everything here is on the host: a loop over a GPU's rows must never ask the GPU where they are.
+
+    Parameters
+    ----------
+    batch_sizes : array of int64, shape (T,)
+        Descending.
+    batch_size : int
+        The number of sequences, those of length zero included.
+
+    Attributes
+    ----------
+    sizes, starts : list of int, length T
+        Step t is ``rows[starts[t] : starts[t] + sizes[t]]``.
+    rows : int
+        The number of rows, the sum of all lengths.
+    equal : bool
+        Whether all sequences have the same length.
+    spans : list of Span
+        The steps, cut into runs of 1024 rows or max(64, sqrt(T)) steps, whichever is less.
+    span_rows : int
+        The number of rows of the largest span.
+    """
+
+    def __init__(
+        self, batch_sizes: Array, batch_size: int, spans: list[Span] | None = None
+    ) -> None:
+        self.sizes: list[int] = batch_sizes.tolist()
+        self.batch_size = batch_size
+        self.steps = len(self.sizes)
+        bounds = list(accumulate(self.sizes, initial=0))
+        self.starts, self.rows = bounds[:-1], bounds[-1]
+        self.equal = self.rows == self.steps * batch_size
+        self._before = [0, *(batch_size + start for start in self.starts)]
+        if not self.equal:
+            # Where each step's rows lie; where the states before it, that go on, lie in [h_0; all rows].
+            self._slices = list(map(slice, bounds, bounds[1:]))
+            self._shifted = list(map(slice, self._before, map(add, self._before, self.sizes)))
+            self._heads = list(map(slice, self.sizes))
+        self.spans = self._cut(bounds) if spans is None else spans
+        self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
+        self._uploaded: dict[tuple[str, int, int], Array] = {}
+        self._parts: dict[int, list[Part]] = {}
+
+    def index(self, name: str, xp: Any) -> Array:
+        """Return the index array `name` where `xp` computes: on a GPU uploaded once, and then kept.
+
+        That is once for each GPU, since kernels take addresses, and for each stream: nobody waits for an
+        upload, so only what follows on its own stream finds it there.
+        """
+        if xp is np:
+            return getattr(self, name)
+        cuda = xp.cuda
+        key = (name, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
+        if key not in self._uploaded:
+            self._uploaded[key] = xp.asarray(getattr(self, name))
+        return self._uploaded[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was uploaded belongs to a GPU and a stream of this process.
+        return {**self.__dict__, "_uploaded": {}}
+
+    def _cut(self, bounds: list[int]) -> list[Span]:
+        """Cut the steps into spans; step t's rows are those from ``bounds[t]`` to ``bounds[t + 1]``."""
+        most = max(_SPAN_STEPS, math.isqrt(self.steps))
+        spans, first = [], 0
+        while first < self.steps:
+            full = bisect_left(bounds, bounds[first] + _SPAN_ROWS, first)
+            stop = min(full, first + most, self.steps)
+            spans.append(Span(slice(first, stop), slice(bounds[first], bounds[stop])))
+            first = stop
+        return spans
+
+    def split(self, rows: Array | None, span: Span | None = None) -> list[Any]:
+        """Return one view per step of an array with one row for each of the batch's, or the span's.
+
+        Of no array, one ``None`` per step.
+        """
+        if rows is None:
+            return [None] * (self.steps if span is None else span.steps.stop - span.steps.start)
+        if self.equal:
+            return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
+        return [rows[one] for one in self._step_slices(span)]
+
+    def split_blocks(self, blocks: Array | None, span: Span | None = None) -> list[Any]:
+        """Return one view (G, n, H) per step of an array (G, N, H), its rows in G blocks; or ``None``."""
+        if blocks is None:
+            return self.split(None, span)
+        if self.equal:
+            by_step = blocks.reshape(len(blocks), -1, self.batch_size, *blocks.shape[2:])
+            return list(by_step.swapaxes(0, 1))
+        return [blocks[:, one] for one in self._step_slices(span)]
+
+    def _step_slices(self, span: Span | None) -> list[slice]:
+        if span is None:
+            return self._slices
+        first = span.rows.start
+        if first == 0:
+            return self._slices[span.steps]
+        return [slice(s.start - first, s.stop - first) for s in self._slices[span.steps]]
+
+    def heads(self, rows: Array) -> list[Array]:
+        """Return, per step, the first of `rows`, as many as are running."""
+        if self.equal:
+            return [rows] * self.steps
+        return [rows[one] for one in self._heads]
+
+    def by_size(self, make: Callable[[int], T]) -> list[T]:
+        """Return ``make(batch size)`` for every step, made once for each size there is."""
+        if self.equal:
+            return [make(self.batch_size)] * self.steps
+        made = {size: make(size) for size in set(self.sizes)}
+        return [made[size] for size in self.sizes]
+
+    def transitions(self, states: Array) -> tuple[list[Array], list[Array]]:
+        """Return, per step, the states before it that go on, and those after it, both of [h_0; all rows]."""
+        if self.equal:
+            every = list(states.reshape(-1, self.batch_size, states.shape[1]))
+            return every[:-1], every[1:]
+        return [states[one] for one in self._shifted], self.split(states[self.batch_size :])
+
+    def previous_rows(self, states: Array, span: Span) -> Array:
+        """Return, for each row of the span, the state before, out of ``states = [h_0; all rows]``."""
+        if self.equal:
+            return states[span.rows]
+        xp = get_array_module(states)
+        return states.take(self.index("previous", xp)[span.rows], axis=0)
+
+    def last_states(self, states: Array) -> Array:
+        """Return each sequence's last state, out of ``states = [h_0; all rows]``."""
+        if self.equal:
+            return states[self.rows :]
+        xp = get_array_module(states)
+        return states.take(self.index("last", xp), axis=0)
+
+    def reversed_rows(self, rows: Array) -> Array:
+        """Return the rows with every sequence reversed in its own time."""
+        xp = get_array_module(rows)
+        return rows.take(self.index("reverse", xp), axis=0)
+
+    def spread(self, values: Array, span: Span) -> Array:
+        """Return, for each row of the span, the entry of `values`, one per sequence, of its sequence."""
+        xp = get_array_module(values)
+        return values.take(self.index("sequence", xp)[span.rows], axis=0)
+
+    @cached_property
+    def windows(self) -> list[Window]:
+        """Cut the batch into windows: as many whole spans as it takes to have sqrt(T) steps."""
+        windows: list[Window] = []
+        inside: list[Span] = []
+        for span in self.spans:
+            inside.append(span)
+            first, stop = inside[0].steps.start, span.steps.stop
+            if stop - first < math.isqrt(self.steps) and stop < self.steps:
+                continue
+            rows = slice(inside[0].rows.start, span.rows.stop)
+            entering = self.batch_size if first == 0 else self.sizes[first - 1]
+            spans = [s.moved(first, rows.start) for s in inside]
+            layout = Layout(np.array(self.sizes[first:stop]), entering, spans)
+            windows.append(Window(rows, layout))
+            inside = []
+        return windows
+
+    def parts(self, count: int) -> list[Part]:
+        """Deal the sequences out to `count` batches, long and short ones to each alike."""
+        if count not in self._parts:
+            self._parts[count] = [self._part(k, count) for k in range(count)]
+        return self._parts[count]
+
+    def _part(self, first: int, count: int) -> Part:
+        sequences = slice(first, None, count)
+        sizes = [len(range(first, size, count)) for size in self.sizes if size > first]
+        rows = np.flatnonzero(self.sequence % count == first)
+        layout = Layout(np.array(sizes, np.int64), len(range(first, self.batch_size, count)))
+        return Part(sequences, rows, layout)
+
+    @cached_property
+    def _step_and_sequence(self) -> tuple[Array, Array]:
+        """For every row, its time step and its sequence."""
+        step = np.repeat(np.arange(self.steps), self.sizes)
+        return step, np.arange(self.rows) - np.repeat(np.array(self.starts, np.int64), self.sizes)
+
+    @property
+    def sequence(self) -> Array:
+        """For every row, its sequence."""
+        return self._step_and_sequence[1]
+
+    @cached_property
+    def before(self) -> Array:
+        """For every step, the row in ``[h_0; all rows]`` where the states before it begin.
+
+        One more entry, the last, says where the last step's own states begin.
+        """
+        return np.asarray(self._before, np.int64)
+
+    @cached_property
+    def lengths(self) -> Array:
+        """The length of every sequence, descending."""
+        ending = np.diff([0, *self.sizes[::-1], self.batch_size])  # with length T, T - 1, ..., 1, 0
+        return np.repeat(np.arange(self.steps, -1, -1), ending)
+
+    @cached_property
+    def last(self) -> Array:
+        """For every sequence, the index of its last state in ``[h_0; all rows]``.
+
+        A sequence of length zero ends where it began, in its row of ``h_0``.
+        """
+        B = self.batch_size
+        return self.before.take(self.lengths) + np.arange(B)
+
+    @cached_property
+    def previous(self) -> Array:
+        """For every row, the index of the state before it in ``[h_0; all rows]``."""
+        B = self.batch_size
+        sizes = np.array([B, *self.sizes], np.int64)
+        return np.arange(B, B + self.rows) - sizes[:-1].repeat(sizes[1:])
+
+    @cached_property
+    def reverse(self) -> Array:
+        """For every row, the row of the same sequence counted from its other end.
+
+        Reversing every sequence in its own time keeps the lengths, so it permutes the rows of
+        the same layout; doing it twice changes nothing.
+        """
+        step, sequence = self._step_and_sequence
+        starts = np.asarray(self.starts, np.int64)
+        return starts[self.lengths[sequence] - 1 - step] + sequence
+
+
+@lru_cache(maxsize=64)
+def equal_lengths(steps: int, batch_size: int) -> Layout:
+    """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape."""
+    return Layout(np.full(steps, batch_size, np.int64), batch_size)

@@ -1,0 +1,207 @@
+"""Parameter, and the buffer that holds all of a model's in one piece."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .backend import Array, get_array_module
+
+_first_grad = threading.Lock()
+
+
+class Parameter:
+    """A weight and its gradient.
+
+    Parameters
+    ----------
+    data : array of floating point
+        The initial value. The array is owned by the parameter from then on.
+
+    Attributes
+    ----------
+    data : array
+        The value. Assigning copies *into* the array that is there, so that a parameter that is a
+        view of a :class:`ParameterBuffer` stays one. An array that is not floating point, or lies on
+        another device, is refused with a TypeError, one of another shape with a ValueError.
+    grad : array
+        The gradient, of the shape of `data`; zeros until a backward pass adds to it. Never ``None``.
+    name : str
+        The dotted name of the parameter in the model that owns it, for messages.
+    """
+
+    __slots__ = ("_data", "_grad", "buffer", "name")
+
+    def __init__(self, data: Array) -> None:
+        checks.floating("data", data)
+        # The reshape since NumPy makes a vector of an array without dimensions.
+        self._data: Array = get_array_module(data).ascontiguousarray(data).reshape(data.shape)
+        # Made at the first look: a model that only answers never pays for gradients.
+        self._grad: Array | None = None
+        self.buffer: ParameterBuffer | None = None
+        self.name = "parameter"
+
+    @property
+    def data(self) -> Array:
+        """The value, an array."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        # `p.data *= x` works in place and then assigns the array to itself, as `p.grad += x` does.
+        if value is not self._data:
+            self._data[...] = self._fitting("data", value)
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, an array of the shape of `data`."""
+        if self._grad is None:
+            with _first_grad:  # two threads must not make one each
+                if self._grad is None:
+                    self._grad = get_array_module(self._data).zeros_like(self._data)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not self._grad:
+            self.grad[...] = self._fitting("grad", value)
+
+    def _fitting(self, what: str, value: Any) -> Array:
+        """Return `value`, floating point of any precision or a list of numbers, if it fits."""
+        name = f"{self.name}.{what}"
+        if not hasattr(value, "dtype"):
+            value = get_array_module(self._data).asarray(value, self.dtype)
+        checks.array_module(**{name: value, "parameter": self._data})
+        checks.floating(name, value)
+        if value.shape != self.shape:
+            raise ValueError(f"{name}: expected shape {self.shape}, got {value.shape}")
+        return value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `data`."""
+        return tuple(self._data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `data`."""
+        dtype: np.dtype[Any] = self._data.dtype
+        return dtype
+
+    @property
+    def size(self) -> int:
+        """The number of entries of `data`."""
+        return int(self._data.size)
+
+    def zero_grad(self) -> None:
+        """Set the gradient to zero."""
+        if self._grad is not None:
+            self._grad.fill(0)
+
+    def __getstate__(self) -> tuple[Array, Array | None, str]:
+        # A copy has arrays of its own, and so leaves the buffer.
+        return self._data, self._grad, self.name
+
+    def __setstate__(self, state: tuple[Array, Array | None, str]) -> None:
+        self._data, self._grad, self.name = state
+        self.buffer = None
+
+    def _move(self, data: Array, grad: Array | None, buffer: ParameterBuffer | None) -> None:
+        if self.buffer is not None:
+            self.buffer.complete = False
+        self._data, self._grad, self.buffer = data, grad, buffer
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name}, shape={self.shape}, dtype={self.dtype})"
+
+
+class ParameterBuffer:
+    """All parameters of a model in one contiguous array, and their gradients in another.
+
+    The parameters become views of the two arrays, so that clearing the gradients, clipping them
+    and an optimiser step are a handful of array operations whatever the number of layers.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        All of one dtype and on one device. Values and gradients are kept.
+
+    Attributes
+    ----------
+    data, grad : array of shape (sum of sizes,)
+    parameters : list of Parameter
+        In the order in which they lie in the arrays.
+    complete : bool
+        Whether all of them are still here, and none has moved to another buffer, device or dtype.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self.parameters = listed("parameters", parameters)
+        if len(set(self.parameters)) < len(self.parameters):
+            raise ValueError("parameters: expected every parameter once, got one of them twice")
+        xp = require_one_kind("parameters", self.parameters)
+        self.data: Array = xp.concatenate([p.data.ravel() for p in self.parameters])
+        self.grad: Array = xp.concatenate([p.grad.ravel() for p in self.parameters])
+        self.complete = True
+        start = 0
+        for p in self.parameters:
+            span = slice(start, start + p.size)
+            p._move(self.data[span].reshape(p.shape), self.grad[span].reshape(p.shape), self)
+            start = span.stop
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        self.grad.fill(0)
+
+
+def listed(name: str, parameters: Any) -> list[Parameter]:
+    """Return `parameters`, an iterable or a single one, as a list; `name` is the argument's.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    TypeError
+        If `parameters` holds something else.
+    """
+    if isinstance(parameters, Parameter):
+        return [parameters]
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"{name}: expected Parameters, got {type(parameters).__name__}")
+    found = list(parameters)
+    if not found:
+        raise ValueError(
+            f"{name}: expected at least one parameter, got none (an iterator used up?)"
+        )
+    for p in found:
+        if not isinstance(p, Parameter):
+            raise TypeError(f"{name}: expected Parameters, got {type(p).__name__}")
+    return found
+
+
+def require_one_kind(name: str, parameters: list[Parameter]) -> ModuleType:
+    """Return the array module of `parameters`, which must be of one dtype and on one device."""
+    kinds = {f"{p.dtype} in {get_array_module(p.data).__name__}" for p in parameters}
+    if len(kinds) > 1:
+        found = ", ".join(sorted(kinds))
+        raise TypeError(f"{name}: expected one dtype and one device, got {found}")
+    return get_array_module(parameters[0].data)
+
+
+def pieces(parameters: list[Parameter]) -> list[Parameter] | list[ParameterBuffer]:
+    """Return what holds `parameters` in as few arrays as there are: their buffer, or themselves."""
+    buffer = shared_buffer(parameters)
+    return parameters if buffer is None else [buffer]
+
+
+def shared_buffer(parameters: list[Parameter]) -> ParameterBuffer | None:
+    """Return the buffer that holds exactly `parameters`, in that order, if there is one."""
+    buffer = parameters[0].buffer if parameters else None
+    if buffer is None or not buffer.complete or buffer.parameters != parameters:
+        return None
+    return buffer

@@ -1,0 +1,65 @@
+"""Layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .module import Context, Module
+
+
+class Sequential(Module):
+    """Layers one after the other: forward in order, backward in the reverse order.
+
+    From a layer that returns a pair ``(output, state)``, as the recurrent ones do, the output goes
+    on to the next layer; its backward's input gradient likewise.
+
+    Parameters
+    ----------
+    *layers : Module
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> model = minirnn.Sequential(minirnn.Linear(4, 8), minirnn.Dropout(0.5), minirnn.Linear(8, 2))
+    >>> y, ctx = model.forward(np.ones((3, 4), np.float32))
+    >>> model.backward(ctx, np.ones_like(y)).shape
+    (3, 4)
+    """
+
+    def __init__(self, *layers: Module) -> None:
+        for index, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise TypeError(f"layer {index}: expected a Module, got {type(layer).__name__}")
+            setattr(self, str(index), layer)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Module]:
+        return (layer for _, layer in self._children())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]
+
+    def forward(self, input: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return the last layer's output and the contexts of all layers."""
+        x, contexts = input, []
+        for layer in self:
+            x, ctx = layer.forward(x)
+            x = x[0] if type(x) is tuple else x
+            contexts.append(ctx)
+        return x, tuple(contexts)
+
+    def backward(self, ctx: tuple[Any, ...], dy: Any) -> Any:
+        """Return the gradient of the first layer's input."""
+        layers = list(self)
+        if not isinstance(ctx, tuple) or len(ctx) != len(layers):
+            raise ValueError(f"ctx: expected a tuple of {len(layers)} contexts, one a layer")
+        for layer, layer_ctx in zip(layers, ctx, strict=True):
+            if isinstance(layer_ctx, Context):
+                layer._saved(layer_ctx)  # before the first of them adds to a gradient
+        for layer, layer_ctx in zip(reversed(layers), reversed(ctx), strict=True):
+            dy = layer.backward(layer_ctx, dy)
+            dy = dy[0] if type(dy) is tuple else dy
+        return dy

@@ -1,0 +1,81 @@
+"""What a recurrent layer and a cell own: the weights of a recurrence, their names and first values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from numpy.typing import DTypeLike
+
+from . import init
+from .backend import RNG, Array, generator, uniform
+from .module import Module
+from .parameter import Parameter
+
+
+class RecurrentWeights(Module):
+    """A module around a recurrence, with weights for each of its passes.
+
+    A pass is one layer in one direction; a cell has one. In the order in which the recurrence takes them its
+    weights are ``weight_ih, weight_hh, bias_ih, bias_hh`` and whatever a subclass adds to :meth:`_shapes`;
+    the pass's suffix makes them attributes of one module.
+    """
+
+    recurrence: ClassVar[Any]
+    _states: ClassVar[int] = 1  # how many arrays the state is made of
+    hidden_size: int
+    output_size: int  # features of h: the hidden size, or that of its projection
+    bias: bool
+    _names: list[list[str | None]]  # for each pass its weights' attributes, None for what it lacks
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Further arguments of the recurrence's forward and step."""
+        return {}
+
+    def _shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
+        """Return the shapes of one pass's weights."""
+        rows = len(self.recurrence.GATES) * self.hidden_size
+        bias = (rows,) if self.bias else None
+        ih, hh = (rows, features), (rows, self.output_size)
+        return {"weight_ih": ih, "weight_hh": hh, "bias_ih": bias, "bias_hh": bias}
+
+    def _add_pass(self, features: int, suffix: str, dtype: DTypeLike, rng: RNG) -> None:
+        """Draw the weights of one more pass, uniform on ``+-1/sqrt(hidden_size)`` as torch's."""
+        bound, names = 1 / math.sqrt(self.hidden_size), list[str | None]()
+        for kind, shape in self._shapes(features).items():
+            names.append(None if shape is None else kind + suffix)
+            if shape is not None:
+                setattr(self, kind + suffix, Parameter(uniform(rng, -bound, bound, shape, dtype)))
+        self._names.append(names)
+
+    def _orthogonalize(self, rng: RNG) -> None:
+        """Start anew with orthogonal W_hh (each gate's by itself) and W_hr, Xavier W_ih and zero biases."""
+        draw = generator(rng)
+        for w_ih, w_hh, b_ih, b_hh, *projection in map(self._weights, range(len(self._names))):
+            init.xavier_uniform_(w_ih, rng=draw)
+            init.orthogonal_(w_hh, blocks=len(self.recurrence.GATES), rng=draw)
+            for b in (b_ih, b_hh):
+                if b is not None:
+                    init.zeros_(b)
+            for w in projection:
+                if w is not None:
+                    init.orthogonal_(w, rng=draw)
+
+    def _weights(self, k: int) -> list[Any]:
+        """Return pass `k`'s weights, in order, None for what it lacks."""
+        own = vars(self)
+        return [None if name is None else own[name] for name in self._names[k]]
+
+    def _values(self, k: int) -> list[Array | None]:
+        own = vars(self)
+        return [None if name is None else own[name].data for name in self._names[k]]
+
+    def _gradients(self, k: int) -> list[Array | None]:
+        own = vars(self)
+        return [None if name is None else own[name].grad for name in self._names[k]]
+
+    @property
+    def _like(self) -> Array:
+        """An array of the dtype and device of the weights."""
+        return self._weights(0)[0].data
