@@ -12,6 +12,7 @@ from .backend import RNG, Array, generator, get_array_module
 from .bptt.passes import Pass
 from .forms import pack_state, unpack_state
 from .functional import gru, lstm, rnn
+from .functional.recurrence import Recurrence
 from .layout import equal_lengths
 from .module import Context, describe, saving
 from .places import pair_for
@@ -153,7 +154,7 @@ class RNNCell(_Cell):
     ((2, 3), (2, 4))
     """
 
-    recurrence: ClassVar[Any] = rnn
+    recurrence: ClassVar[Recurrence] = rnn
 
     def __init__(
         self,
@@ -184,11 +185,7 @@ class LSTMCell(_Cell):
     https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTMCell.html
     """
 
-    recurrence: ClassVar[Any] = lstm
-    _states = 2
-
-    def _shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
-        return {**super()._shapes(features), "weight_hr": None}
+    recurrence: ClassVar[Recurrence] = lstm
 
 
 class GRUCell(_Cell):
@@ -201,4 +198,4 @@ class GRUCell(_Cell):
     https://docs.pytorch.org/docs/stable/generated/torch.nn.GRUCell.html
     """
 
-    recurrence: ClassVar[Any] = gru
+    recurrence: ClassVar[Recurrence] = gru

@@ -16,6 +16,7 @@ from .bptt.passes import Pass
 from .bptt.stack import Stack
 from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
+from .functional.recurrence import Recurrence
 from .layout import Layout, equal_lengths
 from .module import Context, describe, saving
 from .places import pair_for
@@ -47,11 +48,9 @@ class Recurrent(RecurrentWeights):
     Attributes
     ----------
     recurrence : module or object
-        The pure pair, ``forward`` and ``backward``; ``step``, which :meth:`step` calls; ``GATES``, the
-        names of the blocks of W_ih and W_hh; and ``gates(ctx)``, their values by name. See
-        :mod:`minirnn.functional.gru`. forward takes ``mask=`` and ``save=``, backward ``trace``; for a
-        trace the context has the states as ``h`` (and ``c``). If the recurrence has ``forward_together``
-        and ``backward_together`` as :mod:`minirnn.cuda.gru` has, they run both directions.
+        The pure pair, with the contract of :mod:`minirnn.functional.recurrence`. If it has
+        ``forward_together`` and ``backward_together`` as :mod:`minirnn.cuda.gru` has, they run both
+        directions.
 
     Raises
     ------
@@ -96,7 +95,7 @@ class Recurrent(RecurrentWeights):
         self.num_directions = 2 if bidirectional else 1
         # Features of one direction's output, and of each array of the state.
         self.output_size = self.proj_size or hidden_size
-        self._state_sizes = (self.output_size, hidden_size)[: self._states]
+        self._state_sizes = (self.output_size, *[hidden_size] * (self._states - 1))
         self._rng = None if rng is None else generator(rng)
         self._names = []
         for layer in range(num_layers):
@@ -328,7 +327,7 @@ class RNN(Recurrent):
     ((5, 3, 4), (8, 8))
     """
 
-    recurrence: ClassVar[Any] = rnn
+    recurrence: ClassVar[Recurrence] = rnn
 
     def __init__(
         self,
@@ -370,7 +369,7 @@ class GRU(Recurrent):
     (5, 3, 8)
     """
 
-    recurrence: ClassVar[Any] = gru
+    recurrence: ClassVar[Recurrence] = gru
 
 
 class LSTM(Recurrent):
@@ -401,8 +400,7 @@ class LSTM(Recurrent):
     >>> dx, (dh_0, dc_0) = lstm.backward(ctx, np.ones_like(output))
     """
 
-    recurrence: ClassVar[Any] = lstm
-    _states: ClassVar[int] = 2
+    recurrence: ClassVar[Recurrence] = lstm
 
     def __init__(
         self,
@@ -436,7 +434,3 @@ class LSTM(Recurrent):
                 _, _, b_ih, b_hh, _ = self._weights(k)
                 b_ih.data[forget] = forget_bias
                 b_hh.data[forget] = 0
-
-    def _shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
-        projection = (self.proj_size, self.hidden_size) if self.proj_size else None
-        return {**super()._shapes(features), "weight_hr": projection}

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from . import init
 from .backend import RNG, Array, generator, uniform
+from .functional import recurrence as contract
 from .module import Module
 from .parameter import Parameter
 
@@ -16,13 +17,11 @@ from .parameter import Parameter
 class RecurrentWeights(Module):
     """A module around a recurrence, with weights for each of its passes.
 
-    A pass is one layer in one direction; a cell has one. In the order in which the recurrence takes them its
-    weights are ``weight_ih, weight_hh, bias_ih, bias_hh`` and whatever a subclass adds to :meth:`_shapes`;
-    the pass's suffix makes them attributes of one module.
+    A pass is one layer in one direction; a cell has one. Its weights are those that the recurrence names; the
+    pass's suffix makes them attributes of one module.
     """
 
-    recurrence: ClassVar[Any]
-    _states: ClassVar[int] = 1  # how many arrays the state is made of
+    recurrence: ClassVar[Any]  # a functional.recurrence.Recurrence
     hidden_size: int
     output_size: int  # features of h: the hidden size, or that of its projection
     bias: bool
@@ -33,17 +32,16 @@ class RecurrentWeights(Module):
         """Further arguments of the recurrence's forward and step."""
         return {}
 
-    def _shapes(self, features: int) -> dict[str, tuple[int, ...] | None]:
-        """Return the shapes of one pass's weights."""
-        rows = len(self.recurrence.GATES) * self.hidden_size
-        bias = (rows,) if self.bias else None
-        ih, hh = (rows, features), (rows, self.output_size)
-        return {"weight_ih": ih, "weight_hh": hh, "bias_ih": bias, "bias_hh": bias}
+    @property
+    def _states(self) -> int:
+        """How many arrays the state is made of."""
+        return len(contract.state_names(self.recurrence))
 
     def _add_pass(self, features: int, suffix: str, dtype: DTypeLike, rng: RNG) -> None:
         """Draw the weights of one more pass, uniform on ``+-1/sqrt(hidden_size)`` as torch's."""
         bound, names = 1 / math.sqrt(self.hidden_size), list[str | None]()
-        for kind, shape in self._shapes(features).items():
+        sizes = features, self.hidden_size, self.output_size, self.bias
+        for kind, shape in contract.shapes_of(self.recurrence, *sizes).items():
             names.append(None if shape is None else kind + suffix)
             if shape is not None:
                 setattr(self, kind + suffix, Parameter(uniform(rng, -bound, bound, shape, dtype)))

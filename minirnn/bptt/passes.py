@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
+from ..functional.recurrence import Recurrence
 from ..layout import Layout
 
 
@@ -18,7 +19,7 @@ class Pass(NamedTuple):
 
     Attributes
     ----------
-    recurrence : module or object
+    recurrence : Recurrence
         The pure pair, of the place where the arrays lie.
     weights : sequence of arrays, or None for what there is not
         In the order in which the recurrence takes them.
@@ -30,7 +31,7 @@ class Pass(NamedTuple):
         Recurrent dropout.
     """
 
-    recurrence: Any
+    recurrence: Recurrence
     weights: Sequence[Any]
     options: Mapping[str, Any]
     layout: Layout

@@ -21,6 +21,8 @@ Backward, with da the gradient before a gate's nonlinearity:
 The weights' gradients, and a mask on the :math:`h_{t-1}` that :math:`W_{hh}` multiplies, are as in
 :mod:`minirnn.functional.rnn`.
 
+What the functions take is said in :mod:`minirnn.functional.recurrence`.
+
 References
 ----------
 K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014;
@@ -34,9 +36,11 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
+from . import recurrence
 from .shared import column_sums, gate_sums, halved, number, scratch, sigmoid_
 
 GATES = ("r", "z", "n")
+STATES = ("h",)
 _ORDER = [0, 1, 2]
 
 
@@ -52,6 +56,13 @@ class GRUContext(NamedTuple):
     mask: Array | None  # (B, H): recurrent dropout
 
 
+def weight_shapes(
+    input_size: int, hidden_size: int, output_size: int, bias: bool
+) -> recurrence.Shapes:
+    """Return the shapes of W_ih, W_hh, b_ih, b_hh."""
+    return recurrence.weight_shapes(len(GATES), input_size, hidden_size, output_size, bias)
+
+
 def forward(
     x: Array,
     states: Sequence[Array],
@@ -60,21 +71,7 @@ def forward(
     mask: Array | None = None,
     save: bool = True,
 ) -> GRUContext | None:
-    """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones.
-
-    Parameters
-    ----------
-    x : array of shape (N, I)
-    states : (h,), h an array of shape (B + N, H)
-    weights : (w_ih, w_hh, b_ih, b_hh), of shapes (3H, I), (3H, H), (3H,), (3H,); or None for the
-        biases
-    layout : Layout
-        Where the steps lie in the N rows.
-    mask : array of shape (B, H), optional
-        Multiplies the state that enters the recurrent product, the same at every step.
-    save : bool
-        Keep the gates for backward; without it there is no context.
-    """
+    """Fill ``h[B:]`` from ``h[:B]``."""
     (h,) = states
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
@@ -140,25 +137,7 @@ def backward(
     dweights: Sequence[Any],
     trace: Sequence[Array] | None = None,
 ) -> Array:
-    """Return the gradient of the input; add up those of the weights.
-
-    Parameters
-    ----------
-    ctx : GRUContext
-    dy : array of shape (N, H), optional
-        Gradient of the states at all steps, as far as they are the output.
-    dstates : (dh_n,), dh_n an array of shape (B, H)
-        Gradient of each sequence's last state, in whose place that of its initial state is left.
-        It waits in its row until the loop, coming from the end, reaches the sequence's last step.
-    dweights : (dw_ih, dw_hh, db_ih, db_hh), of the weights' shapes
-        The weights' gradients are added into these.
-    trace : (array of shape (N, H),), optional
-        Filled with dL/dh_t, the total gradient at every step.
-
-    Returns
-    -------
-    array of shape (N, I)
-    """
+    """Return dx, lead dh back in its place, and add to the weights' gradients."""
     x, h, activations, w_ih, w_hh, layout, mask = ctx
     xp = get_array_module(x)
     B, H, R = layout.batch_size, h.shape[1], layout.span_rows
@@ -238,16 +217,7 @@ def step(
     weights: Sequence[Any],
     new: Sequence[Array],
 ) -> None:
-    """Take one step and forget all but the state: the equations as they stand.
-
-    Parameters
-    ----------
-    x : array of shape (B, I)
-    states : (h,), of shape (B, H)
-    weights : as for :func:`forward`
-    new : (h,), of shape (B, H)
-        Filled with the state after the step.
-    """
+    """Take one step: the equations as they stand."""
     (h,), (h_new,) = states, new
     w_ih, w_hh, b_ih, b_hh = weights
     xp, (B, H) = get_array_module(x), h.shape

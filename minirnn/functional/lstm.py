@@ -21,6 +21,8 @@ With a projection :math:`h_t = W_{hr} m_t,\; m_t = o \odot \tanh c_t`, the gradi
 :math:`dW_{hr} = \sum_t dh_t m_t^\top`. The other weights' gradients, and a mask on :math:`h_{t-1}`, are as
 in :mod:`minirnn.functional.rnn`.
 
+What the functions take is said in :mod:`minirnn.functional.recurrence`.
+
 References
 ----------
 S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997);
@@ -35,9 +37,11 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
+from . import recurrence
 from .shared import add_bias_gradient, gate_sums, halved, number, scratch, sigmoid_
 
 GATES = ("i", "f", "g", "o")
+STATES = ("h", "c")
 # In memory the three sigmoid gates stand together: i, f, o, g.
 _ORDER = [0, 1, 3, 2]
 
@@ -57,6 +61,16 @@ class LSTMContext(NamedTuple):
     mask: Array | None  # (B, P): recurrent dropout
 
 
+def weight_shapes(
+    input_size: int, hidden_size: int, output_size: int, bias: bool
+) -> recurrence.Shapes:
+    """Return the shapes of W_ih, W_hh, b_ih, b_hh, W_hr."""
+    shapes = recurrence.weight_shapes(len(GATES), input_size, hidden_size, output_size, bias)
+    # Without projection h is of the hidden size.
+    projection = None if output_size == hidden_size else (output_size, hidden_size)
+    return {**shapes, "weight_hr": projection}
+
+
 def forward(
     x: Array,
     states: Sequence[Array],
@@ -65,21 +79,7 @@ def forward(
     mask: Array | None = None,
     save: bool = True,
 ) -> LSTMContext | None:
-    """Fill ``h[B:]`` and ``c[B:]``, the states at all steps, from ``h[:B]`` and ``c[:B]``.
-
-    Parameters
-    ----------
-    x : array of shape (N, I)
-    states : (h, c), arrays of shapes (B + N, P) and (B + N, H); P = H without projection
-    weights : (w_ih, w_hh, b_ih, b_hh, w_hr), of shapes (4H, I), (4H, P), (4H,), (4H,), (P, H)
-        The biases and the projection may be None.
-    layout : Layout
-        Where the steps lie in the N rows.
-    mask : array of shape (B, P), optional
-        Multiplies the state that enters the recurrent product, the same at every step.
-    save : bool
-        Keep the gates for backward; without it there is no context.
-    """
+    """Fill ``h[B:]`` and ``c[B:]`` from ``h[:B]`` and ``c[:B]``; without projection P = H."""
     h, c = states
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     xp = get_array_module(x)
@@ -145,26 +145,7 @@ def backward(
     dweights: Sequence[Any],
     trace: Sequence[Array] | None = None,
 ) -> Array:
-    """Return the gradient of the input; add up those of the weights.
-
-    Parameters
-    ----------
-    ctx : LSTMContext
-    dy : array of shape (N, P), optional
-        Gradient of the states h at all steps, as far as they are the output.
-    dstates : (dh_n, dc_n), arrays of shapes (B, P) and (B, H)
-        Gradients of each sequence's last states, in whose place those of its initial states are
-        left. They wait in their row until the loop, coming from the end, reaches the sequence's last
-        step.
-    dweights : (dw_ih, dw_hh, db_ih, db_hh, dw_hr), of the weights' shapes
-        The weights' gradients are added into these.
-    trace : arrays of shapes (N, P) and (N, H), optional
-        Filled with dL/dh_t and dL/dc_t, the total gradients at every step.
-
-    Returns
-    -------
-    array of shape (N, I)
-    """
+    """Return dx, lead dh and dc back in their places, and add to the weights' gradients."""
     x, h, c, activations, tanh_cs, w_ih, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(x)
     B, H, P, R = layout.batch_size, tanh_cs.shape[1], h.shape[1], layout.span_rows
@@ -249,16 +230,7 @@ def step(
     weights: Sequence[Any],
     new: Sequence[Array],
 ) -> None:
-    """Take one step and forget all but the state: the equations as they stand.
-
-    Parameters
-    ----------
-    x : array of shape (B, I)
-    states : (h, c), of shapes (B, P) and (B, H)
-    weights : as for :func:`forward`
-    new : (h, c), of the same shapes
-        Filled with the state after the step.
-    """
+    """Take one step: the equations as they stand."""
     (h, c), (h_new, c_new) = states, new
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     xp, (B, H) = get_array_module(x), c.shape

@@ -22,6 +22,8 @@ same at every step. Then what it hands back is masked, and its own gradient sees
 .. math::
     dh_t = dy_t + \mu \odot W_{hh}^\top dz_{t+1}, \qquad dW_{hh} = \sum_t dz_t (\mu \odot h_{t-1})^\top
 
+What the functions take is said in :mod:`minirnn.functional.recurrence`.
+
 References
 ----------
 https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html;
@@ -35,9 +37,11 @@ from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
+from . import recurrence
 from .shared import add_bias_gradient, gate_sums, scratch
 
 GATES = ("h",)
+STATES = ("h",)
 
 
 class RNNContext(NamedTuple):
@@ -52,6 +56,13 @@ class RNNContext(NamedTuple):
     mask: Array | None  # (B, H): recurrent dropout
 
 
+def weight_shapes(
+    input_size: int, hidden_size: int, output_size: int, bias: bool
+) -> recurrence.Shapes:
+    """Return the shapes of W_ih, W_hh, b_ih, b_hh."""
+    return recurrence.weight_shapes(len(GATES), input_size, hidden_size, output_size, bias)
+
+
 def forward(
     x: Array,
     states: Sequence[Array],
@@ -61,21 +72,7 @@ def forward(
     mask: Array | None = None,
     save: bool = True,
 ) -> RNNContext | None:
-    """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones.
-
-    Parameters
-    ----------
-    x : array of shape (N, I)
-    states : (h,), h an array of shape (B + N, H)
-    weights : (w_ih, w_hh, b_ih, b_hh), of shapes (H, I), (H, H), (H,), (H,); or None for the biases
-    layout : Layout
-        Where the steps lie in the N rows.
-    nonlinearity : {"tanh", "relu"}
-    mask : array of shape (B, H), optional
-        Multiplies the state that enters the recurrent product, the same at every step.
-    save : bool
-        Return a context for backward.
-    """
+    """Fill ``h[B:]`` from ``h[:B]``; `nonlinearity` is "tanh" or "relu"."""
     (h,) = states
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
@@ -103,25 +100,7 @@ def backward(
     dweights: Sequence[Any],
     trace: Sequence[Array] | None = None,
 ) -> Array:
-    """Return the gradient of the input; add up those of the weights.
-
-    Parameters
-    ----------
-    ctx : RNNContext
-    dy : array of shape (N, H), optional
-        Gradient of the states at all steps, as far as they are the output.
-    dstates : (dh_n,), dh_n an array of shape (B, H)
-        Gradient of each sequence's last state, in whose place that of its initial state is left.
-        It waits in its row until the loop, coming from the end, reaches the sequence's last step.
-    dweights : (dw_ih, dw_hh, db_ih, db_hh), of the weights' shapes
-        The weights' gradients are added into these.
-    trace : (array of shape (N, H),), optional
-        Filled with dL/dh_t, the total gradient at every step.
-
-    Returns
-    -------
-    array of shape (N, I)
-    """
+    """Return dx, lead dh back in its place, and add to the weights' gradients."""
     x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
     xp = get_array_module(x)
     dx = xp.empty(x.shape, x.dtype)
@@ -167,17 +146,7 @@ def step(
     new: Sequence[Array],
     nonlinearity: str = "tanh",
 ) -> None:
-    """Take one step and forget all but the state: the equation as it stands.
-
-    Parameters
-    ----------
-    x : array of shape (B, I)
-    states : (h,), of shape (B, H)
-    weights : as for :func:`forward`
-    new : (h,), of shape (B, H)
-        Filled with the state after the step.
-    nonlinearity : {"tanh", "relu"}
-    """
+    """Take one step: the equation as it stands."""
     (h,), (z,) = states, new
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
