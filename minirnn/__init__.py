@@ -31,6 +31,7 @@ from .packing import (
     unpad_sequence,
 )
 from .parameter import Parameter, ParameterBuffer
+from .places import native_available, set_native
 from .plateau import ReduceLROnPlateau
 from .recurrent import GRU, LSTM, RNN, Recurrent
 from .sequential import Sequential
@@ -79,12 +80,14 @@ __all__ = [
     "init",
     "last_step",
     "manual_seed",
+    "native_available",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
     "set_backend",
     "set_checks",
+    "set_native",
     "set_num_threads",
     "set_tf32",
     "truncated_bptt",

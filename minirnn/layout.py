@@ -258,6 +258,11 @@ class Layout:
         return self._step_and_sequence[1]
 
     @cached_property
+    def batch_sizes(self) -> Array:
+        """For every step, the number of its rows: `sizes` as an array."""
+        return np.array(self.sizes, np.int64)
+
+    @cached_property
     def before(self) -> Array:
         """For every step, the row in ``[h_0; all rows]`` where the states before it begin.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -22,10 +24,77 @@ def pair_for(recurrence: Any, x: Array) -> Any:
     Returns
     -------
     module or object
-        On the host `recurrence`; on the GPU its counterpart in :mod:`minirnn.cuda`, with the same
-        functions. A pair that has none runs there as it is, through CuPy.
+        Its counterpart with the same functions: on the GPU in :mod:`minirnn.cuda`, on the host in
+        :mod:`minirnn.native`, if that was built, is not switched off and knows the dtype. Else
+        `recurrence` itself; a pair without counterparts runs on the GPU through CuPy.
     """
-    if isinstance(x, np.ndarray):
+    if not isinstance(x, np.ndarray):
+        room = "cuda"
+    elif _native and x.dtype in _NATIVE_TYPES and type(x) is np.ndarray and native_available():
+        room = "native"
+    else:
         return recurrence
-    package, _, name = getattr(recurrence, "__name__", "").rpartition(".")
-    return import_module(f"minirnn.cuda.{name}") if package == "minirnn.functional" else recurrence
+    return _counterpart(room, getattr(recurrence, "__name__", "")) or recurrence
+
+
+@cache
+def _counterpart(room: str, recurrence: str) -> Any:
+    package, _, name = recurrence.rpartition(".")
+    return import_module(f"minirnn.{room}.{name}") if package == "minirnn.functional" else None
+
+
+@cache
+def native_available() -> bool:
+    """Tell whether the loops in C were built when minirnn was installed, and can be loaded.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        import_module("minirnn.native._loops")
+    except ImportError:
+        return False
+    return True
+
+
+def set_native(enabled: bool) -> None:
+    """Let recurrent layers on the CPU run their loops over time in C, or in NumPy as one reads it.
+
+    In C where it is available, unless the environment variable ``MINIRNN_NATIVE`` is 0. What C lacks (a
+    projection, recurrences of your own) runs in NumPy by itself; results agree to rounding.
+
+    Parameters
+    ----------
+    enabled : bool
+
+    Raises
+    ------
+    ImportError
+        If C is asked for, and the loops were not built.
+    TypeError
+        If `enabled` is no bool.
+
+    Examples
+    --------
+    >>> set_native(False)
+    >>> set_native(native_available())
+    """
+    global _native
+    if not isinstance(enabled, bool):
+        raise TypeError(f"enabled: expected True or False, got {enabled!r}")
+    if enabled and not native_available():
+        raise ImportError(
+            "the loops in C were not built: install minirnn again where there is a C compiler, "
+            "`pip install -v` shows what it says"
+        )
+    _native = enabled
+
+
+_NATIVE_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_wish = os.environ.get("MINIRNN_NATIVE", "")
+if _wish not in ("", "0", "1"):
+    raise ValueError(f"MINIRNN_NATIVE: expected 0 or 1, got {_wish!r}")
+_native = _wish != "0"
+if _wish == "1":
+    set_native(True)

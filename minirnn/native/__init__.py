@@ -1,0 +1,6 @@
+"""The recurrences' loops over time in C, where they were built: as in NumPy, the large products stay NumPy's.
+
+:mod:`.rnn`, :mod:`.lstm` and :mod:`.gru` are pairs like those of :mod:`minirnn.functional`, where the
+equations stand; ``loops.h`` has the same equations for a machine. What C lacks they leave to those: a
+projected state. :func:`minirnn.places.pair_for` picks them, for float32 and float64.
+"""

@@ -1,0 +1,308 @@
+/* The loops over time for one type of number and one instruction set; _loops.c includes this for each of them.
+ *
+ *   REAL, BITS_OF_REAL    the type, and an unsigned integer of its size
+ *   NAME(x)               x with a suffix of its own
+ *   LANES                 numbers in a vector of the instruction set
+ *   TARGET                attribute that lets a function use it
+ *
+ * The equations stand in minirnn/functional/rnn.py, lstm.py and gru.py, and so do the names. Rows are those of a
+ * packed batch: step t has sizes[t] of them, after those of the steps before. States are [entering; all rows], B of
+ * them entering. Loops over a row's H entries are marked for vectors, as the compiler finds gates too many to try.
+ */
+#define SIMD _Pragma("omp simd")
+
+/* tanh x = -e / (2 + e) for x > 0, with e = expm1(-2x) = 2^n expm1(r) + (2^n - 1), -2x = n ln 2 + r, |r| <= ln 2 / 2.
+ * No branches. NaN stays NaN; from -LIMIT / 2 on the result is 1. */
+INLINE REAL NAME(tanh)(REAL x) {
+    static const REAL factorials[] = {INVERSE_FACTORIALS};
+    const int terms = sizeof factorials / sizeof *factorials;
+    REAL y = -2 * ABS(x);
+    y = y < LIMIT ? LIMIT : y;
+    REAL shifted = y * LOG2_E + MAGIC; /* rounds to an integer, which stands in the lowest bits */
+    REAL n = shifted - MAGIC;
+    REAL r = y - n * LN2_HIGH - n * LN2_LOW;
+    REAL p = factorials[0];
+    for (int k = 1; k < terms; k++) p = p * r + factorials[k];
+    p = p * r * r + r;
+    union { REAL real; BITS_OF_REAL bits; } magic = {MAGIC}, power = {shifted};
+    power.bits = (power.bits - magic.bits + EXPONENT_OF_ONE) << FRACTION_BITS; /* 2^n */
+    REAL e = power.real * p + (power.real - 1);
+    return COPYSIGN(e / (2 + e), x);
+}
+
+/* As in functional/shared.py: no overflow, no digit lost. */
+INLINE REAL NAME(sigmoid)(REAL z) { return NAME(tanh)(z * (REAL)0.5) * (REAL)0.5 + (REAL)0.5; }
+
+/* ---- out += a @ w, of shapes (n, J), (n, K) with a_row numbers from row to row, and (K, J) ------------------------- */
+
+/* R rows and `columns` columns of it, the sums in registers. `w_row` numbers from row to row of w. */
+INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w,
+                       Size K, Size J, Size a_row, Size w_row, int R, int columns) {
+    REAL sum[6][2 * LANES];
+    for (int r = 0; r < R; r++)
+        for (int c = 0; c < columns; c++) sum[r][c] = out[r * J + c];
+    for (Size k = 0; k < K; k++)
+        for (int r = 0; r < R; r++) {
+            REAL a_rk = a[r * a_row + k];
+            SIMD
+            for (int c = 0; c < columns; c++) sum[r][c] += a_rk * w[k * w_row + c];
+        }
+    for (int r = 0; r < R; r++)
+        for (int c = 0; c < columns; c++) out[r * J + c] = sum[r][c];
+}
+
+/* All rows of one or two vectors' columns. */
+INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w,
+                          Size n, Size K, Size J, Size a_row, Size w_row, int columns) {
+    for (; n >= 6; n -= 6, out += 6 * J, a += 6 * a_row) NAME(tile)(out, a, w, K, J, a_row, w_row, 6, columns);
+    switch (n) { /* a constant number of rows each, so that the sums are registers */
+        case 5: NAME(tile)(out, a, w, K, J, a_row, w_row, 5, columns); break;
+        case 4: NAME(tile)(out, a, w, K, J, a_row, w_row, 4, columns); break;
+        case 3: NAME(tile)(out, a, w, K, J, a_row, w_row, 3, columns); break;
+        case 2: NAME(tile)(out, a, w, K, J, a_row, w_row, 2, columns); break;
+        case 1: NAME(tile)(out, a, w, K, J, a_row, w_row, 1, columns); break;
+    }
+}
+
+/* With `panels`, w lies as NAME(pack) writes it, 2 * LANES columns after 2 * LANES columns. */
+INLINE void NAME(add_product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, int panels) {
+    Size j = 0;
+    for (; j + 2 * LANES <= J; j += 2 * LANES)
+        NAME(columns)(out + j, a, panels ? w + j * K : w + j, n, K, J, a_row, panels ? 2 * LANES : J, 2 * LANES);
+    const REAL *rest = panels ? w + j * K : w + j;
+    Size w_row = panels ? J - j : J;
+    for (; j + LANES <= J; j += LANES, rest += LANES) NAME(columns)(out + j, a, rest, n, K, J, a_row, w_row, LANES);
+    for (Size i = 0; j < J && i < n; i++)
+        for (Size k = 0; k < K; k++)
+            for (Size c = 0; c < J - j; c++) out[i * J + j + c] += a[i * a_row + k] * rest[k * w_row + c];
+}
+
+/* The transpose of w (J, K) in panels. */
+TARGET static void NAME(pack)(void *const *at, Size J, Size K) {
+    REAL *restrict out = at[0];
+    const REAL *restrict w = at[1];
+    for (Size j = 0; j < J; j += 2 * LANES) {
+        Size columns = J - j < 2 * LANES ? J - j : 2 * LANES;
+        for (Size first = 0; first < K; first += 16)
+            for (Size c = 0; c < columns; c++)
+                for (Size k = first; k < K && k < first + 16; k++) out[j * K + k * columns + c] = w[(j + c) * K + k];
+    }
+}
+
+TARGET static void NAME(tanh_all)(void *const *at, Size count, Size unused) {
+    REAL *restrict out = at[0];
+    const REAL *restrict x = at[1];
+    (void)unused;
+    SIMD
+    for (Size k = 0; k < count; k++) out[k] = NAME(tanh)(x[k]);
+}
+
+/* ---- recurrent dropout -------------------------------------------------------------------------------------------- */
+
+/* What enters the recurrent product: mu * h_{t-1}, if there is a mask. */
+INLINE const REAL *NAME(entering)(const REAL *h_prev, const REAL *restrict mask, REAL *restrict room, Size count) {
+    if (!mask) return h_prev;
+    for (Size j = 0; j < count; j++) room[j] = h_prev[j] * mask[j];
+    return room;
+}
+
+/* dh_{t-1} += mu * W_hh^T dz */
+INLINE void NAME(add_to_previous)(REAL *dh, const REAL *dz, const REAL *w, const REAL *restrict mask, REAL *room,
+                                  Size n, Size K, Size H, Size dz_row) {
+    if (!mask) {
+        NAME(add_product)(dh, dz, w, n, K, H, dz_row, 0);
+        return;
+    }
+    memset(room, 0, sizeof(REAL) * n * H);
+    NAME(add_product)(room, dz, w, n, K, H, dz_row, 0);
+    for (Size j = 0; j < n * H; j++) dh[j] += mask[j] * room[j];
+}
+
+/* dh_t: what came back through time, and what came from the output. */
+INLINE void NAME(add_output)(REAL *restrict dh, const REAL *restrict dy, REAL *restrict trace, Size first, Size count) {
+    if (dy) for (Size j = 0; j < count; j++) dh[j] += dy[first + j];
+    if (trace) memcpy(trace + first, dh, sizeof(REAL) * count);
+}
+
+/* ---- RNN ---------------------------------------------------------------------------------------------------------- */
+
+INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
+    REAL *h = at[0], *room = at[4];
+    const REAL *w = at[1], *restrict b = at[2], *mask = at[3];
+    Size H = batch.H;
+    const REAL *h_prev = h;
+    h += batch.B * H;
+    for (Size t = 0; t < batch.T; t++) {
+        Size n = batch.sizes[t];
+        if (w) NAME(add_product)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H, H, 1);
+        for (Size row = 0; row < n; row++) {
+            REAL *restrict z = h + row * H;
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                REAL z_j = z[j] + b[j];
+                z[j] = relu ? (z_j <= 0 ? 0 : z_j) : NAME(tanh)(z_j);
+            }
+        }
+        h_prev = h;
+        h += n * H;
+    }
+}
+
+INLINE void NAME(rnn_backward)(void *const *at, Batch batch, int relu) {
+    REAL *dz_all = at[0], *dh = at[1], *trace = at[3], *room = at[7];
+    const REAL *dy = at[2], *h = at[4], *w = at[5], *mask = at[6];
+    Size H = batch.H, start = batch.N;
+    for (Size t = batch.T - 1; t >= 0; t--) {
+        Size n = batch.sizes[t];
+        start -= n;
+        NAME(add_output)(dh, dy, trace, start * H, n * H);
+        REAL *restrict dz = dz_all + start * H, *restrict d = dh;
+        const REAL *restrict y = h + start * H;
+        SIMD
+        for (Size j = 0; j < n * H; j++) {
+            dz[j] = d[j] * (relu ? (REAL)(y[j] > 0) : 1 - y[j] * y[j]);
+            d[j] = 0;
+        }
+        NAME(add_to_previous)(dh, dz, w, mask, room, n, H, H, H);
+    }
+}
+
+TARGET static void NAME(rnn_tanh_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 0); }
+TARGET static void NAME(rnn_relu_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 1); }
+TARGET static void NAME(rnn_tanh_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 0); }
+TARGET static void NAME(rnn_relu_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 1); }
+
+/* ---- LSTM --------------------------------------------------------------------------------------------------------- */
+
+TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
+    REAL *gates = at[0], *h = at[1], *c = at[2], *tanh_c = at[3], *room = at[7];
+    const REAL *w = at[4], *restrict b = at[5], *mask = at[6];
+    Size H = batch.H;
+    const REAL *h_prev = h, *c_prev = c;
+    h += batch.B * H;
+    c += batch.B * H;
+    for (Size t = 0; t < batch.T; t++) {
+        Size n = batch.sizes[t];
+        if (w) NAME(add_product)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H, H, 1);
+        for (Size row = 0; row < n; row++) {
+            REAL *restrict i = gates + row * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
+            const REAL *restrict c_before = c_prev + row * H;
+            REAL *restrict c_t = c + row * H, *restrict tanh_c_t = tanh_c + row * H, *restrict h_t = h + row * H;
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                i[j] = NAME(sigmoid)(i[j] + b[j]);
+                f[j] = NAME(sigmoid)(f[j] + b[H + j]);
+                g[j] = NAME(tanh)(g[j] + b[2 * H + j]);
+                o[j] = NAME(sigmoid)(o[j] + b[3 * H + j]);
+                c_t[j] = f[j] * c_before[j] + i[j] * g[j];
+                tanh_c_t[j] = NAME(tanh)(c_t[j]);
+                h_t[j] = o[j] * tanh_c_t[j];
+            }
+        }
+        h_prev = h;
+        c_prev = c;
+        h += n * H;
+        c += n * H;
+        tanh_c += n * H;
+        gates += n * 4 * H;
+    }
+}
+
+TARGET static void NAME(lstm_backward)(void *const *at, Batch batch) {
+    REAL *dz = at[0], *dh = at[1], *dc = at[2], *trace_h = at[4], *trace_c = at[5], *room = at[11];
+    const REAL *dy = at[3], *gates = at[6], *c = at[7], *tanh_c = at[8], *w = at[9], *mask = at[10];
+    Size H = batch.H, start = batch.N;
+    for (Size t = batch.T - 1; t >= 0; t--) {
+        Size n = batch.sizes[t];
+        start -= n;
+        const REAL *c_prev = c + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
+        NAME(add_output)(dh, dy, trace_h, start * H, n * H);
+        for (Size row = 0; row < n; row++) {
+            Size k = start + row;
+            const REAL *restrict i = gates + k * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
+            const REAL *restrict tanh_c_t = tanh_c + k * H, *restrict c_before = c_prev + row * H;
+            REAL *restrict dz_i = dz + k * 4 * H, *restrict dz_f = dz_i + H, *restrict dz_g = dz_f + H;
+            REAL *restrict dz_o = dz_g + H, *restrict dh_t = dh + row * H, *restrict dc_t = dc + row * H;
+            SIMD
+            for (Size j = 0; j < H; j++) dc_t[j] += dh_t[j] * o[j] * (1 - tanh_c_t[j] * tanh_c_t[j]);
+            if (trace_c) memcpy(trace_c + k * H, dc_t, sizeof(REAL) * H);
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                dz_i[j] = dc_t[j] * g[j] * i[j] * (1 - i[j]);
+                dz_f[j] = dc_t[j] * c_before[j] * f[j] * (1 - f[j]);
+                dz_g[j] = dc_t[j] * i[j] * (1 - g[j] * g[j]);
+                dz_o[j] = dh_t[j] * tanh_c_t[j] * o[j] * (1 - o[j]);
+                dc_t[j] *= f[j];
+                dh_t[j] = 0;
+            }
+        }
+        NAME(add_to_previous)(dh, dz + start * 4 * H, w, mask, room, n, 4 * H, H, 4 * H);
+    }
+}
+
+/* ---- GRU ---------------------------------------------------------------------------------------------------------- */
+
+/* Without w the products with it are in `p` already. The biases: r and z both added, n of W_ih, n of W_hh. */
+TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
+    REAL *gates = at[0], *q = at[1], *h = at[2], *room = at[6], *p = at[7];
+    const REAL *w = at[3], *restrict b = at[4], *mask = at[5];
+    Size H = batch.H;
+    const REAL *h_prev = h;
+    h += batch.B * H;
+    for (Size t = 0; t < batch.T; t++) {
+        Size count = batch.sizes[t];
+        if (w) {
+            memset(p, 0, sizeof(REAL) * count * 3 * H);
+            NAME(add_product)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H, H, 1);
+        }
+        for (Size row = 0; row < count; row++) {
+            REAL *restrict r = gates + row * 3 * H, *restrict z = r + H, *restrict n = z + H;
+            const REAL *restrict p_r = p + row * 3 * H, *restrict p_z = p_r + H, *restrict p_n = p_z + H;
+            const REAL *restrict before = h_prev + row * H;
+            REAL *restrict q_t = q + row * H, *restrict h_t = h + row * H;
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                r[j] = NAME(sigmoid)(r[j] + p_r[j] + b[j]);
+                z[j] = NAME(sigmoid)(z[j] + p_z[j] + b[H + j]);
+                q_t[j] = p_n[j] + b[3 * H + j];
+                n[j] = NAME(tanh)(n[j] + b[2 * H + j] + r[j] * q_t[j]);
+                h_t[j] = n[j] + z[j] * (before[j] - n[j]);
+            }
+        }
+        h_prev = h;
+        h += count * H;
+        q += count * H;
+        gates += count * 3 * H;
+    }
+}
+
+/* As there, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
+TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
+    REAL *da = at[0], *dh = at[1], *trace = at[3], *room = at[9];
+    const REAL *dy = at[2], *gates = at[4], *q = at[5], *h = at[6], *w = at[7], *mask = at[8];
+    Size H = batch.H, start = batch.N;
+    for (Size t = batch.T - 1; t >= 0; t--) {
+        Size count = batch.sizes[t];
+        start -= count;
+        const REAL *h_prev = h + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
+        NAME(add_output)(dh, dy, trace, start * H, count * H);
+        for (Size row = 0; row < count; row++) {
+            Size k = start + row;
+            const REAL *restrict r = gates + k * 3 * H, *restrict z = r + H, *restrict n = z + H;
+            const REAL *restrict q_t = q + k * H, *restrict before = h_prev + row * H;
+            REAL *restrict da_q = da + k * 4 * H, *restrict da_r = da_q + H, *restrict da_z = da_r + H;
+            REAL *restrict da_n = da_z + H, *restrict dh_t = dh + row * H;
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                da_n[j] = dh_t[j] * (1 - z[j]) * (1 - n[j] * n[j]);
+                da_q[j] = da_n[j] * r[j];
+                da_r[j] = da_n[j] * q_t[j] * r[j] * (1 - r[j]);
+                da_z[j] = dh_t[j] * (before[j] - n[j]) * z[j] * (1 - z[j]);
+                dh_t[j] *= z[j];
+            }
+        }
+        NAME(add_to_previous)(dh, da + start * 4 * H, w, mask, room, count, 3 * H, H, 4 * H);
+    }
+}
+
+#undef SIMD

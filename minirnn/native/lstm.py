@@ -1,0 +1,108 @@
+"""The LSTM with its loop in C; :mod:`minirnn.functional.lstm` has the equations and the arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array
+from ..functional import lstm
+from ..functional.lstm import GATES, STATES, step, weight_shapes
+from ..functional.shared import add_bias_gradient
+from ..layout import Layout
+from . import _loops
+from .shared import bias_sum, in_place, mask_of, panels, read, runs
+
+__all__ = [
+    "GATES",
+    "STATES",
+    "LSTMContext",
+    "backward",
+    "forward",
+    "gates",
+    "step",
+    "weight_shapes",
+]
+
+
+class LSTMContext(NamedTuple):
+    """What BPTT through one layer has to remember: its input, its states and its gates."""
+
+    x: Array  # (N, I)
+    h: Array  # (B + N, H): h_0 over all h_t
+    c: Array  # (B + N, H): c_0 over all c_t
+    gates: Array  # (N, 4H): i, f, g, o
+    tanh_c: Array  # (N, H)
+    w_ih: Array  # (4H, I)
+    w_hh: Array  # (4H, H)
+    layout: Layout
+    mask: Array | None  # (B, H): recurrent dropout
+
+
+def forward(
+    x: Array,
+    states: Sequence[Array],
+    weights: Sequence[Any],
+    layout: Layout,
+    mask: Array | None = None,
+    save: bool = True,
+) -> LSTMContext | lstm.LSTMContext | None:
+    """Fill ``h[B:]`` and ``c[B:]``, the states at all steps, from ``h[:B]`` and ``c[:B]``."""
+    w_ih, w_hh, b_ih, b_hh, w_hr = weights
+    if w_hr is not None:
+        return lstm.forward(x, states, weights, layout, mask, save)
+    B, H, b = layout.batch_size, w_hh.shape[1], bias_sum(b_ih, b_hh, w_hh)
+    rows = layout.rows if save else layout.span_rows
+    z, tanh_c = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
+    w, w_x, room = panels(w_hh), w_ih.T, np.empty((B, H), x.dtype)
+    with in_place(states) as (h, c):
+        for run in runs(layout):
+            n, span = run.entering, run.states
+            own = run.rows if save else slice(run.rows.stop - run.rows.start)
+            x[run.rows].dot(w_x, z[own])
+            arrays = z[own], h[span], c[span], tanh_c[own], w, b, mask_of(mask, n), room[:n]
+            _loops.lstm_forward(*arrays, *run.batch(H))
+    if not save:
+        return None
+    return LSTMContext(x, states[0], states[1], z, tanh_c, w_ih, w_hh, layout, mask)
+
+
+def backward(
+    ctx: LSTMContext | lstm.LSTMContext,
+    dy: Array | None,
+    dstates: Sequence[Array],
+    dweights: Sequence[Any],
+    trace: Sequence[Array] | None = None,
+) -> Array:
+    """Return the gradient of the input; add up those of the weights."""
+    if isinstance(ctx, lstm.LSTMContext):
+        return lstm.backward(ctx, dy, dstates, dweights, trace)
+    x, h, c, z, tanh_c, w_ih, w_hh, layout, mask = ctx
+    H, c, w, dy = w_hh.shape[1], read(c), read(w_hh), read(dy)
+    dx, room = np.empty(x.shape, x.dtype), np.empty((layout.batch_size, H), x.dtype)
+    dw_ih, dw_hh, *dbs, _ = dweights
+    memory = np.empty((layout.span_rows, 4 * H), x.dtype)
+    with in_place(dstates) as (dh, dc), in_place(trace or ()) as traces:
+        for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
+            rows, n = run.rows, run.entering
+            dz = memory[: rows.stop - rows.start]
+            given = [None if a is None else a[rows] for a in (dy, *(traces or (None, None)))]
+            saved = z[rows], c[run.states], tanh_c[rows], w, mask_of(mask, n), room[:n]
+            _loops.lstm_backward(dz, dh[:n], dc[:n], *given, *saved, *run.batch(H))
+            h_prev = layout.previous_rows(h, span)
+            if mask is not None:
+                h_prev = h_prev * layout.spread(mask, span)
+            dz.dot(w_ih, dx[rows])
+            dw_ih += dz.T.dot(x[rows])
+            dw_hh += dz.T.dot(h_prev)
+            add_bias_gradient(dbs, dz)
+    return dx
+
+
+def gates(ctx: LSTMContext | lstm.LSTMContext) -> dict[str, Array]:
+    """Return the gates' values by name, arrays of shape (N, H)."""
+    if isinstance(ctx, lstm.LSTMContext):
+        return lstm.gates(ctx)
+    return dict(zip(GATES, np.split(ctx.gates, 4, axis=1), strict=True))

@@ -1,0 +1,379 @@
+"""The loops in C: the same numbers as in NumPy, and nothing read or written out of bounds."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import close, data, spans
+from torch.nn.utils import rnn as torch_rnn
+
+import minirnn
+from minirnn import functional
+from minirnn.layout import Layout
+from minirnn.places import pair_for
+
+built = pytest.mark.skipif(
+    not minirnn.native_available(), reason="the loops in C were not built here"
+)
+CELLS = {
+    "RNN": (minirnn.RNN, {}),
+    "ReLU": (minirnn.RNN, {"nonlinearity": "relu"}),
+    "GRU": (minirnn.GRU, {}),
+    "LSTM": (minirnn.LSTM, {}),
+}
+# (I, H), lengths: hidden sizes that are no multiple of a vector's, single steps and sequences, zero lengths.
+SIZES = [
+    (3, 16, [7] * 5),
+    (10, 37, [9, 9, 5, 2, 1, 1, 1]),
+    (5, 8, [4]),
+    (2, 1, [3, 2, 0]),
+    (6, 70, [1, 1, 1]),
+    (4, 33, [12, 11, 6, 6, 3, 0, 0]),
+    (3, 20, [1]),
+]
+
+
+@pytest.fixture(autouse=True)
+def _on_again():
+    yield
+    minirnn.set_native(minirnn.native_available())
+
+
+@pytest.fixture(params=["plain", "avx2", "avx512"])
+def loops(request):
+    """The module in C, with each instruction set that the machine has."""
+    loops = pytest.importorskip("minirnn.native._loops", reason="the loops in C were not built")
+    sets = loops.instruction_sets()
+    if request.param not in sets:
+        pytest.skip(f"this machine has no {request.param}")
+    loops.use(request.param)
+    yield loops
+    loops.use(sets[-1])
+
+
+def run(layer, lengths, native, seed=0, **options):
+    """Return all that a pass forward and back computes, with random states and gradients."""
+    rng = np.random.default_rng(seed)
+    dtype = layer.weight_ih_l0.data.dtype
+    T, B, H = max(lengths), len(lengths), layer.hidden_size
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    x = minirnn.pack_padded_sequence(draw(T, B, layer.input_size), lengths)
+    L = layer.num_layers * layer.num_directions
+    state = draw(L, B, layer.output_size)
+    dstate = draw(L, B, layer.output_size)
+    if isinstance(layer, minirnn.LSTM):
+        state, dstate = (state, draw(L, B, H)), (dstate, draw(L, B, H))
+    minirnn.set_native(native)
+    layer._rng = np.random.default_rng(1)  # the same masks in every run
+    layer.zero_grad()
+    out, ctx = layer.forward(x, state, **options)
+    dy = x.map(lambda rows: draw(len(rows), out[0].data.shape[1]))
+    back = layer.backward(ctx, dy, dstate, **options)
+    assert ("native" in ctx_pair(ctx)) == native
+    arrays = list(flatten([out, back]))
+    return arrays + [p.grad.copy() for p in layer.parameters()]
+
+
+def ctx_pair(ctx):
+    return ctx.saved.stack.passes[0].recurrence.__name__
+
+
+def flatten(x):
+    if isinstance(x, minirnn.PackedSequence):
+        yield x.data
+    elif isinstance(x, dict):
+        for _, one in sorted(x.items()):
+            yield from flatten(one)
+    elif isinstance(x, tuple | list):
+        for one in x:
+            yield from flatten(one)
+    else:
+        yield x
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"num_layers": 2, "bidirectional": True},
+        {"recurrent_dropout": 0.4},
+        {"checkpoint": True},
+    ],
+    ids=str,
+)
+def test_the_same_as_in_numpy(cell, size, options, loops):
+    make, own = CELLS[cell]
+    features, H, lengths = size
+    layer = make(features, H, **own, **options, dtype=np.float64, rng=0)
+    for rows, steps in [(1024, 64), (5, 2)]:
+        with spans(rows, steps):
+            for a, b in zip(run(layer, lengths, True), run(layer, lengths, False), strict=True):
+                close(a, b, 1e-12)
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+def test_traces_are_those_of_numpy(cell):
+    make, own = CELLS[cell]
+    layer = make(
+        4, 19, 2, **own, dtype=np.float64, rng=0, bidirectional=True, recurrent_dropout=0.3
+    )
+    lengths = [6, 4, 4, 1, 0]
+    traced = run(layer, lengths, True, trace=True)
+    for a, b in zip(traced, run(layer, lengths, False, trace=True), strict=True):
+        close(a, b, 1e-12)
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+def test_float32_to_rounding(cell, loops):
+    make, own = CELLS[cell]
+    layer = make(5, 45, **own, rng=0)
+    lengths = [9, 8, 8, 3, 1, 1, 1, 1]
+    for a, b in zip(run(layer, lengths, True), run(layer, lengths, False), strict=True):
+        assert a.dtype == np.float32
+        close(a, b, 2e-5)
+
+
+@pytest.mark.parametrize("native", [pytest.param(True, marks=built), False])
+@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("size", [s for s in SIZES if min(s[2])])
+def test_as_torch_computes_it(cell, size, native):
+    features, H, lengths = size
+    minirnn.set_native(native)
+    layer = getattr(minirnn, cell)(features, H, 2, bidirectional=True, dtype=np.float64, rng=0)
+    twin = getattr(torch.nn, cell)(features, H, 2, bidirectional=True).double()
+    twin.load_state_dict({k: torch.from_numpy(v) for k, v in layer.state_dict().items()})
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((max(lengths), len(lengths), features))
+    t = torch.from_numpy(x).requires_grad_()
+    (y, _), ctx = layer.forward(minirnn.pack_padded_sequence(x, lengths))
+    y_t, _ = twin(torch_rnn.pack_padded_sequence(t, lengths))
+    dy = rng.standard_normal(y.data.shape)
+    dx, _ = layer.backward(ctx, y.map(lambda _: dy))
+    y_t.data.backward(torch.from_numpy(dy))
+    close(y.data, y_t.data.detach().numpy())
+    close(minirnn.pad_packed_sequence(dx)[0], t.grad.numpy())
+    for name, p in twin.named_parameters():
+        close(getattr(layer, name).grad, p.grad.numpy())
+
+
+@built
+def test_what_c_lacks_runs_in_numpy():
+    lstm = minirnn.LSTM(4, 8, proj_size=3, dtype=np.float64, rng=0)
+    for a, b in zip(run(lstm, [4, 2, 1], True), run(lstm, [4, 2, 1], False), strict=True):
+        np.testing.assert_array_equal(a, b)
+    minirnn.set_native(True)
+    for x in (np.ones(2, np.longdouble), np.ones(2, ">f4"), np.ones(2, np.float16)):
+        assert pair_for(functional.gru, x) is functional.gru
+    own = object()
+    assert pair_for(own, np.ones(2)) is own
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_a_number_and_infinity_go_where_they_go_in_numpy(cell, value):
+    make, own = CELLS[cell]
+    layer = make(3, 21, **own, dtype=np.float64, rng=0)
+    x = np.random.default_rng(0).standard_normal((5, 4, 3))
+    x[2, 1, 0] = value
+    results = []
+    for native in (True, False):
+        minirnn.set_native(native)
+        layer.zero_grad()
+        with np.errstate(invalid="ignore"):
+            (y, _), ctx = layer.forward(x)
+            dx, _ = layer.backward(ctx, np.ones_like(y))
+        results.append([y, dx, *(p.grad.copy() for p in layer.parameters())])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    assert np.isfinite(results[0][0][:, 0]).all()
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+def test_checkpoints_change_no_bit(cell):
+    make, own = CELLS[cell]
+    lengths = [40, 33, 20, 20, 7, 0]
+    with spans(16, 4):
+        plain, kept = (
+            run(make(3, 18, **own, rng=0, checkpoint=checkpoint), lengths, True)
+            for checkpoint in (False, True)
+        )
+    for a, b in zip(plain, kept, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+def test_threads_agree_with_one(cell):
+    make, own = CELLS[cell]
+    layer = make(8, 160, **own, bidirectional=True, dtype=np.float64, rng=0)
+    lengths = [6] * 30 + [3] * 20
+    one = run(layer, lengths, True)
+    minirnn.set_num_threads(4)
+    try:
+        several = run(layer, lengths, True)
+    finally:
+        minirnn.set_num_threads(1)
+    for a, b in zip(one, several, strict=True):
+        close(a, b, 1e-11)
+
+
+@built
+def test_gradients_in_any_order_of_memory():
+    layer = minirnn.LSTM(3, 9, dtype=np.float64, rng=0)
+    x = np.random.default_rng(0).standard_normal((4, 5, 3))
+    (y, _), ctx = layer.forward(x)
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    one, _ = layer.backward(ctx, dy)
+    two, _ = layer.backward(ctx, np.asfortranarray(dy))
+    np.testing.assert_array_equal(one, two)
+    frozen = dy.copy()
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(layer.backward(ctx, frozen)[0], one)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tanh_to_three_units_in_the_last_place(dtype, loops):
+    smallest = np.finfo(dtype).smallest_subnormal
+    x = np.concatenate(
+        [
+            np.geomspace(smallest, 1e3, 400_001, dtype=np.longdouble).astype(dtype),
+            np.linspace(0, 25, 400_001).astype(dtype),
+        ]
+    )
+    x = np.concatenate([x, -x])
+    y = np.empty_like(x)
+    loops.tanh(y, x)
+    exact = np.tanh(x.astype(np.longdouble))
+    assert np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant
+    ulps = np.abs(y - exact) / np.spacing(np.abs(exact.astype(dtype)))
+    assert ulps.max() < 3
+    assert np.abs(y).max() == 1
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], dtype)
+    y = np.empty_like(x)
+    loops.tanh(y, x)
+    np.testing.assert_array_equal(y, np.tanh(x))
+    np.testing.assert_array_equal(np.signbit(y[3:]), [False, True])
+
+
+def lstm_arguments(T=3, B=4, H=5):
+    """Return valid arguments of lstm_forward, by name, in their order."""
+    N = T * B
+    shapes = {
+        "gates": (N, 4 * H), "h": (B + N, H), "c": (B + N, H), "tanh_c": (N, H), "w": (4 * H, H),
+        "b": (4 * H,), "mask": (B, H), "room": (B, H),
+    }  # fmt: skip
+    arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
+    return {**arrays, "sizes": np.full(T, B), "B": B, "H": H}
+
+
+BAD = {
+    "too short": ("c", lambda a: a[:-1], ValueError),
+    "too long": ("gates", lambda a: np.zeros((len(a) + 1, a.shape[1])), ValueError),
+    "another type": ("tanh_c", lambda a: a.astype(np.float32), TypeError),
+    "integers": ("gates", lambda a: a.astype(np.int64), TypeError),
+    "big-endian": ("gates", lambda a: a.astype(">f8"), TypeError),
+    "not contiguous": ("h", lambda a: np.asfortranarray(a), ValueError),
+    "not aligned": (
+        "h",
+        lambda a: (
+            np.frombuffer(bytearray(a.nbytes + 1), np.int8)[1:].view(a.dtype).reshape(a.shape)
+        ),
+        (TypeError, ValueError),
+    ),
+    "no array": ("room", lambda a: 3, TypeError),
+    "nothing": ("h", lambda a: None, TypeError),
+    "sizes that grow": ("sizes", lambda a: np.array([3, 4, 5]), ValueError),
+    "more than there are": ("sizes", lambda a: np.array([5, 4, 3]), ValueError),
+    "negative sizes": ("sizes", lambda a: np.array([4, 4, -4]), ValueError),
+    "other sizes": ("sizes", lambda a: np.array([4, 4, 3]), ValueError),
+    "small sizes": ("sizes", lambda a: a.astype(np.int32), TypeError),
+    "no hidden size": ("H", lambda a: 0, ValueError),
+    "a huge hidden size": ("H", lambda a: 2**62, ValueError),
+    "another hidden size": ("H", lambda a: a - 1, ValueError),
+    "a negative batch": ("B", lambda a: -1, ValueError),
+    "a larger batch": ("B", lambda a: a + 1, ValueError),
+    "a huge batch": ("B", lambda a: 2**61, ValueError),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_c_refuses_what_does_not_fit(bad, loops):
+    name, spoil, error = BAD[bad]
+    arguments = lstm_arguments()
+    loops.lstm_forward(*arguments.values())
+    arguments[name] = spoil(arguments[name])
+    before = {k: v.copy() for k, v in arguments.items() if isinstance(v, np.ndarray)}
+    with pytest.raises(error):
+        loops.lstm_forward(*arguments.values())
+    for k, v in before.items():
+        np.testing.assert_array_equal(arguments[k], v)
+
+
+def test_c_refuses_too_few_arguments_and_arrays_not_to_be_written(loops):
+    arguments = lstm_arguments()
+    with pytest.raises(TypeError, match="11 arguments"):
+        loops.lstm_forward(*list(arguments.values())[:-1])
+    arguments["h"].flags.writeable = False
+    with pytest.raises((ValueError, BufferError)):
+        loops.lstm_forward(*arguments.values())
+    with pytest.raises(ValueError, match="as many numbers"):
+        loops.pack(np.empty(5), np.empty(6), 2)
+    with pytest.raises(ValueError, match="instruction set"):
+        loops.use("mmx")
+
+
+def test_set_native_says_what_it_takes(monkeypatch):
+    with pytest.raises(TypeError, match=r"enabled: expected True or False, got 1"):
+        minirnn.set_native(1)
+    monkeypatch.setattr("minirnn.places.native_available", lambda: False)
+    with pytest.raises(ImportError, match="C compiler"):
+        minirnn.set_native(True)
+    assert pair_for(functional.rnn, np.ones(2)) is functional.rnn
+
+
+@pytest.mark.parametrize("wish", ["0", "1", "", "yes"])
+def test_the_environment_decides(wish):
+    code = (
+        "import sys, numpy, minirnn; l = minirnn.GRU(2, 3); l(numpy.ones((2, 2, 2), numpy.float32));"
+        "print('minirnn.native.gru' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"MINIRNN_NATIVE": wish, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    available = minirnn.native_available()
+    if wish == "yes":
+        assert "MINIRNN_NATIVE: expected 0 or 1, got 'yes'" in done.stderr
+    elif wish == "1" and not available:
+        assert "ImportError" in done.stderr
+    else:
+        assert done.stdout.strip() == str(available and wish != "0"), done.stderr
+
+
+@built
+def test_a_layout_without_rows():
+    layout = Layout(np.empty(0, np.int64), 3)
+    h = np.ones((3, 4))
+    weights = np.ones((4, 2)), np.ones((4, 4)), None, None
+    pair = pair_for(functional.rnn, h)
+    ctx = pair.forward(np.empty((0, 2)), (h,), weights, layout)
+    dw = [np.zeros_like(w) if w is not None else None for w in weights]
+    dx = pair.backward(ctx, None, (h.copy(),), dw)
+    assert data(dx).shape == (0, 2)
+    assert not dw[0].any()
