@@ -20,6 +20,7 @@ from .functional.recurrence import Recurrence
 from .layout import Layout, equal_lengths
 from .module import Context, describe, saving
 from .places import pair_for
+from .stepper import Stepper
 from .weights import RecurrentWeights
 
 
@@ -220,6 +221,49 @@ class Recurrent(RecurrentWeights):
             recurrence.step(x, [s[k] for s in before], self._values(k), new, **self._options)
             x = new[0]
         return (x if batched else x[0]).copy(), form.restore_states(after)
+
+    def stepper(self, batch_size: int = 1, state: Any = None) -> Stepper:
+        """Return :meth:`step` prepared for a stream: checked once, arrays made once, the state kept.
+
+        It computes with the weights as they are now; make another one after they have changed.
+
+        Parameters
+        ----------
+        batch_size : int
+        state : array of shape (num_layers, B, H), or for the LSTM a pair, optional
+            To start from, zero if not given.
+
+        Returns
+        -------
+        callable
+            From x_t, (B, input_size) or for a batch of one (input_size,), to the output. ``.state`` is the
+            state as it is, ``.reset()`` goes back to the start.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional, `batch_size` no positive integer, or a shape does not fit.
+        TypeError
+            If `state` is not floating point, not of the weights' dtype, or on another device.
+
+        Examples
+        --------
+        >>> import numpy as np, minirnn
+        >>> gru = minirnn.GRU(3, 5)
+        >>> stepper = gru.stepper()
+        >>> for x_t in np.ones((4, 3), np.float32):
+        ...     y = stepper(x_t)
+        >>> y.shape, stepper.state.shape
+        ((5,), (1, 1, 5))
+        """
+        if self.bidirectional:
+            raise ValueError("stepper: a bidirectional layer cannot run step by step")
+        checks.positive(batch_size=batch_size)
+        like, layers = self._like, range(self.num_layers)
+        form = forms.Padded(equal_lengths(1, int(batch_size)))
+        start = self._enter("state", state, form, like, copy=False)
+        weights = [self._values(k) for k in layers]
+        return Stepper(pair_for(self.recurrence, like), weights, self._options, start)
 
     # -- backward ------------------------------------------------------------------------------
 

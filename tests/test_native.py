@@ -377,3 +377,50 @@ def test_a_layout_without_rows():
     dx = pair.backward(ctx, None, (h.copy(),), dw)
     assert data(dx).shape == (0, 2)
     assert not dw[0].any()
+
+
+@pytest.mark.parametrize("native", [pytest.param(True, marks=built), False])
+@pytest.mark.parametrize("cell", [*CELLS, "projected"])
+@pytest.mark.parametrize("B", [1, 3])
+def test_a_stepper_runs_as_the_whole_does(cell, native, B):
+    make, own = CELLS.get(cell, (minirnn.LSTM, {"proj_size": 7}))
+    minirnn.set_native(native)
+    layer = make(4, 19, 2, **own, dtype=np.float64, rng=0)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, B, 4))
+    _, state = layer(rng.standard_normal((2, B, 4)))
+    y, last = layer(x, state)
+    stepper = layer.stepper(B, state)
+    outputs = [stepper(x_t) for x_t in x]
+    close(np.stack(outputs), y, 1e-12)
+    for a, b in zip(flatten(stepper.state), flatten(last), strict=True):
+        close(a, b, 1e-12)
+    kept = stepper.state
+    stepper.reset()
+    for a, b in zip(flatten(stepper.state), flatten(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    layer.weight_hh_l0.data[...] = 0  # the stepper has its own
+    np.testing.assert_array_equal(stepper(x[0]), outputs[0])
+    for a, b in zip(flatten(kept), flatten(last), strict=True):
+        close(a, b, 1e-12)
+    if B == 1:
+        close(stepper(x[1, 0]), outputs[1][0], 1e-12)
+    wrong = {
+        ValueError: [x[0, :, :3], np.ones((B + 1, 4)), np.ones(3), x],
+        TypeError: [x[0].astype(np.float32), x[0].tolist()],
+    }
+    for error, inputs in wrong.items():
+        for one in inputs:
+            with pytest.raises(error, match="x_t"):
+                stepper(one)
+
+
+def test_what_a_stepper_refuses():
+    with pytest.raises(ValueError, match="bidirectional"):
+        minirnn.GRU(2, 3, bidirectional=True).stepper()
+    with pytest.raises(ValueError, match="batch_size"):
+        minirnn.GRU(2, 3).stepper(0)
+    with pytest.raises(ValueError, match="state"):
+        minirnn.GRU(2, 3).stepper(2, np.ones((1, 3, 3), np.float32))
+    with pytest.raises(TypeError, match="state"):
+        minirnn.GRU(2, 3).stepper(1, np.ones((1, 1, 3)))

@@ -12,7 +12,7 @@ Nothing is checked here: the modules have done it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..backend import Array
@@ -144,6 +144,26 @@ def state_names(recurrence: Any) -> tuple[str, ...]:
     """Return the names of what makes up the state."""
     names: tuple[str, ...] = getattr(recurrence, "STATES", ("h",))
     return names
+
+
+def stepper_of(
+    recurrence: Any, weights: Sequence[Any], states: Sequence[Array], options: Mapping[str, Any]
+) -> Callable[[Array], Array]:
+    """Return a function of x_t, (B, I), that takes a step and returns h_t, (B, P).
+
+    `states` are arrays (2, B, size): it reads the first, the state before, and fills the second. A recurrence
+    with a function ``stepper`` of its own prepares more.
+    """
+    if hasattr(recurrence, "stepper"):
+        own: Callable[[Array], Array] = recurrence.stepper(weights, states, **options)
+        return own
+    before, after = ([s[k] for s in states] for k in (0, 1))
+
+    def step(x: Array) -> Array:
+        recurrence.step(x, before, weights, after, **options)
+        return after[0]
+
+    return step
 
 
 def weight_shapes(

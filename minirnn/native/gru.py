@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "forward",
     "gates",
     "step",
+    "stepper",
     "weight_shapes",
 ]
 
@@ -116,3 +117,19 @@ def backward(
 def gates(ctx: GRUContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
     return dict(zip(GATES, np.split(ctx.gates, 3, axis=1), strict=True))
+
+
+def stepper(weights: Sequence[Any], states: Sequence[Array]) -> Callable[[Array], Array]:
+    """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    _, B, H = states[0].shape
+    h, (q, room) = states[0].reshape(2 * B, H), np.empty((2, B, H), w_hh.dtype)
+    a, p = np.empty((2, B, 3 * H), w_hh.dtype)
+    w, b, w_x, h_t, sizes = panels(w_hh), _biases(b_ih, b_hh, w_hh), w_ih.T, h[B:], np.array([B])
+
+    def step(x: Array) -> Array:
+        x.dot(w_x, a)
+        _loops.gru_forward(a, q, h, w, b, None, room, p, sizes, B, H)
+        return h_t
+
+    return step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from ..backend import Array
 from ..functional import lstm
 from ..functional.lstm import GATES, STATES, step, weight_shapes
+from ..functional.recurrence import stepper_of
 from ..functional.shared import add_bias_gradient
 from ..layout import Layout
 from . import _loops
@@ -23,6 +24,7 @@ __all__ = [
     "forward",
     "gates",
     "step",
+    "stepper",
     "weight_shapes",
 ]
 
@@ -106,3 +108,21 @@ def gates(ctx: LSTMContext | lstm.LSTMContext) -> dict[str, Array]:
     if isinstance(ctx, lstm.LSTMContext):
         return lstm.gates(ctx)
     return dict(zip(GATES, np.split(ctx.gates, 4, axis=1), strict=True))
+
+
+def stepper(weights: Sequence[Any], states: Sequence[Array]) -> Callable[[Array], Array]:
+    """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
+    w_ih, w_hh, b_ih, b_hh, w_hr = weights
+    if w_hr is not None:
+        return stepper_of(lstm, weights, states, {})
+    _, B, H = states[0].shape
+    h, c = (s.reshape(2 * B, H) for s in states)
+    z, (tanh_c, room) = np.empty((B, 4 * H), w_hh.dtype), np.empty((2, B, H), w_hh.dtype)
+    w, b, w_x, h_t, sizes = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), w_ih.T, h[B:], np.array([B])
+
+    def step(x: Array) -> Array:
+        x.dot(w_x, z)
+        _loops.lstm_forward(z, h, c, tanh_c, w, b, None, room, sizes, B, H)
+        return h_t
+
+    return step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "forward",
     "gates",
     "step",
+    "stepper",
     "weight_shapes",
 ]
 
@@ -78,3 +79,26 @@ def backward(
             dw_hh += dz.T.dot(h_prev)
             add_bias_gradient(dbs, dz)
     return dx
+
+
+def stepper(
+    weights: Sequence[Any], states: Sequence[Array], nonlinearity: str = "tanh"
+) -> Callable[[Array], Array]:
+    """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    _, B, H = states[0].shape
+    h, room, sizes = states[0].reshape(2 * B, H), np.empty((B, H), w_hh.dtype), np.array([B])
+    w, b, w_x, h_t, loop = (
+        panels(w_hh),
+        bias_sum(b_ih, b_hh, w_hh),
+        w_ih.T,
+        h[B:],
+        _FORWARD[nonlinearity],
+    )
+
+    def step(x: Array) -> Array:
+        x.dot(w_x, h_t)
+        loop(h, w, b, None, room, sizes, B, H)
+        return h_t
+
+    return step
