@@ -3,6 +3,9 @@
 The README shows a model and a training step; :mod:`minirnn.functional` has the mathematics.
 """
 
+import importlib
+from typing import Any
+
 from . import functional, init
 from .backend import asnumpy, get_array_module, manual_seed, set_backend, set_checks, set_tf32
 from .bptt.traces import Trace
@@ -39,6 +42,16 @@ from .threads import set_num_threads
 from .truncated import TruncatedWindow, truncated_bptt
 
 __version__ = "0.1.0"
+
+# On top of all else, and imported when first asked for.
+_ROOMS = ("diagnostics",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "GRU",

@@ -1,0 +1,223 @@
+r"""What a recurrent layer did at every step, and one step of BPTT written for looking at it.
+
+The layers' own backward passes turn whole batches into weight gradients as fast as they can. What the
+diagnostics need lies in between: the gradient of what enters the gates, for each row by itself, and the
+Jacobian of a single step. Both follow from the states, the gates and the equations, which are those of
+:mod:`minirnn.functional`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, asnumpy, get_array_module
+from ..bptt.checkpoints import Checkpointed
+from ..bptt.execution import InParts
+from ..bptt.passes import Pass
+from ..bptt.stack import Stack
+from ..functional import gru, lstm, rnn
+from ..layout import Span
+
+
+class Steps(NamedTuple):
+    """What happened at some rows of one pass, which is one layer in one direction.
+
+    Attributes
+    ----------
+    x : array of shape (n, I)
+        What enters.
+    h, c : arrays of shapes (n, P) and (n, H)
+        The states after the step; ``c`` is the LSTM's, else None.
+    h_before, c_before : arrays of the same shapes
+        The states before it.
+    mask : array of shape (n, P), optional
+        What multiplies `h_before` in front of W_hh: recurrent dropout.
+    gates : dict from gate name to array of shape (n, H)
+    """
+
+    x: Array
+    h: Array
+    c: Array | None
+    h_before: Array
+    c_before: Array | None
+    mask: Array | None
+    gates: dict[str, Array]
+
+    @property
+    def h_in(self) -> Array:
+        """What enters the product with W_hh."""
+        return self.h_before if self.mask is None else self.h_before * self.mask
+
+    def at(self, rows: Any) -> Steps:
+        """Return what happened at `rows` alone."""
+        arrays, gates = self[:-1], self.gates
+        of_rows = [None if a is None else a[rows] for a in arrays]
+        return Steps._make([*of_rows, {name: a[rows] for name, a in gates.items()}])
+
+    def in_float64(self) -> Steps:
+        """Return all of it in float64, on the host."""
+        arrays, gates = self[:-1], self.gates
+        wide = [None if a is None else asnumpy(a).astype(np.float64) for a in arrays]
+        by_name = {name: asnumpy(a).astype(np.float64) for name, a in gates.items()}
+        return Steps._make([*wide, by_name])
+
+
+def of_layer(stack: Stack, contexts: list[Any]) -> list[Steps]:
+    """Return for each pass what happened at all of its rows, however it was run."""
+    return [_of_pass(stack, k, ctx) for k, ctx in enumerate(contexts)]
+
+
+def _of_pass(stack: Stack, k: int, context: Any) -> Steps:
+    pieces = [(rows, _of_context(p, ctx)) for rows, p, ctx in _pieces(stack, k, context)]
+    if len(pieces) == 1 and isinstance(pieces[0][0], slice):
+        return pieces[0][1]
+    N, first = stack.passes[k].layout.rows, pieces[0][1]
+
+    def whole(arrays: list[Any]) -> Any:
+        if arrays[0] is None:
+            return None
+        one = get_array_module(arrays[0]).empty((N, arrays[0].shape[1]), arrays[0].dtype)
+        for (rows, _), a in zip(pieces, arrays, strict=True):
+            one[rows] = a
+        return one
+
+    every = [whole([s[field] for _, s in pieces]) for field in range(len(Steps._fields) - 1)]
+    gates = {name: whole([s.gates[name] for _, s in pieces]) for name in first.gates}
+    return Steps._make([*every, gates])
+
+
+def _pieces(stack: Stack, k: int, context: Any) -> Iterator[tuple[Any, Pass, Any]]:
+    """Iterate over the parts and windows that a pass was run in: rows, pass and plain context of each."""
+    parts = [(slice(None), stack.passes[k], context)]
+    if isinstance(stack.execution, InParts):
+        own = zip(stack.execution.parts, context, strict=True)
+        parts = [(part.rows, p, ctx) for part, (p, ctx) in own]
+    for rows, p, ctx in parts:
+        if not isinstance(p, Checkpointed):
+            yield rows, p, ctx
+            continue
+        if not ctx:  # no steps, so no windows
+            yield rows, p, _of_no_steps(p)
+        for (w_rows, _), (window, x, states) in zip(p.layout.windows, ctx, strict=True):
+            _, again = window.forward(x, [s.copy() for s in states])
+            yield (w_rows if isinstance(rows, slice) else rows[w_rows]), window, again
+
+
+def _of_no_steps(p: Pass) -> Any:
+    xp, (w_ih, w_hh, *_) = get_array_module(p.weights[0]), p.weights
+    H, B = len(w_hh) // len(p.recurrence.GATES), p.layout.batch_size
+    states = [xp.zeros((B, size), w_hh.dtype) for size in (w_hh.shape[1], H)]
+    one_state = p.recurrence.__name__.rpartition(".")[2] != "lstm"
+    plain = Pass(*p)
+    return plain.forward(xp.empty((0, w_ih.shape[1]), w_ih.dtype), states[: 1 if one_state else 2])[
+        1
+    ]
+
+
+def _of_context(p: Pass, ctx: Any) -> Steps:
+    layout, B = p.layout, p.layout.batch_size
+    every = Span(slice(0, layout.steps), slice(0, layout.rows))
+    h, c = ctx.h, getattr(ctx, "c", None)
+    return Steps(
+        ctx.x,
+        h[B:],
+        None if c is None else c[B:],
+        layout.previous_rows(h, every),
+        None if c is None else layout.previous_rows(c, every),
+        None if p.mask is None else layout.spread(p.mask, every),
+        p.recurrence.gates(ctx),
+    )
+
+
+class Elman:
+    r""":math:`h_t = \phi(z_t)`: tanh, or ReLU."""
+
+    def __init__(self, weights: list[Any], options: dict[str, Any]) -> None:
+        self.w_hh, self.relu = weights[1], options["nonlinearity"] == "relu"
+
+    def before_gates(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array]:
+        """Return the gradients of what W_ih's product and what W_hh's product puts out, (..., G * H).
+
+        Of dh, and for the LSTM dc, the total gradients of the states after the step; axes may stand in
+        front of the rows.
+        """
+        dz = dh * (s.h > 0) if self.relu else dh * (1 - s.h * s.h)
+        return dz, dz
+
+    def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
+        """Return the gradients of the states before the step: times its Jacobian, transposed."""
+        _, da_h = self.before_gates(s, dh, dc)
+        return self._through_w_hh(s, da_h), None
+
+    def _through_w_hh(self, s: Steps, da_h: Array) -> Array:
+        dh = da_h @ self.w_hh
+        return dh if s.mask is None else dh * s.mask
+
+
+class Gated(Elman):
+    r""":math:`h_t = (1 - z) n + z h_{t-1}`: the GRU."""
+
+    def __init__(self, weights: list[Any], options: dict[str, Any]) -> None:
+        _, self.w_hh, _, self.b_hh = weights
+
+    def before_gates(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array]:
+        """Return the gradients in the order r, z, n; those of n differ by the reset gate."""
+        r, z, n = (s.gates[name] for name in "rzn")
+        H = r.shape[1]
+        q = s.h_in @ self.w_hh[2 * H :].T
+        if self.b_hh is not None:
+            q += self.b_hh[2 * H :]
+        da_n = dh * ((1 - z) * (1 - n * n))
+        da_r = da_n * (q * r * (1 - r))
+        da_z = dh * ((s.h_before - n) * z * (1 - z))
+        join = get_array_module(dh).concatenate
+        return join([da_r, da_z, da_n], axis=-1), join([da_r, da_z, da_n * r], axis=-1)
+
+    def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
+        """Return the gradient of the state before the step, which z hands on as well."""
+        _, da_h = self.before_gates(s, dh, dc)
+        return self._through_w_hh(s, da_h) + dh * s.gates["z"], None
+
+
+class LongShortTerm(Elman):
+    r""":math:`c_t = f c_{t-1} + i g, \; h_t = W_{hr} (o \tanh c_t)`: the LSTM."""
+
+    def __init__(self, weights: list[Any], options: dict[str, Any]) -> None:
+        _, self.w_hh, _, _, self.w_hr = weights
+
+    def hidden(self, s: Steps) -> Array:
+        """Return what a projection reads: o * tanh(c_t)."""
+        return s.gates["o"] * get_array_module(s.c).tanh(s.c)
+
+    def before_gates(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array]:
+        """Return the gradients in the order i, f, g, o, the same for both products."""
+        i, f, g, o = (s.gates[name] for name in "ifgo")
+        xp = get_array_module(dh)
+        dm = dh if self.w_hr is None else dh @ self.w_hr
+        dz = [dc * (g * i * (1 - i)), dc * (s.c_before * f * (1 - f)), dc * (i * (1 - g * g))]
+        dz = xp.concatenate([*dz, dm * (xp.tanh(s.c) * o * (1 - o))], axis=-1)
+        return dz, dz
+
+    def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
+        """Return the gradients of both states before the step."""
+        tanh_c = get_array_module(dh).tanh(s.c)
+        dm = dh if self.w_hr is None else dh @ self.w_hr
+        dc = dc + dm * (s.gates["o"] * (1 - tanh_c * tanh_c))
+        _, da_h = self.before_gates(s, dh, dc)
+        return self._through_w_hh(s, da_h), dc * s.gates["f"]
+
+
+_CELLS: dict[Any, type[Elman]] = {rnn: Elman, gru: Gated, lstm: LongShortTerm}
+
+
+def cell_of(layer: Any, p: Pass, dtype: Any = None) -> Any:
+    """Return one step's equations with the weights of `p`, on the host in `dtype` if that is given."""
+    if getattr(layer, "recurrence", None) not in _CELLS:
+        raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {type(layer).__name__}")
+    weights = list(p.weights)
+    if dtype is not None:
+        weights = [None if w is None else asnumpy(w).astype(dtype) for w in weights]
+    return _CELLS[layer.recurrence](weights, dict(p.options))

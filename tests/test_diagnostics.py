@@ -1,0 +1,330 @@
+"""minirnn.diagnostics: every number against one that was got in another way."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import close
+
+import minirnn
+from minirnn import diagnostics as see
+from minirnn.bptt import execution
+
+LAYERS = {"RNN": minirnn.RNN, "GRU": minirnn.GRU, "LSTM": minirnn.LSTM}
+LENGTHS = (2, 5, 0, 3, 5)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def packed(rng, features, lengths=LENGTHS):
+    sequences = [rng.standard_normal((n, features)) for n in lengths]
+    return minirnn.pack_sequence(sequences, enforce_sorted=False)
+
+
+def stretched(layer, factor=3.0):
+    """Return the layer with larger recurrent weights, so that no gradient is all but zero."""
+    for name, p in layer.named_parameters():
+        if "weight_hh" in name:
+            p.data *= factor
+    return layer
+
+
+def test_is_imported_when_first_asked_for():
+    code = (
+        "import sys, minirnn; assert 'minirnn.diagnostics' not in sys.modules; "
+        "minirnn.diagnostics.gradient_flow; assert 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- GradientMonitor -----------------------------------------------------------------------------
+
+
+def with_gradients(**gradients):
+    found = []
+    for name, values in gradients.items():
+        p = minirnn.Parameter(np.zeros(np.shape(values), np.float32))
+        p.name, p.grad = name, np.array(values, np.float32)
+        found.append(p)
+    return found
+
+
+def test_monitor_takes_norms_and_finds_the_first_alarm():
+    a, b = with_gradients(a=[3.0, 4.0], b=[[1.0], [1.0]])
+    monitor = see.GradientMonitor([a, b], every=10)
+    assert monitor.observe(7) is None
+    assert monitor.history == []
+    seen = monitor.observe(10)
+    assert seen == (10, pytest.approx(27**0.5), {"a": 5.0, "b": pytest.approx(2**0.5)})
+    # The total is out of its band, and says so as no parameter is.
+    assert monitor.first_alarm == (10, "total", pytest.approx(27**0.5), "warning")
+    b.grad *= 100
+    monitor.observe(20)
+    assert monitor.first_alarm.step == 10
+    assert [s.step for s in monitor.history] == [10, 20]
+
+
+def test_monitor_names_the_parameter_that_is_farthest_out():
+    monitor = see.GradientMonitor(with_gradients(a=[6.0], b=[20.0], c=[0.0125], d=[1.0]))
+    monitor.observe(3)
+    assert monitor.first_alarm == (3, "c", pytest.approx(0.0125), "vanishing")  # 8 times, b 4 times
+
+
+@pytest.mark.parametrize(
+    ("norm", "band"),
+    [
+        (0.0999, "vanishing"),
+        (0.1, "healthy"),
+        (5.0, "healthy"),
+        (5.01, "warning"),
+        (10.0, "warning"),
+        (10.1, "exploding"),
+        (np.inf, "exploding"),
+        (np.nan, "exploding"),
+    ],
+)
+def test_monitor_bands(norm, band):
+    assert see.GradientMonitor(with_gradients(a=[1.0])).band(norm) == band
+    wide = see.GradientMonitor(with_gradients(a=[1.0]), vanishing=0, warning=1e9, exploding=1e9)
+    assert wide.band(norm) == ("healthy" if np.isfinite(norm) else "exploding")
+
+
+def test_monitor_in_float64_of_a_buffer_without_copying_it():
+    model = minirnn.RNN(3, 4, rng=0)
+    buffer = model.flatten_parameters()
+    monitor = see.GradientMonitor(buffer)
+    buffer.grad.fill(np.float32(1e-30))  # its square is zero in float32
+    one = monitor.observe(0)
+    assert one.total == pytest.approx(1e-30 * buffer.grad.size**0.5, rel=1e-6)
+    assert one.norms["bias_hh_l0"] == pytest.approx(2e-30, rel=1e-6)
+    assert all(p.grad.base is not None for p in monitor.parameters)
+    assert buffer.complete
+
+
+def test_monitor_refuses():
+    with pytest.raises(ValueError, match="every: expected a positive"):
+        see.GradientMonitor(with_gradients(a=[1.0]), every=0)
+    with pytest.raises(ValueError, match="vanishing <= warning"):
+        see.GradientMonitor(with_gradients(a=[1.0]), vanishing=6)
+    with pytest.raises(ValueError, match="every name once"):
+        see.GradientMonitor(with_gradients(a=[1.0]) + with_gradients(a=[1.0]))
+
+
+# -- gradient_flow -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["padded", "batch_first", "unbatched", "packed"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_gradient_flow_leaves_padding_out(rng, form, bidirectional):
+    layer = minirnn.GRU(
+        3,
+        4,
+        num_layers=2,
+        bidirectional=bidirectional,
+        batch_first=form == "batch_first",
+        dtype=np.float64,
+    )
+    x = packed(rng, 3) if form == "packed" else rng.standard_normal((5, 6, 3))
+    x = x[:, 0] if form == "unbatched" else x
+    (y, _), ctx = layer.forward(x)
+    dy = y.map(np.cos) if form == "packed" else np.cos(y)
+    _, _, trace = layer.backward(ctx, dy, trace=True)
+    flow = see.gradient_flow(trace, batch_first=form == "batch_first")
+    for per_step, h in zip(flow, trace.h, strict=True):
+        if form == "packed":
+            h, _ = minirnn.pad_packed_sequence(h)
+        steps = np.moveaxis(h, 1, 0) if form == "batch_first" else h
+        close(per_step, [np.linalg.norm(step) for step in steps], 1e-13)
+
+
+def test_gradient_flow_does_not_underflow():
+    tiny = np.full((1, 1, 1), 1e-30, np.float32)
+    close(see.gradient_flow(minirnn.Trace((tiny,))) / 1e-30, [[1.0]], 1e-6)
+    with pytest.raises(TypeError, match="trace"):
+        see.gradient_flow(tiny)
+
+
+# -- spectra -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_spectra_of_every_matrix_and_gate(kind):
+    layer = LAYERS[kind](3, 4, num_layers=2, bidirectional=True, dtype=np.float64, rng=0)
+    radius, sigma = see.spectral_radius(layer), see.largest_singular_value(layer)
+    gates = layer.recurrence.GATES
+    assert list(radius) == list(sigma)
+    assert len(radius) == 4 * len(gates)
+    for suffix in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        w = getattr(layer, f"weight_hh_{suffix}").data.reshape(len(gates), 4, 4)
+        for gate, block in zip(gates, w, strict=True):
+            name = f"weight_hh_{suffix}" + (f".{gate}" if len(gates) > 1 else "")
+            largest_root = abs(np.roots(np.poly(block))).max()
+            assert radius[name] == pytest.approx(largest_root, rel=1e-8)
+            squares = np.linalg.eigvalsh(block.T @ block).max()
+            assert sigma[name] == pytest.approx(squares**0.5, rel=1e-10)
+
+
+def test_spectral_radius_with_a_projection():
+    lstm = minirnn.LSTM(3, 5, proj_size=2, dtype=np.float64, rng=0)
+    block = lstm.weight_hh_l0.data[5:10]  # f
+    expected = max(abs(np.linalg.eigvals(lstm.weight_hr_l0.data @ block)))
+    assert see.spectral_radius(lstm)["weight_hh_l0.f"] == pytest.approx(expected, rel=1e-10)
+    with pytest.raises(TypeError, match="layer: expected an RNN"):
+        see.spectral_radius(minirnn.Linear(2, 2))
+
+
+def numerical_jacobian(layer, x, state):
+    """Return d state after all of x / d state before, with h and c side by side."""
+    sizes = [s.shape[-1] for s in state]
+    flat = np.concatenate([s.ravel() for s in state])
+
+    def last(values):
+        parts = [v[None] for v in np.split(values, np.cumsum(sizes)[:-1])]
+        _, h_n = layer.forward(x, tuple(parts) if len(parts) > 1 else parts[0])[0]
+        return np.concatenate([s.ravel() for s in (h_n if len(parts) > 1 else [h_n])])
+
+    eye, e = np.eye(len(flat)), 1e-4
+    columns = [
+        (
+            last(flat - 2 * e * v)
+            - 8 * last(flat - e * v)
+            + 8 * last(flat + e * v)
+            - last(flat + 2 * e * v)
+        )
+        / (12 * e)
+        for v in eye
+    ]
+    return np.array(columns).T
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("RNN", {}),
+        ("RNN", {"nonlinearity": "relu"}),
+        ("GRU", {}),
+        ("LSTM", {}),
+        ("LSTM", {"proj_size": 2}),
+    ],
+)
+def test_jacobian_norms_agree_with_numerical_ones(rng, kind, options):
+    layer = stretched(LAYERS[kind](3, 4, dtype=np.float64, rng=1, **options))
+    x = rng.standard_normal((6, 3))
+    _, ctx = layer.forward(x)
+    norms = see.jacobian_norms(layer, ctx)
+    assert norms.shape == (1, 6)
+    for t in range(6):
+        if t == 5:
+            assert norms[0, t] == 1
+            continue
+        _, state = layer(x[: t + 1])
+        state = state if kind == "LSTM" else (state,)
+        expected = np.linalg.norm(numerical_jacobian(layer, x[t + 1 :], state), 2)
+        assert norms[0, t] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_jacobian_norms_of_packed_layers_are_those_of_each_sequence(rng, kind, checkpoint):
+    layer = LAYERS[kind](
+        3, 4, num_layers=2, bidirectional=True, checkpoint=checkpoint, dtype=np.float64, rng=1
+    )
+    x = packed(rng, 3)
+    _, ctx = layer.forward(x)
+    norms = see.jacobian_norms(stretched(layer, 1.0), ctx)
+    assert norms.shape == (4, 5, 5)
+    for b, one in enumerate(minirnn.unpack_sequence(x)):
+        _, ctx = layer.forward(one)
+        close(norms[:, : len(one), b], see.jacobian_norms(layer, ctx), 1e-12)
+        assert np.isnan(norms[:, len(one) :, b]).all()
+    assert (norms[1::2, 0][:, [0, 1, 3, 4]] == 1).all()  # a reverse direction ends at step 0
+
+
+def test_jacobian_norms_see_recurrent_dropout(rng):
+    rnn = minirnn.RNN(3, 4, recurrent_dropout=0.5, dtype=np.float64, rng=0)
+    _, ctx = rnn.forward(rng.standard_normal((2, 1, 3)))
+    (p,) = ctx.saved.stack.passes
+    h = ctx.saved.contexts[0].h[2]
+    jacobian = (1 - h**2)[:, None] * rnn.weight_hh_l0.data * p.mask[0]
+    assert (p.mask == 0).any()
+    assert see.jacobian_norms(rnn, ctx)[0, 0, 0] == pytest.approx(np.linalg.norm(jacobian, 2))
+
+
+def test_jacobian_norms_obey_the_bound(rng):
+    rnn = minirnn.RNN(3, 8, dtype=np.float64, rng=0)
+    _, ctx = rnn.forward(rng.standard_normal((30, 1, 3)))
+    norms = see.jacobian_norms(rnn, ctx)[0, :, 0]
+    sigma = see.largest_singular_value(rnn)["weight_hh_l0"]
+    assert (norms <= sigma ** np.arange(29, -1, -1) * (1 + 1e-12)).all()
+
+
+# -- check_gradients -----------------------------------------------------------------------------
+
+
+class Wrong(minirnn.Module):
+    """A layer with one gradient that is off by a factor."""
+
+    def __init__(self, weight=1.0, bias=1.0, dx=1.0):
+        self.linear = minirnn.Linear(3, 2, dtype=np.float64, rng=0)
+        self.factors = weight, bias, dx
+
+    def forward(self, x):
+        return self.linear.forward(x)
+
+    def backward(self, ctx, dy):
+        dx = self.linear.backward(ctx, dy)
+        self.linear.weight.grad *= self.factors[0]
+        self.linear.bias.grad *= self.factors[1]
+        return dx * self.factors[2]
+
+
+@pytest.mark.parametrize(
+    ("factors", "named"),
+    [({"weight": 1.001}, "linear.weight"), ({"bias": -1}, "linear.bias"), ({"dx": 0.5}, "input 0")],
+)
+def test_check_gradients_finds_a_wrong_factor(rng, factors, named):
+    x = rng.standard_normal((4, 3))
+    assert set(see.check_gradients(Wrong(), x)) == {"linear.weight", "linear.bias", "input 0"}
+    with pytest.raises(AssertionError, match=named) as error:
+        see.check_gradients(Wrong(**factors), x)
+    assert str(error.value).count(":") == 1 + 2  # that array alone, in each direction
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_check_gradients_of_layers_with_states_and_packed(rng, kind):
+    layer = LAYERS[kind](3, 4, num_layers=2, bidirectional=True, dtype=np.float64, rng=0)
+    x, h = packed(rng, 3), rng.standard_normal((4, 5, 4))
+    before = x.data.copy()
+    layer.weight_hh_l0.grad.fill(7)
+    errors = see.check_gradients(layer, x, (h, h.copy()) if kind == "LSTM" else h)
+    assert np.array_equal(x.data, before)
+    assert (layer.weight_hh_l0.grad == 7).all()
+    inputs = {"input 0", "input 1[0]", "input 1[1]"} if kind == "LSTM" else {"input 0", "input 1"}
+    assert set(errors) == inputs | {name for name, _ in layer.named_parameters()}
+    assert max(errors.values()) < 1e-8
+
+
+def test_check_gradients_refuses_float32_and_dropout(rng):
+    with pytest.raises(TypeError, match="weight: expected float64"):
+        see.check_gradients(minirnn.Linear(3, 2), rng.standard_normal((4, 3)))
+    with pytest.raises(ValueError, match="eval"):
+        see.check_gradients(minirnn.Dropout(0.5), rng.standard_normal((4, 3)))
+
+
+def test_threads_share_a_batch_and_it_still_comes_out_whole(rng, monkeypatch):
+    layer = minirnn.GRU(3, 4, dtype=np.float64, rng=0)
+    x = packed(rng, 3)
+    expected = see.jacobian_norms(layer, layer.forward(x)[1])
+    monkeypatch.setattr(execution, "_THREADED_SIZE", 1)
+    monkeypatch.setattr(execution, "_THREADED_STEP", 1)
+    minirnn.set_num_threads(2)
+    try:
+        _, ctx = layer.forward(x)
+        assert isinstance(ctx.saved.stack.execution, execution.InParts)
+        close(see.jacobian_norms(layer, ctx), expected, 1e-12)
+    finally:
+        minirnn.set_num_threads(1)
