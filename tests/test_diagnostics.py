@@ -328,3 +328,228 @@ def test_threads_share_a_batch_and_it_still_comes_out_whole(rng, monkeypatch):
         close(see.jacobian_norms(layer, ctx), expected, 1e-12)
     finally:
         minirnn.set_num_threads(1)
+
+
+# -- per-sample gradients ------------------------------------------------------------------------
+
+
+def gradients_of(model, forward, upstream):
+    """Return all parameters' gradients of one forward and backward, by name."""
+    model.zero_grad()
+    _, ctx = model.forward(*forward)
+    model.backward(ctx, *upstream)
+    return {name: p.grad.copy() for name, p in model.named_parameters()}
+
+
+def by_loop(model, one_sample, samples):
+    """Return each sample's gradients from a backward pass of its own, and their norms."""
+    each = [gradients_of(model, *one_sample(b)) for b in range(samples)]
+    norms = [np.sqrt(sum((g**2).sum() for g in one.values())) for one in each]
+    return {name: np.array([one[name] for one in each]) for name in each[0]}, np.array(norms)
+
+
+def agree(model, forward, upstream, one_sample, samples, **options):
+    """Compare per-sample norms and gradients, and the sum that backward leaves, with the loop."""
+    expected, norms = by_loop(model, one_sample, samples)
+    total = gradients_of(model, forward, upstream)
+    model.zero_grad()
+    _, ctx = model.forward(*forward)
+    actual = see.per_sample_gradient_norms(model, ctx, *upstream, **options)
+    assert actual.dtype == np.float64
+    close(actual, norms, 1e-10)
+    for name, p in model.named_parameters():
+        close(p.grad, total[name], 1e-12)
+    each = see.per_sample_gradients(model, ctx, *upstream, **options)
+    assert each.keys() == expected.keys()
+    for name in each:
+        close(each[name], expected[name], 1e-10)
+    assert "backward" not in vars(model)
+
+
+VARIANTS = [
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu", "bias": False}),
+    ("GRU", {}),
+    ("GRU", {"bias": False}),
+    ("LSTM", {}),
+    ("LSTM", {"proj_size": 2}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("form", ["padded", "batch_first", "packed", "checkpoint"])
+def test_per_sample_norms_of_recurrent_layers(rng, kind, options, bidirectional, form):
+    layer = LAYERS[kind](
+        3,
+        4,
+        num_layers=2,
+        bidirectional=bidirectional,
+        batch_first=form == "batch_first",
+        checkpoint=form == "checkpoint",
+        dtype=np.float64,
+        rng=0,
+        **options,
+    )
+    ragged = form in ("packed", "checkpoint")
+    x = packed(rng, 3) if ragged else rng.standard_normal((5, 5, 3))
+    y, state = layer(x)
+    dy = y.map(lambda a: rng.standard_normal(a.shape)) if ragged else rng.standard_normal(y.shape)
+    state = state if kind == "LSTM" else (state,)
+    h_0 = tuple(rng.standard_normal(s.shape) for s in state)
+    dh_n = tuple(rng.standard_normal(s.shape) for s in state)
+
+    def whole(parts):
+        return parts if kind == "LSTM" else parts[0]
+
+    def cut(a, b):
+        if ragged:
+            return minirnn.unpack_sequence(a)[b][:, None]
+        return a[b : b + 1] if form == "batch_first" else a[:, b : b + 1]
+
+    def one_sample(b):
+        alone = [whole(tuple(s[:, b : b + 1] for s in parts)) for parts in (h_0, dh_n)]
+        return (cut(x, b), alone[0]), (cut(dy, b), alone[1])
+
+    agree(layer, (x, whole(h_0)), (dy, whole(dh_n)), one_sample, 5)
+
+
+class Tagger(minirnn.Module):
+    """A model whose head reads every step, and whose embedding is used twice."""
+
+    def __init__(self, batch_first=False):
+        wide = {"dtype": np.float64, "rng": 0}
+        self.embedding = minirnn.Embedding(6, 3, padding_idx=5, **wide)
+        self.gru = minirnn.GRU(3, 4, bidirectional=True, batch_first=batch_first, **wide)
+        self.head = minirnn.Linear(8, 2, **wide)
+
+    def forward(self, tokens, others):
+        x, ctx_x = self.embedding.forward(tokens)
+        z, ctx_z = self.embedding.forward(others)
+        x = x.map(lambda a: a + z.data) if isinstance(x, minirnn.PackedSequence) else x + z
+        (y, _), ctx_y = self.gru.forward(x)
+        logits, ctx_h = self.head.forward(y)
+        return logits, (ctx_x, ctx_z, ctx_y, ctx_h)
+
+    def backward(self, ctx, dlogits):
+        ctx_x, ctx_z, ctx_y, ctx_h = ctx
+        dx, _ = self.gru.backward(ctx_y, self.head.backward(ctx_h, dlogits))
+        self.embedding.backward(ctx_z, dx)
+        self.embedding.backward(ctx_x, dx)
+
+
+@pytest.mark.parametrize("form", ["padded", "batch_first", "packed"])
+def test_per_sample_norms_of_a_model_that_uses_a_table_twice(rng, form):
+    model, ragged = Tagger(form == "batch_first"), form == "packed"
+    tokens, others = rng.integers(0, 6, (2, 5, 5))
+    if ragged:
+        tokens, others = (
+            minirnn.pack_padded_sequence(t, LENGTHS, enforce_sorted=False) for t in (tokens, others)
+        )
+    y = model(tokens, others)
+    dy = y.map(lambda a: rng.standard_normal(a.shape)) if ragged else rng.standard_normal(y.shape)
+
+    def cut(a, b):
+        if ragged:
+            return minirnn.unpack_sequence(a)[b][:, None]
+        return a[b : b + 1] if form == "batch_first" else a[:, b : b + 1]
+
+    def one_sample(b):
+        return (cut(tokens, b), cut(others, b)), (cut(dy, b),)
+
+    agree(model, (tokens, others), (dy,), one_sample, 5)
+
+
+class Tied(minirnn.Module):
+    """An embedding and a head of one weight."""
+
+    def __init__(self):
+        self.embedding = minirnn.Embedding(6, 3, dtype=np.float64, rng=0)
+        self.head = minirnn.Linear(3, 6, bias=False, dtype=np.float64)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        x, ctx_x = self.embedding.forward(tokens)
+        y, ctx_y = self.head.forward(x)
+        return y, (ctx_x, ctx_y)
+
+    def backward(self, ctx, dy):
+        self.embedding.backward(ctx[0], self.head.backward(ctx[1], dy))
+
+
+def test_per_sample_norms_of_tied_weights_and_of_single_rows(rng):
+    tokens, dy = rng.integers(0, 6, 4), rng.standard_normal((4, 6))
+    agree(Tied(), (tokens,), (dy,), lambda b: ((tokens[b : b + 1],), (dy[b : b + 1],)), 4)
+
+
+def test_per_sample_norms_of_many_steps_and_of_threads(rng, monkeypatch):
+    layer = minirnn.LSTM(3, 4, dtype=np.float64, rng=0)
+    x = packed(rng, 3, (12, 9, 0, 10))  # so long that the gradients are smaller than Gram matrices
+    (y, _), ctx = layer.forward(x)
+    expected = see.per_sample_gradient_norms(layer, ctx, y)
+    monkeypatch.setattr(see.samples, "_ENTRIES", 1)
+    close(see.per_sample_gradient_norms(layer, ctx, y), expected, 1e-12)
+    monkeypatch.setattr(execution, "_THREADED_SIZE", 1)
+    monkeypatch.setattr(execution, "_THREADED_STEP", 1)
+    minirnn.set_num_threads(2)
+    try:
+        _, ctx = layer.forward(x)
+        close(see.per_sample_gradient_norms(layer, ctx, y), expected, 1e-12)
+    finally:
+        minirnn.set_num_threads(1)
+
+
+def test_per_sample_norms_refuse_what_they_do_not_know(rng):
+    cell = minirnn.RNNCell(3, 4, dtype=np.float64)
+    h, ctx = cell.forward(rng.standard_normal((2, 3)))
+    with pytest.raises(TypeError, match="got some in RNNCell"):
+        see.per_sample_gradient_norms(cell, ctx, h)
+    assert "backward" not in vars(cell)
+    model = Tagger()
+    tokens = rng.integers(0, 6, (5, 2))
+    y, ctx = model.forward(tokens, tokens)
+    with pytest.raises(ValueError, match="number of samples"):
+        see.per_sample_gradient_norms(model, ctx, y, batch_first=True)
+
+
+# -- noise scale ---------------------------------------------------------------------------------
+
+
+def test_noise_scale_agrees_with_brute_force(rng):
+    model = minirnn.Sequential(
+        minirnn.Linear(3, 4, dtype=np.float64), minirnn.Linear(4, 2, dtype=np.float64)
+    )
+    x, target, B = rng.standard_normal((6, 3)), rng.integers(0, 2, 6), 6
+    criterion = minirnn.CrossEntropyLoss()
+    logits, ctx = model.forward(x)
+    _, ctx_l = criterion.forward(logits, target)
+    norms = see.per_sample_gradient_norms(model, ctx, criterion.backward(ctx_l))
+    found = see.noise_scale(B * norms, minirnn.clip_grad_norm_(model.parameters(), 1e9))
+    each = []
+    for b in range(B):
+        model.zero_grad()
+        logits, ctx = model.forward(x[b : b + 1])
+        _, ctx_l = criterion.forward(logits, target[b : b + 1])
+        model.backward(ctx, criterion.backward(ctx_l))
+        each.append(np.concatenate([p.grad.ravel() for p in model.parameters()]))
+    noise = np.var(each, axis=0, ddof=1).sum()
+    # |mean|^2 is too large by the variance of the mean; equally the mean of g_i . g_j over i != j.
+    products = np.array(each) @ np.array(each).T
+    signal = (products.sum() - np.trace(products)) / (B * (B - 1))
+    close(found, [noise, signal, noise / signal], 1e-10)
+
+
+def test_noise_scale_is_unbiased_and_averages_terms_not_ratios(rng):
+    g = 0.5 + rng.standard_normal((4000, 8, 3)) * [1.0, 2.0, 0.5]
+    norms, means = np.linalg.norm(g, axis=2), np.linalg.norm(g.mean(1), axis=1)
+    found = see.noise_scale(norms, means)
+    assert found.noise == pytest.approx(5.25, rel=0.03)
+    assert found.signal == pytest.approx(0.75, rel=0.1)
+    assert found.scale == found.noise / found.signal
+
+
+def test_noise_scale_refuses():
+    with pytest.raises(ValueError, match="sample_norms"):
+        see.noise_scale(np.ones(1), 1.0)
+    with pytest.raises(ValueError, match="batch_norms"):
+        see.noise_scale(np.ones((2, 3)), np.ones(3))

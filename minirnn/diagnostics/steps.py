@@ -109,12 +109,10 @@ def _pieces(stack: Stack, k: int, context: Any) -> Iterator[tuple[Any, Pass, Any
 def _of_no_steps(p: Pass) -> Any:
     xp, (w_ih, w_hh, *_) = get_array_module(p.weights[0]), p.weights
     H, B = len(w_hh) // len(p.recurrence.GATES), p.layout.batch_size
-    states = [xp.zeros((B, size), w_hh.dtype) for size in (w_hh.shape[1], H)]
-    one_state = p.recurrence.__name__.rpartition(".")[2] != "lstm"
-    plain = Pass(*p)
-    return plain.forward(xp.empty((0, w_ih.shape[1]), w_ih.dtype), states[: 1 if one_state else 2])[
-        1
-    ]
+    sizes = (w_hh.shape[1], H)[: len(getattr(p.recurrence, "STATES", ("h",)))]
+    states = [xp.zeros((B, size), w_hh.dtype) for size in sizes]
+    x = xp.empty((0, w_ih.shape[1]), w_ih.dtype)
+    return Pass(*p).forward(x, states)[1]
 
 
 def _of_context(p: Pass, ctx: Any) -> Steps:

@@ -1,0 +1,355 @@
+r"""The gradient of each sample of a batch, and its norm without forming it.
+
+A weight's gradient adds up outer products over rows, :math:`dW = \sum_r d_r a_r^\top`: what comes back to the
+product's output, times what went into it. Each row belongs to one sample, so the sum over the rows of sample
+b alone is that sample's gradient :math:`g_b = D_b^\top A_b`, with the rows of d and a as those of
+:math:`D_b` and :math:`A_b`. Its norm needs no :math:`g_b`:
+
+.. math::
+    \lVert g_b \rVert^2 = \Big\langle \sum_r d_r a_r^\top, \sum_s d_s a_s^\top \Big\rangle
+    = \sum_{r, s} (d_r \cdot d_s)(a_r \cdot a_s)
+    = \big\langle D_b D_b^\top,\; A_b A_b^\top \big\rangle
+
+the sum of the entrywise product of two Gram matrices, whose size is the number of the sample's steps squared
+and not that of the weight. For a bias a is 1, and for a table a is one-hot: the second Gram matrix says which
+tokens are equal. A weight that is used twice has the rows of both uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, get_array_module
+from ..bptt import directions
+from ..forms import Packed
+from ..layers import Embedding, Linear
+from ..layout import Layout
+from ..module import Module
+from ..packing import Packing
+from ..parameter import Parameter
+from ..recurrent import Recurrent
+from . import steps
+
+# Gram matrices of more entries than this are not made if the samples' gradients have fewer.
+_ENTRIES = 1 << 22
+
+
+class _Rows(NamedTuple):
+    """One use of a parameter: its gradient is the sum over rows of ``d`` times ``a``."""
+
+    sample: Array  # (N,), on the host: the sample that each row belongs to
+    samples: int
+    d: Array  # (N, out)
+    a: Array | None  # (N, in), or tokens (N,), or None for 1
+
+
+def per_sample_gradient_norms(
+    module: Module, ctx: Any, *gradients: Any, batch_first: bool | None = None
+) -> Array:
+    """Run ``module.backward(ctx, *gradients)``, and return the norm of each sample's own gradient.
+
+    One backward, which adds to the parameters' gradients as ever; no loop over the batch, and no sample's
+    gradient is formed: see the module's text for how. It takes the gradients of the loss as they are: from a
+    mean over B samples those of the samples come with the factor 1/B.
+
+    Parameters
+    ----------
+    module : Module
+        A layer, or a model of any depth whose parameters belong to Linear, Embedding, RNN, GRU and LSTM.
+        It must not be used by another thread meanwhile.
+    ctx : Context
+        What ``module.forward`` returned.
+    *gradients : array, PackedSequence or None
+        As ``module.backward`` takes them.
+    batch_first : bool, keyword-only
+        Whether padded arrays of three dimensions are (B, T, features) for Linear and Embedding. As the
+        model's recurrent layers say, and (T, B, features) without any, if not given. Of two dimensions they
+        are (B, features).
+
+    Returns
+    -------
+    array of float64, shape (B,)
+        Over all parameters together, in the order in which the batch was given.
+
+    Raises
+    ------
+    TypeError
+        If another kind of layer has parameters.
+    ValueError
+        If the layers do not agree on the number of samples.
+
+    References
+    ----------
+    I. Goodfellow, "Efficient per-example gradient computations", arXiv 1510.01799 (2015), for one row
+    a sample;
+    G. Rochette, A. Manoel, E. Tramel, "Efficient per-example gradient computations in convolutional neural
+    networks", arXiv 1912.06015 (2019).
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> from minirnn.diagnostics import per_sample_gradient_norms
+    >>> layer = minirnn.Linear(2, 1, dtype=np.float64)
+    >>> y, ctx = layer.forward(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    >>> per_sample_gradient_norms(layer, ctx, np.array([[1.0], [2.0]])).round(3)
+    array([5.099, 2.   ])
+    """
+    uses = _uses(module, ctx, gradients, batch_first)
+    B, known = _batch_size(uses), dict[int, Array]()
+    squares: Any = 0.0
+    for p, rows in uses.items():
+        squares = squares + _squared_norms(p, rows, B, known)
+    xp = get_array_module(squares)
+    return xp.sqrt(xp.maximum(squares, 0))
+
+
+def per_sample_gradients(
+    module: Module, ctx: Any, *gradients: Any, batch_first: bool | None = None
+) -> dict[str, Array]:
+    """Run ``module.backward(ctx, *gradients)``, and return each sample's own gradients.
+
+    That takes B times the memory of the parameters; where norms are enough, take
+    :func:`per_sample_gradient_norms`, whose parameters and errors these are.
+
+    Returns
+    -------
+    dict from str to array of float64, shape (B, *shape of the parameter)
+        By the parameter's name.
+    """
+    uses = _uses(module, ctx, gradients, batch_first)
+    B = _batch_size(uses)
+    return {p.name: _formed(p, rows, B) for p, rows in uses.items()}
+
+
+# -- what each layer's backward was given ----------------------------------------------------------
+
+
+def _uses(
+    module: Module, ctx: Any, gradients: tuple[Any, ...], batch_first: bool | None
+) -> dict[Parameter, list[_Rows]]:
+    """Run backward and return, for each parameter, its rows in every use."""
+    if batch_first is None:
+        recurrent = [m for m in module.modules() if isinstance(m, Recurrent)]
+        batch_first = any(m.batch_first for m in recurrent)
+    with _recorded(module) as calls:
+        module.backward(ctx, *gradients)
+    uses: dict[Parameter, list[_Rows]] = {}
+    for layer, layer_ctx, dy in calls:
+        for p, rows in _of_layer(layer, layer_ctx, dy, batch_first):
+            uses.setdefault(p, []).append(rows)
+    return uses
+
+
+@contextmanager
+def _recorded(module: Module) -> Iterator[list[tuple[Module, Any, Any]]]:
+    """Record, while inside, what the backward passes of all layers with parameters are given.
+
+    For a recurrent layer that is the trace of the gradients that reach its states.
+    """
+    calls: list[tuple[Module, Any, Any]] = []
+    layers = [m for m in module.modules() if any(type(v) is Parameter for v in vars(m).values())]
+    for layer in layers:
+        if not isinstance(layer, Linear | Embedding | Recurrent):
+            raise TypeError(
+                f"module: expected parameters in Linear, Embedding, RNN, GRU and LSTM, "
+                f"got some in {type(layer).__name__}"
+            )
+
+    def recording(layer: Module) -> Any:
+        backward = layer.backward
+
+        def record(ctx: Any, *gradients: Any, **named: Any) -> Any:
+            if not isinstance(layer, Recurrent):
+                dx = backward(ctx, *gradients, **named)
+                calls.append((layer, ctx, named.get("dy", *gradients)))
+                return dx
+            traced = named.pop("trace", False)
+            *result, trace = backward(ctx, *gradients, trace=True, **named)
+            calls.append((layer, ctx, trace))
+            return (*result, trace) if traced else tuple(result)
+
+        return record
+
+    try:
+        for layer in layers:
+            vars(layer)["backward"] = recording(layer)
+        yield calls
+    finally:
+        for layer in layers:
+            vars(layer).pop("backward", None)
+
+
+def _of_layer(
+    layer: Module, ctx: Any, dy: Any, batch_first: bool
+) -> Iterator[tuple[Parameter, _Rows]]:
+    saved = layer._saved(ctx)
+    if isinstance(layer, Recurrent):
+        yield from _of_recurrent(layer, saved, dy)
+        return
+    inner, shape, packing = saved
+    d = getattr(dy, "data", dy) if packing is not None else dy
+    d = d.reshape(-1, shape[-1])
+    if packing is None:
+        sample, samples = _of_shape(shape, batch_first)
+    else:
+        sample, samples = _of_packing(packing)
+    if isinstance(layer, Embedding):
+        if layer.padding_idx is not None:
+            d = d * (inner.tokens != layer.padding_idx)[:, None]
+        yield layer.weight, _Rows(sample, samples, d, inner.tokens)
+    elif isinstance(layer, Linear):
+        yield layer.weight, _Rows(sample, samples, d, inner.x)
+        if layer.bias is not None:
+            yield layer.bias, _Rows(sample, samples, d, None)
+
+
+def _of_recurrent(layer: Recurrent, saved: Any, trace: Any) -> Iterator[tuple[Parameter, _Rows]]:
+    form, stack, contexts, like = saved
+    layout, D = form.layout, layer.num_directions
+    if isinstance(form, Packed):
+        sample, samples = _of_packing(form.packed.packing)
+    else:
+        sample, samples = layout.sequence, layout.batch_size
+
+    def of_passes(arrays: Any, size: int) -> list[Any]:
+        rows = [form.rows("trace", a, D * size, like) for a in arrays]
+        return [side for r in rows for side in directions.join_backward(r, layout, D)]
+
+    dhs = of_passes(trace.h, layer.output_size)
+    dcs = of_passes(trace.c, layer.hidden_size) if trace.c else [None] * len(dhs)
+    for k, s in enumerate(steps.of_layer(stack, contexts)):
+        cell = steps.cell_of(layer, stack.passes[k])
+        d_x, d_h = cell.before_gates(s, dhs[k], dcs[k])
+        w_ih, w_hh, b_ih, b_hh, *projection = layer._weights(k)
+        for p, d, a in (
+            (w_ih, d_x, s.x),
+            (w_hh, d_h, s.h_in),
+            (b_ih, d_x, None),
+            (b_hh, d_h, None),
+        ):
+            if p is not None:
+                yield p, _Rows(sample, samples, d, a)
+        if projection and projection[0] is not None:
+            yield projection[0], _Rows(sample, samples, dhs[k], cell.hidden(s))
+
+
+def _of_packing(packing: Packing) -> tuple[Array, int]:
+    """Return the sample of each row, and how many samples there are."""
+    layout: Layout = packing.layout
+    order = packing.sorted_indices
+    return layout.sequence if order is None else order[layout.sequence], layout.batch_size
+
+
+def _of_shape(shape: tuple[int, ...], batch_first: bool) -> tuple[Array, int]:
+    if len(shape) == 3:
+        T, B = (shape[1], shape[0]) if batch_first else shape[:2]
+        every = np.arange(B)
+        return every.repeat(T) if batch_first else np.tile(every, T), B
+    if len(shape) > 3:
+        raise ValueError(f"module: expected outputs of at most three dimensions, got shape {shape}")
+    B = 1 if len(shape) == 1 else shape[0]
+    return np.arange(B), B
+
+
+def _batch_size(uses: dict[Parameter, list[_Rows]]) -> int:
+    sizes = {rows.samples for every in uses.values() for rows in every}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"module: expected layers that see the same number of samples, got {sorted(sizes)}; is "
+            "batch_first right?"
+        )
+    return sizes.pop()
+
+
+# -- sums over the rows of each sample -------------------------------------------------------------
+
+
+class _Places(NamedTuple):
+    """Where each row lies in an array (B, T, ...) of the samples' rows, T the most that one has."""
+
+    flat: Array  # (N,), on the host
+    samples: int
+    steps: int
+
+    def padded(self, rows: Array, dtype: Any, value: float = 0) -> Array:
+        """Return (B, T, ...) of `rows`, with `value` where a sample has no more."""
+        xp = get_array_module(rows)
+        out = xp.full((self.samples * self.steps, *rows.shape[1:]), value, dtype)
+        out[xp.asarray(self.flat)] = rows
+        return out.reshape(self.samples, self.steps, *rows.shape[1:])
+
+
+def _places(uses: list[_Rows], B: int) -> _Places:
+    sample = np.concatenate([u.sample for u in uses])
+    order, counts = np.argsort(sample, kind="stable"), np.bincount(sample, minlength=B)
+    step = np.empty_like(sample)
+    step[order] = np.arange(len(sample)) - np.repeat(np.cumsum(counts) - counts, counts)
+    T = int(counts.max(initial=0))
+    return _Places(sample * T + step, B, T)
+
+
+def _joined(arrays: list[Any]) -> Array:
+    return arrays[0] if len(arrays) == 1 else get_array_module(arrays[0]).concatenate(arrays)
+
+
+def _squared_norms(p: Parameter, uses: list[_Rows], B: int, known: dict[int, Array]) -> Array:
+    """Return (B,): the squared norm of each sample's gradient of one parameter.
+
+    The Gram matrices of d are kept in `known`, since two weights may share theirs.
+    """
+    xp, kinds = get_array_module(p.data), {_kind(u) for u in uses}
+    places = _places(uses, B)
+    if places.steps == 0:
+        return xp.zeros(B, np.float64)
+    if len(kinds) > 1 or kinds == {"one"} or _too_many(places, p):
+        g = _formed(p, uses, B)
+        return xp.einsum("bi,bi->b", g.reshape(B, -1), g.reshape(B, -1))
+    a = _joined([u.a for u in uses])
+    if kinds == {"tokens"}:
+        tokens = places.padded(a, a.dtype)  # of rows that are not there, d is zero
+        gram_a = tokens[:, :, None] == tokens[:, None, :]
+    else:
+        gram_a = _gram(places.padded(a, np.float64))
+    d, key = _joined([u.d for u in uses]), id(uses[0].d)
+    if len(uses) > 1 or key not in known:
+        gram_d = _gram(places.padded(d, np.float64))
+        if len(uses) == 1:
+            known[key] = gram_d
+    else:
+        gram_d = known[key]
+    return xp.einsum("brs,brs->b", gram_d, gram_a)
+
+
+def _too_many(places: _Places, p: Parameter) -> bool:
+    """Tell whether Gram matrices take more memory than there should be, and than the gradients would."""
+    return places.steps**2 * places.samples > _ENTRIES and places.steps**2 > p.size
+
+
+def _kind(use: _Rows) -> str:
+    return "one" if use.a is None else "tokens" if use.a.ndim == 1 else "rows"
+
+
+def _gram(rows: Array) -> Array:
+    return get_array_module(rows).matmul(rows, rows.swapaxes(1, 2))
+
+
+def _formed(p: Parameter, uses: list[_Rows], B: int) -> Array:
+    """Return (B, *shape): each sample's gradient of one parameter."""
+    xp = get_array_module(p.data)
+    total = xp.zeros((B, *p.shape), np.float64)
+    for u in uses:
+        if _kind(u) == "tokens":
+            xp.add.at(total, (xp.asarray(u.sample), u.a), u.d.astype(np.float64))
+            continue
+        places = _places([u], B)
+        if places.steps:
+            d = places.padded(u.d, np.float64)
+            if u.a is None:
+                total += d.sum(1)
+            else:
+                total += xp.matmul(d.swapaxes(1, 2), places.padded(u.a, np.float64))
+    return total
