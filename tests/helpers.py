@@ -8,12 +8,26 @@ import minirnn
 from minirnn import layout as packing
 
 
-def close(actual, expected, tolerance=1e-10):
+def close(actual, expected, tolerance=1e-10, name=""):
     """Assert agreement to `tolerance`, relative to the largest expected entry if that is above 1."""
     actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
+    assert actual.shape == expected.shape, name
     scale = max(1.0, np.abs(expected).max(initial=0.0))
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def all_close(actual, expected, tolerance=1e-10):
+    """Assert :func:`close` for each array of two dictionaries, so that a failure says which array it is."""
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        close(actual[name], array, tolerance, name)
+
+
+def all_equal(actual, expected):
+    """Assert that the arrays of two dictionaries agree in every bit, each by its name."""
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
 
 
 def directional_derivative(f, x, direction, eps=1e-5):
@@ -31,12 +45,15 @@ def directional_derivative(f, x, direction, eps=1e-5):
 
 
 def check_gradients(f, pairs, rng, tolerance=1e-8):
-    """Compare ``<gradient, direction>`` with the numerical derivative for each (array, gradient)."""
-    for x, gradient in pairs:
+    """Compare ``<gradient, direction>`` with the numerical derivative for each (array, gradient).
+
+    `pairs` is a dictionary by name, for the message, or a list.
+    """
+    for name, (x, gradient) in pairs.items() if isinstance(pairs, dict) else enumerate(pairs):
         direction = rng.standard_normal(x.shape)
         expected = directional_derivative(f, x, direction)
         actual = np.vdot(gradient, direction)
-        assert abs(actual - expected) <= tolerance * max(1, abs(expected)), (actual, expected)
+        assert abs(actual - expected) <= tolerance * max(1, abs(expected)), (name, actual, expected)
 
 
 def data(x):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from helpers import close
+from helpers import all_close, all_equal
 
 from minirnn import set_num_threads
+from minirnn.bptt import execution
 from minirnn.bptt.checkpoints import Checkpointed
 from minirnn.bptt.execution import InParts, InThreads, InTurn
 from minirnn.bptt.passes import Pass
@@ -12,10 +13,19 @@ from minirnn.bptt.stack import Stack
 from minirnn.functional import gru, lstm, rnn
 from minirnn.layout import Layout
 
-CELLS = {"rnn": (rnn, [4]), "gru": (gru, [4]), "lstm": (lstm, [4, 4])}
+CELLS = {"rnn": (rnn, "h"), "gru": (gru, "h"), "lstm": (lstm, "hc")}
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-def run(kind, execution, recurrence, sizes, layers=2, D=2):
+@pytest.fixture
+def three_threads():
+    set_num_threads(3)
+    yield
+    set_num_threads(1)
+
+
+def run(kind, execute, recurrence, states_of, traced=True, layers=2, D=2):
+    """Run two layers forward and back; return every array that comes out by its name and its pass."""
     rng = np.random.default_rng(0)
     layout, G = Layout(np.array([5, 5, 3, 2, 2, 1] + [1] * 30), 6), len(recurrence.GATES)
     passes, dweights = [], []
@@ -24,37 +34,72 @@ def run(kind, execution, recurrence, sizes, layers=2, D=2):
             rng.standard_normal(s)
             for s in ((G * 4, 3 if k < D else 4 * D), (G * 4, 4), (G * 4,), (G * 4,))
         ]
-        w += [None] * (len(sizes) - 1)
+        w += [None] * (len(states_of) - 1)
         passes.append(kind(recurrence, w, {}, layout, rng.standard_normal((6, 4))))
-        dweights.append([None if a is None else np.zeros_like(a) for a in w])
+        # Ones, since gradients are added to what is there.
+        dweights.append([None if a is None else np.ones_like(a) for a in w])
     states, dstates = (
-        [[rng.standard_normal((6, s)) for s in sizes] for _ in passes] for _ in range(2)
+        [[rng.standard_normal((6, 4)) for _ in states_of] for _ in passes] for _ in range(2)
     )
-    traces = [[np.empty((layout.rows, s)) for s in sizes] for _ in passes]
-    stack = Stack(passes, [None, rng.standard_normal((layout.rows, 4 * D))], execution(layout))
+    traces = [[np.empty((layout.rows, 4)) for _ in states_of] if traced else None for _ in passes]
+    stack = Stack(passes, [None, rng.standard_normal((layout.rows, 4 * D))], execute(layout))
     y, contexts = stack.forward(rng.standard_normal((layout.rows, 3)), states)
     dx = stack.backward(contexts, rng.standard_normal(y.shape), dstates, dweights, traces)
-    lists = (*states, *dstates, *traces, *dweights)
-    return [y, dx, *(a for arrays in lists for a in arrays)]
+    found = {"y": y, "dx": dx}
+    for k in range(len(passes)):
+        of_pass = f"of layer {k // D}, direction {k % D}"
+        for name, array in zip(WEIGHTS, dweights[k], strict=False):
+            found[f"d{name} {of_pass}"] = array
+        for n, name in enumerate(states_of):
+            found[f"{name}_n {of_pass}"], found[f"d{name}_0 {of_pass}"] = (
+                states[k][n],
+                dstates[k][n],
+            )
+            if traced:
+                found[f"trace of d{name} {of_pass}"] = traces[k][n]
+    return found
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kind", [Pass, Checkpointed])
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("D", [1, 2])
+@pytest.mark.parametrize("parts", [None, 1, 2, 3, 6])
+def test_every_execution_gives_what_one_after_the_other_gives(
+    cell, kind, traced, D, parts, three_threads
+):
+    def execute(layout):
+        return InThreads() if parts is None else InParts(layout.parts(parts))
+
+    expected = run(Pass, lambda _: InTurn(), *CELLS[cell], traced, D=D)
+    found = run(kind, execute, *CELLS[cell], traced, D=D)
+    all_close(found, expected)
+    all_equal(found, run(kind, execute, *CELLS[cell], traced, D=D))  # a function of its input
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_checkpoints_in_turn_change_no_bit(cell):
+    all_equal(*(run(kind, lambda _: InTurn(), *CELLS[cell]) for kind in (Checkpointed, Pass)))
+
+
 @pytest.mark.parametrize(
-    "execution",
+    ("threads", "D", "batch", "traced", "kind"),
     [
-        lambda _: InTurn(),
-        lambda _: InThreads(),
-        lambda layout: InParts(layout.parts(2)),
-        lambda layout: InParts(layout.parts(3)),
+        (1, 2, 64, False, InTurn),
+        (2, 1, 64, True, InTurn),
+        (2, 1, 15, False, InTurn),  # too little for two
+        (2, 1, 32, False, InParts),
+        (2, 2, 64, False, InThreads),
+        (4, 2, 64, False, InParts),
+        (4, 2, 64, True, InThreads),  # a trace needs whole contexts
     ],
 )
-def test_every_execution_gives_what_one_after_the_other_gives(cell, kind, execution):
-    expected = run(Pass, lambda _: InTurn(), *CELLS[cell])
-    set_num_threads(3)
+def test_the_execution_fits_the_work(threads, D, batch, traced, kind):
+    """An LSTM of 128 gives a thread enough to do from 16 sequences on."""
+    weights = [np.empty((512, 128), np.float32)] * 2
+    p = Pass(lstm, weights, {}, Layout(np.array([batch] * 2), batch), None)
+    set_num_threads(threads)
     try:
-        for a, b in zip(run(kind, execution, *CELLS[cell]), expected, strict=True):
-            if a is not None:
-                close(a, b)
+        assert type(execution.choose([p] * D, traced)) is kind
     finally:
         set_num_threads(1)

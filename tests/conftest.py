@@ -1,0 +1,10 @@
+"""What pytest hands to the tests."""
+
+import pytest
+from makers import MAKERS
+
+
+@pytest.fixture(params=MAKERS)
+def make(request):
+    layer, options = MAKERS[request.param]
+    return lambda *args, **more: layer(*args, **{"rng": 0, **options, **more})

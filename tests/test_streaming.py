@@ -1,0 +1,65 @@
+"""One step after the other gives what the whole sequence gives."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers import close
+from makers import F8, LIBRARY, arrays
+
+import minirnn
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_streaming_equals_the_batch(make, batch_first):
+    rng = np.random.default_rng(0)
+    layer = make(3, 4, num_layers=2, batch_first=batch_first, dtype=F8)
+    x = rng.standard_normal((6, 2, 3))
+    output, h_n = layer(x.swapaxes(0, 1) if batch_first else x)
+    output = output.swapaxes(0, 1) if batch_first else output
+    state = None
+    for x_t, expected in zip(x, output, strict=True):
+        y, state = layer.step(x_t, state)
+        close(y, expected)
+    for a, b in zip(arrays(state), arrays(h_n), strict=True):
+        close(a, b)
+    state = None
+    for x_t, expected in zip(x[:, 1], output[:, 1], strict=True):
+        y, state = layer.step(x_t, state)
+        close(y, expected)
+    with pytest.raises(ValueError, match="bidirectional"):
+        make(3, 4, bidirectional=True).step(x[0].astype(np.float32))
+
+
+@pytest.mark.parametrize("make", LIBRARY, indirect=True)
+def test_streaming_allocates_its_result_and_nothing_else(make):
+    layer = make(64, 512, num_layers=2)
+    x = np.ones((16, 64), np.float32)
+    _, state = layer.step(x)
+    result = 16 * x.itemsize * (2 * sum(layer._state_sizes) + layer.output_size)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    kept = layer.step(x, state)
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert kept is not None
+    assert peak < result + 16_000  # iterators, views, tuples: less than one array (B, H)
+
+
+@pytest.mark.parametrize(
+    ("x_t", "state", "error", "message"),
+    [
+        (np.ones((2, 4), np.float32), None, ValueError, "x_t: expected shape"),
+        (np.ones((1, 2, 3), np.float32), None, ValueError, "x_t: expected shape"),
+        (np.ones((2, 3)), None, TypeError, "x_t: expected dtype float32"),
+        (
+            np.ones((2, 3), np.float32),
+            np.ones((1, 1, 4), np.float32),
+            ValueError,
+            "state: expected",
+        ),
+    ],
+)
+def test_streaming_refuses(x_t, state, error, message):
+    with pytest.raises(error, match=message):
+        minirnn.GRU(3, 4).step(x_t, state)
