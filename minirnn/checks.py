@@ -10,6 +10,12 @@ from .backend import Array, get_array_module
 
 NUMBER = int | float | np.number
 
+# What minirnn computes in. Half precision loses the small terms of every sum over time, and no processor
+# computes in longdouble or in foreign byte order at speed.
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+_SHOWN = 8
+
 
 def array_module(**arrays: Any) -> Any:
     """Return the module on which all given arrays lie.
@@ -27,6 +33,12 @@ def array_module(**arrays: Any) -> Any:
             places[name] = get_array_module(x)
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from None
+        if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+            # A matrix multiplies where an array takes products of entries, a mask gets lost on the way.
+            raise TypeError(
+                f"{name}: expected a plain array, got {type(x).__name__}, whose arithmetic differs; "
+                "pass numpy.asarray of it, masked entries filled"
+            )
     if len(set(places.values())) > 1:
         where = ", ".join(f"{name} lies in {xp.__name__}" for name, xp in places.items())
         raise TypeError(f"arrays of both NumPy and CuPy: {where}; move one with .to() or asnumpy()")
@@ -34,17 +46,25 @@ def array_module(**arrays: Any) -> Any:
 
 
 def floating(name: str, x: Any, like: Array | None = None, of: str = "parameters") -> None:
-    """Require `x` to be a floating-point array, of the dtype and on the device of `like` if given."""
+    """Require `x` to be a float32 or float64 array, of the dtype and on the device of `like` if given."""
     if like is None:
         array_module(**{name: x})
         like = x
-    if type(x) is type(like) and x.dtype == like.dtype and x.dtype.kind == "f":
+    if type(x) is type(like) and x.dtype == like.dtype and x.dtype in FLOATS:
         return
     array_module(**{name: x, of: like})
     if x.dtype.kind != "f":
         raise TypeError(f"{name}: expected a floating-point array, got dtype {x.dtype}")
+    if x.dtype not in FLOATS:
+        raise TypeError(
+            f"{name}: expected float32 or float64 in native byte order, got dtype {x.dtype}; "
+            "convert it with .astype(np.float32)"
+        )
     if x.dtype != like.dtype:
-        raise TypeError(f"{name}: expected dtype {like.dtype}, that of the {of}, got {x.dtype}")
+        raise TypeError(
+            f"{name}: expected dtype {like.dtype}, that of the {of}, got {x.dtype}; "
+            f"convert it with .astype(np.{like.dtype})"
+        )
 
 
 def integers(name: str, x: Any) -> None:
@@ -54,6 +74,15 @@ def integers(name: str, x: Any) -> None:
     array_module(**{name: x})
     if x.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an integer array, got dtype {x.dtype}")
+
+
+def brief(values: Any) -> str:
+    """Return the numbers as a message shows them: of many only the first and the last."""
+    values = list(values)
+    if len(values) <= _SHOWN:
+        return str(values)
+    head = ", ".join(map(str, values[: _SHOWN - 2]))
+    return f"[{head}, ..., {values[-1]}] ({len(values)} in all)"
 
 
 def shape(name: str, x: Array, expected: tuple[int, ...], axes: str) -> None:
@@ -73,6 +102,13 @@ def at_least_zero(name: str, value: Any) -> None:
     """Require `value` to be a number that is not negative."""
     if not isinstance(value, NUMBER) or not value >= 0:
         raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
+
+
+def whole(name: str, value: Any) -> int:
+    """Require `value` to be an integer, and return it as Python's, which no sum overflows."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    return int(value)
 
 
 def probability(name: str, p: float) -> None:

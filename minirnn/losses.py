@@ -33,17 +33,19 @@ class _Loss(Module):
 
 
 class CrossEntropyLoss(_Loss):
-    r"""Cross entropy of a softmax over logits with integer classes.
+    r"""Cross entropy of a softmax over logits with classes, or with distributions over them.
 
-    :math:`\ell_n = -w_{t_n} \log p_{n, t_n}, \; p = \mathrm{softmax}(z)`; see
-    :mod:`minirnn.functional.loss` for it with label smoothing, and for its derivative.
+    :math:`\ell_n = -w_{t_n} \log p_{n, t_n}, \; p = \mathrm{softmax}(z)`, or for a distribution
+    :math:`\ell_n = -\sum_c w_c\, q_{n, c} \log p_{n, c}`; see :mod:`minirnn.functional.loss` for both with
+    label smoothing, and for their derivatives.
 
     Parameters
     ----------
     weight : array of shape (C,), optional
-        Weight of each class; the mean is taken over the weights of the targets.
+        Weight of each class; the mean is taken over the weights of the targets, with distributions over
+        the rows.
     ignore_index : int
-        Targets of this value count for nothing.
+        Targets of this value count for nothing, whatever their logits are.
     reduction : {"mean", "sum", "none"}
     label_smoothing : float
         In [0, 1]: how much of the target is spread over all classes (Szegedy et al., "Rethinking
@@ -72,6 +74,7 @@ class CrossEntropyLoss(_Loss):
     ) -> None:
         super().__init__(reduction)
         checks.probability("label_smoothing", label_smoothing)
+        ignore_index = checks.whole("ignore_index", ignore_index)
         if weight is not None:
             checks.array_module(weight=weight)
         self.weight, self.ignore_index = weight, ignore_index
@@ -88,7 +91,8 @@ class CrossEntropyLoss(_Loss):
         input : array of shape (N, C), (C,) or (N, C, d1, ...)
             Logits.
         target : array of int, shape (N,), () or (N, d1, ...)
-            Classes in [0, C), or `ignore_index`.
+            Classes in [0, C), or `ignore_index`; or an array of the input's shape and dtype, a distribution
+            over the classes for each row.
 
         Returns
         -------
@@ -104,20 +108,33 @@ class CrossEntropyLoss(_Loss):
         RuntimeWarning
             If all targets are ignored and the mean of none, NaN, is returned.
         """
-        xp = checks.array_module(input=input, target=target)
-        checks.integers("target", target)
+        checks.array_module(input=input, target=target)
         checks.floating("input", input)
         if input.ndim < 1:
             raise ValueError(f"input: expected shape (N, C), got {input.shape}")
-        axis = min(1, input.ndim - 1)
-        C = input.shape[axis]
-        expected = input.shape[:axis] + input.shape[axis + 1 :]
-        checks.shape("target", target, expected, "that of the input without the classes")
-        if C == 0 or target.size == 0:
+        if input.size == 0:
             raise ValueError(f"input: expected at least one row and class, got {input.shape}")
+        C = input.shape[min(1, input.ndim - 1)]
         if self.weight is not None:
             checks.floating("weight", self.weight, input, "input")
             checks.shape("weight", self.weight, (C,), "(C,)")
+        soft = target.dtype.kind == "f" and target.ndim == input.ndim
+        value, saved = self._soft(input, target) if soft else self._hard(input, target)
+        if self.reduction == "none":
+            value = value.reshape(_without_classes(input.shape))
+        return value, Context(self, None if saved is None else (saved, input.shape))
+
+    def _hard(self, input: Array, target: Array) -> tuple[Array, Any]:
+        checks.integers("target", target)
+        expected = _without_classes(input.shape)
+        if target.shape == input.shape[:-1] != expected:
+            raise ValueError(
+                f"target: expected shape {expected}, that of the input {input.shape} without the classes, "
+                f"which are axis 1, got {target.shape}; if the classes are the last axis, pass "
+                "input.reshape(-1, C) and target.reshape(-1), or numpy.moveaxis(input, -1, 1)"
+            )
+        checks.shape("target", target, expected, "that of the input without the classes, axis 1,")
+        C = input.shape[min(1, input.ndim - 1)]
         ignore: int | None = self.ignore_index
         if reads_values(target):
             # On the host a look at the targets tells whether any is ignored at all.
@@ -125,9 +142,8 @@ class CrossEntropyLoss(_Loss):
                 ignore = None
             else:
                 self._check_classes(target, C)
-        rows = input if input.ndim == 2 else xp.moveaxis(input, axis, -1).reshape(-1, C)
-        value, saved = loss.cross_entropy_forward(
-            rows,
+        return loss.cross_entropy_forward(
+            _class_rows(input),
             target.reshape(-1),
             self.weight,
             ignore,
@@ -135,9 +151,20 @@ class CrossEntropyLoss(_Loss):
             self.label_smoothing,
             saving(),
         )
-        if self.reduction == "none":
-            value = value.reshape(target.shape)
-        return value, Context(self, saved and (saved, input.shape, target.shape))
+
+    def _soft(self, input: Array, target: Array) -> tuple[Array, Any]:
+        checks.floating("target", target, input, "input")
+        checks.shape(
+            "target", target, input.shape, "that of the input, a distribution over its classes,"
+        )
+        return loss.soft_cross_entropy_forward(
+            _class_rows(input),
+            _class_rows(target),
+            self.weight,
+            self.reduction,
+            self.label_smoothing,
+            saving(),
+        )
 
     def _check_classes(self, target: Array, C: int) -> None:
         ignored = target == self.ignore_index
@@ -146,7 +173,7 @@ class CrossEntropyLoss(_Loss):
             warnings.warn(
                 f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
@@ -161,15 +188,30 @@ class CrossEntropyLoss(_Loss):
         -------
         array of the shape of `input`
         """
-        saved, shape, loss_shape = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.p, loss_shape)
+        saved, shape = self._saved(ctx)
+        dloss = self._incoming(dloss, saved.p, _without_classes(shape))
         if self.reduction == "none":
             dloss = dloss.reshape(-1)
-        dlogits = loss.cross_entropy_backward(saved, dloss)
+        if isinstance(saved, loss.SoftCrossEntropyContext):
+            dlogits = loss.soft_cross_entropy_backward(saved, dloss)
+        else:
+            dlogits = loss.cross_entropy_backward(saved, dloss)
         if len(shape) <= 2:
             return dlogits.reshape(shape)
         xp = get_array_module(dlogits)
         return xp.moveaxis(dlogits.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
+def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of logits without their classes, axis 1, or the only axis."""
+    return shape[:1] + shape[2:] if len(shape) > 1 else ()
+
+
+def _class_rows(x: Array) -> Array:
+    """Return `x` with the classes as its last axis, and one axis of rows before it."""
+    if x.ndim > 2:
+        x = get_array_module(x).moveaxis(x, 1, -1)
+    return x.reshape(-1, x.shape[-1])
 
 
 def _check_pair(input: Array, target: Array) -> None:

@@ -1,12 +1,18 @@
 r"""Losses, each with its gradient beside it.
 
 A reduction turns the losses of all entries into their mean, their sum, or leaves them; its adjoint
-hands the incoming gradient to all entries, by :func:`_spread`.
+hands the incoming gradient to all entries, by :func:`_spread`. Sums over entries are taken in float64:
+what is a loss of millions of entries must not depend on how they are rounded.
+
+What is ignored or weighted by zero has no influence, whatever it holds: since 0 times infinity is NaN, it
+is left out by selecting (:func:`_weighted`), not by multiplying.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..backend import Array, get_array_module
 
@@ -15,21 +21,61 @@ from ..backend import Array, get_array_module
 _FEW_CLASSES = 32
 
 
+# A tail that underflows is zero; nobody who traps floating-point errors wants to hear of it.
+_quiet_tails = np.errstate(under="ignore")
+
+
 def _reduce(losses: Array, reduction: str, denominator: Any) -> Array:
     if reduction == "none":
         return losses
-    total = losses.sum()
-    return total / denominator if reduction == "mean" else total
+    total = losses.sum(dtype=np.float64)
+    return (total / denominator if reduction == "mean" else total).astype(losses.dtype)
 
 
 def _spread(dloss: Any, reduction: str, denominator: Any) -> Any:
     return dloss / denominator if reduction == "mean" else dloss
 
 
+def _weighted(weight: Array, x: Array) -> Array:
+    """Return ``weight * x``, zero wherever the weight is."""
+    return weight * get_array_module(x).where(weight == 0, 0, x)
+
+
+class _Softmax(NamedTuple):
+    """A softmax with exact tails: :math:`1 - p` is known even where p rounds to 1."""
+
+    p: Array  # (N, C)
+    best: Array  # (N,), the class of the largest logit
+    rest: Array  # (N,), 1 - p of that class
+    shifted: Array  # (N, C), the logits without the largest
+    log_total: Array  # (N,), log p = shifted - log_total
+
+
+def _softmax(logits: Array, kept: Array | None = None) -> _Softmax:
+    """Return the softmax of each row; rows that are not kept have no influence."""
+    xp = get_array_module(logits)
+    N, C = logits.shape
+    shifted = logits.copy("F" if C <= _FEW_CLASSES else "C")
+    if kept is not None:
+        shifted[~kept] = 0
+    best = shifted.argmax(1)
+    at_best = xp.arange(N), best
+    shifted -= shifted[at_best][:, None]
+    p = xp.exp(shifted)
+    one = p[at_best]  # or NaN, if a logit is
+    p[at_best] = 0
+    rest = p.sum(1)
+    p[at_best] = one
+    total = one + rest
+    p /= total[:, None]
+    return _Softmax(p, best, rest / total, shifted, xp.log1p(rest + (one - 1)))
+
+
 class CrossEntropyContext(NamedTuple):
     """The predicted distribution, and what it is compared with."""
 
     p: Array  # (N, C)
+    missing: Array  # (N,), 1 - p of the target
     target: Array  # (N,), ignored ones replaced by 0
     class_weight: Array | None  # (C,)
     kept: Array | None  # (N,), None if no row is ignored
@@ -39,6 +85,7 @@ class CrossEntropyContext(NamedTuple):
     smoothing: float
 
 
+@_quiet_tails
 def cross_entropy_forward(
     logits: Array,
     targets: Array,
@@ -68,39 +115,45 @@ def cross_entropy_forward(
     """
     xp = get_array_module(logits)
     N, C = logits.shape
-    shifted = logits.copy("F" if C <= _FEW_CLASSES else "C")
-    shifted -= shifted.max(1, keepdims=True)
-    p = xp.exp(shifted)
-    total = p.sum(1, keepdims=True)
-    p /= total
     kept = None if ignore_index is None else targets != ignore_index
     target = targets if kept is None else xp.where(kept, targets, 0)
     row_weight = None
     if weight is not None:
         row_weight = weight.take(target)
+        if not label_smoothing:
+            # With smoothing such a row still says something about the other classes.
+            heavy = row_weight != 0
+            kept = heavy if kept is None else kept & heavy
     if kept is not None:
-        row_weight = kept.astype(p.dtype) if row_weight is None else row_weight * kept
-    log_total = xp.log(total[:, 0])  # log p = shifted - log_total
-    losses = log_total - shifted[xp.arange(N), target]
+        row_weight = kept.astype(logits.dtype) if row_weight is None else row_weight * kept
+    p, best, rest, shifted, log_total = _softmax(logits, kept)
+    at_target = xp.arange(N), target
+    missing = xp.where(target == best, rest, 1 - p[at_target])
+    losses = log_total - shifted[at_target]
     if row_weight is not None:
-        losses *= row_weight
+        losses = _weighted(row_weight, losses)
     if label_smoothing:
         minus_log_p = log_total[:, None] - shifted
         if weight is not None:
-            minus_log_p *= weight
-        smooth = minus_log_p.sum(1) if kept is None else minus_log_p.sum(1) * kept
+            minus_log_p = _weighted(weight, minus_log_p)
+        smooth = minus_log_p.sum(1)
+        if kept is not None:
+            smooth *= kept
         losses = (1 - label_smoothing) * losses + (label_smoothing / C) * smooth
-    denominator: Any = N if row_weight is None else row_weight.sum()
+    denominator: Any = N if row_weight is None else row_weight.sum(dtype=np.float64)
     if kept is not None and reduction == "mean":
         nothing = denominator == 0
         denominator = xp.where(nothing, 1, denominator)
         losses = xp.where(nothing, xp.nan, losses)
+    if not save:
+        return _reduce(losses, reduction, denominator), None
     ctx = CrossEntropyContext(
-        p, target, weight, kept, row_weight, denominator, reduction, label_smoothing
+        p, missing, target, weight, kept, row_weight, denominator, reduction, label_smoothing
     )
-    return _reduce(losses, reduction, denominator), ctx if save else None
+    return _reduce(losses, reduction, denominator), ctx
 
 
+@_quiet_tails
 def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
     r"""Return ``dlogits``, the sum over classes of weight times ``p - onehot``.
 
@@ -108,11 +161,11 @@ def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
         d\ell_n / d\mathrm{logit}_{n,c} = (1 - \epsilon)\, w_{t_n} (p_{n,c} - [c = t_n])
             + \frac{\epsilon}{C} \Big(p_{n,c} \sum_k w_k - w_c\Big)
     """
-    p, target, class_weight, kept, row_weight, denominator, reduction, smoothing = ctx
+    p, missing, target, class_weight, kept, row_weight, denominator, reduction, smoothing = ctx
     xp = get_array_module(p)
     N, C = p.shape
     dlogits = p.copy()
-    dlogits[xp.arange(N), target] -= 1
+    dlogits[xp.arange(N), target] = -missing
     if row_weight is not None:
         dlogits *= row_weight[:, None]
     if smoothing:
@@ -121,6 +174,74 @@ def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
         dlogits *= 1 - smoothing
         dlogits += smooth if kept is None else smooth * kept[:, None]
     d = _spread(dloss, reduction, denominator)
+    if reduction == "none":
+        d = (d if kept is None else xp.where(kept, d, 0))[:, None]
+    dlogits *= d
+    return dlogits
+
+
+class SoftCrossEntropyContext(NamedTuple):
+    """The predicted distribution, and the one it is compared with."""
+
+    p: Array  # (N, C)
+    missing: Array  # (N, C), 1 - p
+    share: Array  # (N, C), each class's weight times its smoothed probability
+    reduction: str
+
+
+@_quiet_tails
+def soft_cross_entropy_forward(
+    logits: Array,
+    targets: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    save: bool = True,
+) -> tuple[Array, SoftCrossEntropyContext | None]:
+    r"""Return the cross entropy of softmax(logits) with distributions over the classes.
+
+    .. math::
+        \ell_n = -\sum_c s_{n,c} \log p_{n,c}, \qquad
+        s_{n,c} = w_c \big((1 - \epsilon)\, q_{n,c} + \epsilon / C\big), \qquad
+        \text{mean} = \frac{1}{N} \sum_n \ell_n
+
+    Parameters
+    ----------
+    logits, targets : arrays of shape (N, C)
+        `targets` is q.
+    weight : array of shape (C,), optional
+    reduction : {"mean", "sum", "none"}
+    label_smoothing : float
+        epsilon.
+    """
+    xp = get_array_module(logits)
+    N, C = logits.shape
+    share = targets
+    if label_smoothing:
+        share = share * (1 - label_smoothing) + label_smoothing / C
+    if weight is not None:
+        share = share * weight
+    p, best, rest, shifted, log_total = _softmax(logits)
+    losses = _weighted(share, log_total[:, None] - shifted).sum(1)
+    ctx = None
+    if save:
+        missing = 1 - p
+        missing[xp.arange(N), best] = rest
+        ctx = SoftCrossEntropyContext(p, missing, share, reduction)
+    return _reduce(losses, reduction, N), ctx
+
+
+@_quiet_tails
+def soft_cross_entropy_backward(ctx: SoftCrossEntropyContext, dloss: Any = 1.0) -> Array:
+    r"""Return ``dlogits``: what the other classes give a class, without what it gives them.
+
+    .. math::
+        d\ell_n / d\mathrm{logit}_{n,c} = p_{n,c} \sum_k s_{n,k} - s_{n,c}
+            = p_{n,c} \sum_{k \ne c} s_{n,k} - s_{n,c} (1 - p_{n,c})
+    """
+    p, missing, share, reduction = ctx
+    dlogits = p * (share.sum(1, keepdims=True) - share) - share * missing
+    d = _spread(dloss, reduction, len(p))
     dlogits *= d[:, None] if reduction == "none" else d
     return dlogits
 
@@ -132,6 +253,7 @@ class MSEContext(NamedTuple):
     reduction: str
 
 
+@_quiet_tails
 def mse_forward(
     input: Array, target: Array, reduction: str = "mean", save: bool = True
 ) -> tuple[Array, MSEContext | None]:
@@ -141,6 +263,7 @@ def mse_forward(
     return loss, MSEContext(residual, reduction) if save else None
 
 
+@_quiet_tails
 def mse_backward(ctx: MSEContext, dloss: Any = 1.0) -> Array:
     """Return ``dinput = 2 * residual``, reduced likewise."""
     residual, reduction = ctx
@@ -157,6 +280,7 @@ class BCEContext(NamedTuple):
     reduction: str
 
 
+@_quiet_tails
 def bce_with_logits_forward(
     logits: Array,
     target: Array,
@@ -167,28 +291,37 @@ def bce_with_logits_forward(
 ) -> tuple[Array, BCEContext | None]:
     r"""Return the binary cross entropy of sigmoid(logits) with the targets.
 
-    With :math:`\mathrm{softplus}(z) = \log(1 + e^z)`, computed without overflow, and positive
-    weight :math:`q`:
+    With :math:`\mathrm{softplus}(z) = \log(1 + e^z) = \log(1 + e^{-|z|}) + \max(z, 0)`, which neither
+    overflows nor cancels, and positive weight :math:`q`:
 
-    .. math::  \ell = w \big((1 - t)\, z + (1 + (q - 1) t)\, \mathrm{softplus}(-z)\big)
+    .. math::  \ell = w \big((1 - t)\, \mathrm{softplus}(z) + q\, t\, \mathrm{softplus}(-z)\big)
     """
     xp = get_array_module(logits)
-    softplus = xp.log1p(xp.exp(-xp.abs(logits))) + xp.maximum(-logits, 0)
-    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
-    losses = (1 - target) * logits + positive * softplus
     if weight is not None:
-        losses = losses * weight
+        logits, target = (xp.where(weight == 0, 0, x) for x in (logits, target))
+    tail = xp.log1p(xp.exp(-xp.abs(logits)))
+    positive = target if pos_weight is None else pos_weight * target
+    losses = _weighted(1 - target, tail + xp.maximum(logits, 0))
+    losses += _weighted(positive, tail + xp.maximum(-logits, 0))
+    if weight is not None:
+        losses *= weight
     ctx = BCEContext(logits, target, weight, pos_weight, reduction)
     return _reduce(losses, reduction, losses.size), ctx if save else None
 
 
+@_quiet_tails
 def bce_with_logits_backward(ctx: BCEContext, dloss: Any = 1.0) -> Array:
-    r"""Return ``dlogits``: :math:`w ((1 - t) - (1 + (q - 1) t)\, \sigma(-z))`."""
+    r"""Return ``dlogits``: :math:`w ((1 - t)\, \sigma(z) - q\, t\, \sigma(-z))`.
+
+    :math:`\sigma(-|z|) = e^{-|z|} / (1 + e^{-|z|})` keeps its digits however small it is.
+    """
     logits, target, weight, pos_weight, reduction = ctx
     xp = get_array_module(logits)
-    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
-    sigmoid_of_minus = 0.5 - 0.5 * xp.tanh(0.5 * logits)
-    dlogits = (1 - target) - positive * sigmoid_of_minus
-    if weight is not None:
-        dlogits = dlogits * weight
-    return dlogits * _spread(dloss, reduction, dlogits.size)
+    e = xp.exp(-xp.abs(logits))
+    large, small = 1 / (1 + e), e / (1 + e)
+    above = logits > 0
+    positive = target if pos_weight is None else pos_weight * target
+    dlogits = _weighted(1 - target, xp.where(above, large, small))
+    dlogits -= _weighted(positive, xp.where(above, small, large))
+    dlogits = dlogits * _spread(dloss, reduction, dlogits.size)
+    return dlogits if weight is None else _weighted(weight, dlogits)
