@@ -221,7 +221,7 @@ def _of_recurrent(layer: Recurrent, saved: Any, trace: Any) -> Iterator[tuple[Pa
 
     dhs = of_passes(trace.h, layer.output_size)
     dcs = of_passes(trace.c, layer.hidden_size) if trace.c else [None] * len(dhs)
-    for k, s in enumerate(steps.of_layer(stack, contexts)):
+    for k, s in enumerate(steps.of_layer(layer, stack, contexts)):
         cell = steps.cell_of(layer, stack.passes[k])
         d_x, d_h = cell.before_gates(s, dhs[k], dcs[k])
         w_ih, w_hh, b_ih, b_hh, *projection = layer._weights(k)

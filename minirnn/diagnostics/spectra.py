@@ -129,7 +129,7 @@ def jacobian_norms(layer: Recurrent, ctx: Any) -> Array:
         raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {type(layer).__name__}")
     form, stack, contexts, _ = layer._saved(ctx)
     norms = []
-    for k, s in enumerate(steps.of_layer(stack, contexts)):
+    for k, s in enumerate(steps.of_layer(layer, stack, contexts)):
         cell = steps.cell_of(layer, stack.passes[k], np.float64)
         rows = _of_rows(cell.back, s.in_float64(), form.layout)
         if layer.bidirectional and k % 2:

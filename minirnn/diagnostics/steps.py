@@ -19,6 +19,7 @@ from ..bptt.execution import InParts
 from ..bptt.passes import Pass
 from ..bptt.stack import Stack
 from ..functional import gru, lstm, rnn
+from ..functional.recurrence import state_names
 from ..layout import Span
 
 
@@ -65,13 +66,14 @@ class Steps(NamedTuple):
         return Steps._make([*wide, by_name])
 
 
-def of_layer(stack: Stack, contexts: list[Any]) -> list[Steps]:
+def of_layer(layer: Any, stack: Stack, contexts: list[Any]) -> list[Steps]:
     """Return for each pass what happened at all of its rows, however it was run."""
-    return [_of_pass(stack, k, ctx) for k, ctx in enumerate(contexts)]
+    states = state_names(layer.recurrence)
+    return [_of_pass(stack, k, ctx, len(states)) for k, ctx in enumerate(contexts)]
 
 
-def _of_pass(stack: Stack, k: int, context: Any) -> Steps:
-    pieces = [(rows, _of_context(p, ctx)) for rows, p, ctx in _pieces(stack, k, context)]
+def _of_pass(stack: Stack, k: int, context: Any, states: int) -> Steps:
+    pieces = [(rows, _of_context(p, ctx)) for rows, p, ctx in _pieces(stack, k, context, states)]
     if len(pieces) == 1 and isinstance(pieces[0][0], slice):
         return pieces[0][1]
     N, first = stack.passes[k].layout.rows, pieces[0][1]
@@ -89,7 +91,7 @@ def _of_pass(stack: Stack, k: int, context: Any) -> Steps:
     return Steps._make([*every, gates])
 
 
-def _pieces(stack: Stack, k: int, context: Any) -> Iterator[tuple[Any, Pass, Any]]:
+def _pieces(stack: Stack, k: int, context: Any, states: int) -> Iterator[tuple[Any, Pass, Any]]:
     """Iterate over the parts and windows that a pass was run in: rows, pass and plain context of each."""
     parts = [(slice(None), stack.passes[k], context)]
     if isinstance(stack.execution, InParts):
@@ -100,16 +102,16 @@ def _pieces(stack: Stack, k: int, context: Any) -> Iterator[tuple[Any, Pass, Any
             yield rows, p, ctx
             continue
         if not ctx:  # no steps, so no windows
-            yield rows, p, _of_no_steps(p)
-        for (w_rows, _), (window, x, states) in zip(p.layout.windows, ctx, strict=True):
-            _, again = window.forward(x, [s.copy() for s in states])
+            yield rows, p, _of_no_steps(p, states)
+        for (w_rows, _), (window, x, entering) in zip(p.layout.windows, ctx, strict=True):
+            _, again = window.forward(x, [s.copy() for s in entering])
             yield (w_rows if isinstance(rows, slice) else rows[w_rows]), window, again
 
 
-def _of_no_steps(p: Pass) -> Any:
+def _of_no_steps(p: Pass, count: int) -> Any:
     xp, (w_ih, w_hh, *_) = get_array_module(p.weights[0]), p.weights
     H, B = len(w_hh) // len(p.recurrence.GATES), p.layout.batch_size
-    sizes = (w_hh.shape[1], H)[: len(getattr(p.recurrence, "STATES", ("h",)))]
+    sizes = (w_hh.shape[1], H)[:count]
     states = [xp.zeros((B, size), w_hh.dtype) for size in sizes]
     x = xp.empty((0, w_ih.shape[1]), w_ih.dtype)
     return Pass(*p).forward(x, states)[1]
