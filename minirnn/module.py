@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +30,21 @@ def saving() -> bool:
     return not _inference.active
 
 
+class IncompatibleKeys(NamedTuple):
+    """What :meth:`Module.load_state_dict` returns.
+
+    Attributes
+    ----------
+    missing_keys : list of str
+        Names of parameters that the state dict does not have; these were left as they were.
+    unexpected_keys : list of str
+        Names in the state dict that no parameter has.
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class Context(NamedTuple):
     """What a layer's ``forward`` hands to its ``backward``.
 
@@ -48,8 +64,8 @@ class Context(NamedTuple):
 class Module:
     """A piece of a model: it owns :class:`Parameter` and other modules, found by attribute.
 
-    Modules in a list or tuple that is an attribute are found too, under ``name.index``; a parameter, as
-    in torch, needs an attribute of its own.
+    Modules and parameters in a list, tuple or dict that is an attribute are found too, however deep, under
+    ``name.index`` or ``name.key``. In a set or another container they would not be, so that is refused.
 
     A subclass defines the pair
 
@@ -64,6 +80,12 @@ class Module:
 
     ``model(x)`` is inference: it returns `y` alone, and no layer inside it saves a context, also in a
     module of your own.
+
+    Raises
+    ------
+    TypeError
+        By an assignment, if it hides modules or parameters where nothing finds them; by ``model(x)``, if
+        ``forward`` does not return ``(y, ctx)``.
     """
 
     training: bool = True
@@ -80,16 +102,25 @@ class Module:
         """Return ``forward(...)`` without its context, saving nothing for backward."""
         before, _inference.active = _inference.active, True
         try:
-            return self.forward(*args, **kwargs)[0]
+            result = self.forward(*args, **kwargs)
         finally:
             _inference.active = before
+        if not isinstance(result, tuple) or len(result) != 2:
+            name = type(self).__name__
+            got = f"a tuple of {len(result)}" if type(result) is tuple else type(result).__name__
+            raise TypeError(
+                f"{name}.forward: expected it to return the pair (y, ctx), got {got}. End forward with "
+                "`return y, ctx`, ctx being what backward needs (None if nothing): then "
+                "`y, ctx = model.forward(x)` is training, and `y = model(x)` inference"
+            )
+        return result[0]
 
     def _saved(self, ctx: Any) -> Any:
         """Return what `ctx` saved, if it is this layer's."""
         if type(ctx) is not Context:
             raise ValueError(
                 f"ctx: expected the context that {type(self).__name__}.forward returned, "
-                f"got {type(ctx).__name__}"
+                f"got {type(ctx).__name__}; `y, ctx = layer.forward(x)` returns one, `layer(x)` does not"
             )
         if ctx.layer is not self:
             raise ValueError(
@@ -111,24 +142,32 @@ class Module:
                 f"{name}: expected a Parameter or None, got {type(value).__name__}; "
                 f"to change the values assign to {name}.data"
             )
+        if isinstance(value, set | frozenset | deque):
+            for item in value:
+                if _found_in("", item):
+                    raise TypeError(
+                        f"{name}: expected modules and parameters as attributes or in a list, tuple or "
+                        f"dict, where they are found and trained; got a {type(value).__name__} of them"
+                    )
         object.__setattr__(self, name, value)
-        for child_name, child in self._children_in(name, value):
-            for inner, parameter in child.named_parameters():
-                parameter.name = f"{child_name}.{inner}"
+        for found_name, found in _found_in(name, value):
+            if isinstance(found, Parameter):
+                found.name = found_name
+            elif self not in found.modules():  # else it holds this one: its parent keeps its names
+                for inner, parameter in found.named_parameters():
+                    parameter.name = f"{found_name}.{inner}"
 
-    @staticmethod
-    def _children_in(name: str, value: Any) -> Iterator[tuple[str, Module]]:
-        if isinstance(value, Module):
-            yield name, value
-        elif type(value) in (list, tuple):
-            for index, item in enumerate(value):
-                if isinstance(item, Module):
-                    yield f"{name}.{index}", item
+    def _owned(self) -> list[tuple[str, Module | Parameter]]:
+        owned: list[tuple[str, Module | Parameter]] = []
+        for name, value in vars(self).items():
+            if isinstance(value, _OWNED):
+                owned.append((name, value))
+            elif isinstance(value, _CONTAINERS):
+                owned += _found_in(name, value)
+        return owned
 
     def _children(self) -> Iterator[tuple[str, Module]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Module) or type(value) in (list, tuple):
-                yield from self._children_in(name, value)
+        return ((name, found) for name, found in self._owned() if isinstance(found, Module))
 
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all modules inside it, each once."""
@@ -150,22 +189,34 @@ class Module:
             first.setdefault(parameter, name)
         for parameter, name in first.items():
             # Of a module that was put into a list later, the parameters do not know it yet.
-            if not parameter.name.endswith(name):
+            if parameter.name != name and not parameter.name.endswith(f".{name}"):
                 parameter.name = name
         return ((name, parameter) for parameter, name in first.items())
 
-    def _all_names(self, prefix: str) -> list[tuple[str, Parameter]]:
-        own = [(prefix + n, p) for n, p in vars(self).items() if type(p) is Parameter]
-        for name, child in self._children():
-            own += child._all_names(f"{prefix}{name}.")
-        return own
+    def _all_names(
+        self, prefix: str, above: tuple[Module, ...] = ()
+    ) -> list[tuple[str, Parameter]]:
+        """Return the names of all parameters, more than one of what is shared; `above` are its parents."""
+        own, below = [], []
+        for name, found in self._owned():
+            if isinstance(found, Parameter):
+                own.append((prefix + name, found))
+            elif found is not self and found not in above:
+                below += found._all_names(f"{prefix}{name}.", (*above, self))
+        return own + below
 
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over the parameters, in the order of definition, each once."""
         return (parameter for _, parameter in self.named_parameters())
 
-    def zero_grad(self) -> None:
-        """Set all gradients to zero."""
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Set all gradients to zero.
+
+        Parameters
+        ----------
+        set_to_none : bool
+            As in torch, and without effect: a gradient is never ``None`` here.
+        """
         for piece in pieces(list(self.parameters())):
             piece.zero_grad()
 
@@ -223,12 +274,20 @@ class Module:
             def move(x: Array) -> Array:
                 return x.astype(dtype, copy=False)
 
-        parameters = list(self.parameters())
+        parameters, modules = list(self.parameters()), list(self.modules())
         buffer = shared_buffer(parameters)
-        for p in parameters:
-            p._move(move(p._data), None if p._grad is None else move(p._grad), None)
-        for module in self.modules():
-            module._move_arrays(move)
+        # All is converted before anything is changed: where warnings are errors, an overflow raises.
+        moved = [(move(p._data), None if p._grad is None else move(p._grad)) for p in parameters]
+        before = [dict(vars(module)) for module in modules]
+        try:
+            for module in modules:
+                module._move_arrays(move)
+        except BaseException:
+            for module, attributes in zip(modules, before, strict=True):
+                vars(module).update(attributes)
+            raise
+        for p, (data, grad) in zip(parameters, moved, strict=True):
+            p._move(data, grad, None)
         if buffer is not None:
             ParameterBuffer(parameters)
         return self
@@ -240,7 +299,9 @@ class Module:
         """Return a copy of every parameter's value under its dotted name, those of torch."""
         return {name: p.data.copy() for name, p in self._all_names("")}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
         """Copy values into the parameters, by name.
 
         Parameters
@@ -250,6 +311,11 @@ class Module:
             ``state_dict`` of CPU tensors. Values are converted to the parameters' dtype.
         strict : bool
             With ``False``, names that are missing or unexpected are passed over.
+
+        Returns
+        -------
+        IncompatibleKeys
+            The names that were missing and unexpected: look at them if not `strict`.
 
         Raises
         ------
@@ -262,10 +328,12 @@ class Module:
         if not hasattr(state_dict, "keys"):
             raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
         own = dict(self._all_names(""))
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
         problems = []
         if strict:
-            problems += [f"missing: {name}" for name in own if name not in state_dict]
-            problems += [f"unexpected: {name}" for name in state_dict if name not in own]
+            problems += [f"missing: {name}" for name in missing]
+            problems += [f"unexpected: {name}" for name in unexpected]
         values = {}
         for name, parameter in own.items():
             if name not in state_dict:
@@ -279,22 +347,52 @@ class Module:
                 problems.append(f"{name}: expected shape {parameter.shape}, got {value.shape}")
             elif value.dtype.kind != "f":
                 problems.append(f"{name}: expected floating point, got dtype {value.dtype}")
-            values[name] = value
+            else:
+                values[name] = get_array_module(parameter.data).asarray(value, parameter.dtype)
         if problems:
             raise ValueError(
                 f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
             )
         for name, value in values.items():
-            own[name].data = get_array_module(own[name].data).asarray(value)
+            own[name].data = value
+        return IncompatibleKeys(missing, unexpected)
 
     def _describe(self) -> str:
         """Return the constructor's arguments as ``repr`` shows them."""
         return ""
 
     def __repr__(self) -> str:
-        inner = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children()]
+        inner = [
+            # A child that holds its parent would be shown without end.
+            f"({name}): {type(child).__name__}(...)"
+            if self in child.modules()
+            else f"({name}): {child!r}".replace("\n", "\n  ")
+            for name, child in self._children()
+        ]
         body = "\n  " + "\n  ".join(inner) + "\n" if inner else self._describe()
         return f"{type(self).__name__}({body})"
+
+
+# What a module owns, and what it may lie in; names lead there.
+_OWNED = (Module, Parameter)
+_CONTAINERS = (list, tuple, dict)
+_HOLDERS = _OWNED + _CONTAINERS
+
+
+def _found_in(
+    name: str, value: Any, above: tuple[Any, ...] = ()
+) -> list[tuple[str, Module | Parameter]]:
+    """Return the modules and parameters in an attribute's value, with their names."""
+    if isinstance(value, _OWNED):
+        return [(name, value)]
+    found: list[tuple[str, Module | Parameter]] = []
+    if isinstance(value, Context) or any(value is one for one in above):
+        return found
+    if isinstance(value, _CONTAINERS):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, _HOLDERS):
+                found += _found_in(f"{name}.{key}", item, (*above, value))
+    return found
 
 
 def describe(module: Module, sizes: tuple[str, ...], defaults: Mapping[str, Any]) -> str:

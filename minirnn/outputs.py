@@ -65,7 +65,7 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
     return by_step[xp.asarray(last - 1), xp.arange(B)]
 
 
-def by_layer_direction(h_n: Array, num_directions: int = 1) -> Array:
+def by_layer_direction(h_n: Array, num_directions: int) -> Array:
     """Return `h_n` as (num_layers, num_directions, B, H).
 
     Its first axis counts layers, and within a layer directions: ``h_n[-1]`` of a bidirectional
@@ -75,7 +75,7 @@ def by_layer_direction(h_n: Array, num_directions: int = 1) -> Array:
     ----------
     h_n : array of shape (num_layers * num_directions, B, H), or without B
     num_directions : int
-        2 for a bidirectional layer.
+        1, or 2 for a bidirectional layer: ``layer.num_directions``. The array does not tell.
 
     Examples
     --------

@@ -68,12 +68,15 @@ class Parameter:
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        if value is not self._grad:
+        if value is None or value is not self._grad:
             self.grad[...] = self._fitting("grad", value)
 
     def _fitting(self, what: str, value: Any) -> Array:
         """Return `value`, floating point of any precision or a list of numbers, if it fits."""
         name = f"{self.name}.{what}"
+        if value is None:
+            hint = "; zero_grad() clears a gradient, which is never None" if what == "grad" else ""
+            raise TypeError(f"{name}: expected an array, got None{hint}")
         if not hasattr(value, "dtype"):
             value = get_array_module(self._data).asarray(value, self.dtype)
         checks.array_module(**{name: value, "parameter": self._data})
@@ -97,6 +100,15 @@ class Parameter:
     def size(self) -> int:
         """The number of entries of `data`."""
         return int(self._data.size)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"{self.name}: a Parameter is no array, it has two: write .data for its values, an array, "
+            "or .grad for its gradient"
+        )
+
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__array__()
 
     def zero_grad(self) -> None:
         """Set the gradient to zero."""
@@ -157,6 +169,12 @@ class ParameterBuffer:
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         self.grad.fill(0)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The parameters of a copy have arrays of their own, and come together anew in its buffer.
+        self.__dict__.update(state)
+        if self.complete:
+            self.__init__(self.parameters)  # type: ignore[misc]
 
 
 def listed(name: str, parameters: Any) -> list[Parameter]:

@@ -296,9 +296,14 @@ class Recurrent(RecurrentWeights):
         TypeError
             If a gradient is not floating point, not of the weights' dtype, or on another device.
         ValueError
-            If `ctx` is another layer's, or a gradient's shape does not fit.
+            If `ctx` is another layer's, no gradient is given, or the shape of one does not fit.
         """
         form, stack, contexts, like = self._saved(ctx)
+        given = dh_n if isinstance(dh_n, tuple | list) else (dh_n,)
+        if doutput is None and all(d is None for d in given):
+            raise ValueError(
+                "backward: expected doutput or dh_n, the gradient of a loss, got neither"
+            )
         D, passes = self.num_directions, range(len(self._names))
         dy = None
         if doutput is not None:

@@ -57,8 +57,10 @@ class Sequential(Module):
         if not isinstance(ctx, tuple) or len(ctx) != len(layers):
             raise ValueError(f"ctx: expected a tuple of {len(layers)} contexts, one a layer")
         for layer, layer_ctx in zip(layers, ctx, strict=True):
-            if isinstance(layer_ctx, Context):
-                layer._saved(layer_ctx)  # before the first of them adds to a gradient
+            # Before the first of them adds to a gradient; a module of the user's may have no context.
+            own = type(layer).__module__.startswith(f"{__package__}.")
+            if isinstance(layer_ctx, Context) or (own and not isinstance(layer, Sequential)):
+                layer._saved(layer_ctx)
         for layer, layer_ctx in zip(reversed(layers), reversed(ctx), strict=True):
             dy = layer.backward(layer_ctx, dy)
             dy = dy[0] if type(dy) is tuple else dy

@@ -471,3 +471,187 @@ def test_sequential_refuses_a_foreign_context_before_anything_is_added():
     with pytest.raises(ValueError, match="expected a context of this Linear"):
         minirnn.Sequential(a, b).backward(ctx, y)
     assert not b.weight.grad.any()
+
+
+class Scale(minirnn.Module):
+    """A module of a user's own; `result` is what its forward makes of y and ctx."""
+
+    def __init__(self, result=lambda y, ctx: (y, ctx)):
+        self.result = result
+
+    def forward(self, x):
+        return self.result(2 * x, None)
+
+    def backward(self, ctx, dy):
+        return 2 * dy
+
+
+@pytest.mark.parametrize(
+    "result", [lambda y, _: y, lambda y, _: [y, y], lambda y, ctx: (y, y, ctx), lambda *_: None]
+)
+def test_a_forward_without_a_context_is_refused_and_told_both_forms(result):
+    with pytest.raises(TypeError, match=r"return y, ctx.*model\.forward\(x\).*y = model\(x\)"):
+        Scale(result)(np.ones((2, 3)))
+    assert (Scale()(np.ones((2, 3))) == 2).all()
+
+
+def test_a_result_of_inference_is_no_context():
+    gru = minirnn.GRU(2, 3)
+    (_, _), ctx = gru(np.ones((2, 4, 2), np.float32))  # two steps: unpacks, and is h_n
+    with pytest.raises(ValueError, match=r"`layer\(x\)` does not"):
+        gru.backward(ctx, np.ones((2, 4, 3), np.float32))
+
+
+class Holder(minirnn.Module):
+    def __init__(self, value):
+        self.held = value
+
+
+def linear():
+    return minirnn.Linear(2, 1, bias=False, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (lambda p: {"a": p}, "held.a"),
+        (lambda p: {3: {"b": p}}, "held.3.b"),
+        (lambda p: [[p]], "held.0.0"),
+        (lambda p: ((), [{"c": (p,)}]), "held.1.0.c.0"),
+    ],
+)
+def test_modules_and_parameters_are_found_however_deep(value, name):
+    layer = linear()
+    model = Holder(value(layer))
+    assert [n for n, _ in model.named_parameters()] == [f"{name}.weight"]
+    assert layer.weight.name == f"{name}.weight"
+    assert model.state_dict().keys() == {f"{name}.weight"}
+    assert model.eval() is model
+    assert not layer.training
+    parameter = minirnn.Parameter(np.ones(2))
+    model = Holder(value(parameter))
+    assert list(model.named_parameters()) == [(name, parameter)]
+    assert parameter.name == name
+
+
+@pytest.mark.parametrize("container", [lambda m: {m}, lambda m: frozenset([m])])
+@pytest.mark.parametrize("inner", [linear, lambda: minirnn.Parameter(np.ones(2))])
+def test_where_nothing_finds_them_modules_are_refused(container, inner):
+    with pytest.raises(TypeError, match="held: expected modules and parameters as attributes"):
+        Holder(container(inner()))
+
+
+def test_a_name_that_ends_another_is_not_taken_for_it():
+    model = Holder([linear() for _ in range(11)])
+    model.held[10].weight.name = "held.0.weight"
+    model.held.reverse()
+    assert [n for n, _ in model.named_parameters()] == [p.name for p in model.parameters()]
+    layer = linear()
+    layer.weight.name = "10.weight"
+    model = minirnn.Sequential(layer)
+    assert [p.name for p in model.parameters()] == ["0.weight"]
+
+
+def test_a_child_may_hold_its_parent():
+    parent = Holder([linear()])
+    parent.held[0].parent = parent
+    assert [n for n, _ in parent.named_parameters()] == ["held.0.weight"]
+    assert parent.held[0].weight.name == "held.0.weight"
+    assert list(parent.state_dict()) == ["held.0.weight"]
+    assert len(list(parent.train(False).modules())) == 2
+    assert parent.to("float64").held[0].weight.dtype == np.float64
+    assert "Linear(...)" in repr(parent)
+    parent.zero_grad()
+
+
+def test_load_state_dict_returns_the_names_that_did_not_match():
+    layer = minirnn.Linear(2, 1)
+    before = layer.state_dict()
+    keys = layer.load_state_dict({f"module.{n}": v + 1 for n, v in before.items()}, strict=False)
+    assert keys.missing_keys == ["weight", "bias"]
+    assert keys.unexpected_keys == ["module.weight", "module.bias"]
+    assert layer.load_state_dict(before) == ([], [])
+
+
+def test_where_warnings_are_errors_nothing_is_done_by_half():
+    """A value that float32 cannot hold: everything is as it was, whichever entry it is."""
+    model = minirnn.Sequential(
+        minirnn.Linear(2, 2, dtype=np.float64), minirnn.Linear(2, 2, dtype=np.float64)
+    )
+    model[1].bias.data[0] = 1e300
+    before = model.state_dict()
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        model.to("float32")
+    assert all(p.dtype == np.float64 for p in model.parameters())
+    other = minirnn.Sequential(minirnn.Linear(2, 2), minirnn.Linear(2, 2))
+    untouched = other.state_dict()
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        other.load_state_dict(before)
+    for name, value in untouched.items():
+        assert (other.state_dict()[name] == value).all()
+
+
+def test_sequential_checks_every_context_before_a_gradient_is_added():
+    model = minirnn.Sequential(minirnn.Linear(2, 2), minirnn.Linear(2, 2))
+    y, (_, ctx) = model.forward(np.ones((1, 2), np.float32))
+    with pytest.raises(ValueError, match="ctx"):
+        model.backward((None, ctx), np.ones_like(y))
+    assert all((p.grad == 0).all() for p in model.parameters())
+    model = minirnn.Sequential(linear(), Scale())
+    y, ctx = model.forward(np.ones((1, 2), np.float32))
+    model.backward(ctx, np.ones_like(y))
+    assert (model[0].weight.grad == 2).all()
+
+
+def test_a_copied_buffer_holds_the_copied_parameters():
+    layer = minirnn.Linear(2, 1)
+    buffer = layer.flatten_parameters()
+    layer.weight.grad[:] = 3
+    for other, copied in (
+        copy.deepcopy([layer, buffer]),
+        pickle.loads(pickle.dumps([layer, buffer])),
+    ):
+        assert other.weight.buffer is copied
+        assert copied.complete
+        assert (other.weight.grad == 3).all()
+        copied.zero_grad()
+        assert (other.weight.grad == 0).all()
+        copied.data[:] = 7
+        assert (other.bias.data == 7).all()
+    assert (layer.weight.grad == 3).all()
+    layer.to("float64")
+    assert not copy.deepcopy(buffer).complete
+
+
+@pytest.mark.parametrize("what", ["data", "grad"])
+def test_none_is_no_value_of_a_parameter(what):
+    layer = minirnn.Linear(2, 1)
+    with pytest.raises(TypeError, match=rf"weight\.{what}: expected an array, got None"):
+        setattr(layer.weight, what, None)
+    assert np.isfinite(getattr(layer.weight, what)).all()
+    layer.zero_grad(set_to_none=True)
+    assert layer.weight.grad.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        np.tanh,
+        np.asarray,
+        np.linalg.norm,
+        lambda p: np.ones((1, 1), np.float32) @ p,
+        lambda p: p + 1.0,
+    ],
+)
+def test_a_parameter_is_no_array_and_says_what_is(use):
+    with pytest.raises(TypeError, match=r"\.data|unsupported operand"):
+        use(minirnn.Linear(2, 1).weight)
+
+
+def test_backward_without_a_gradient_is_an_error():
+    for cell, none in (("RNN", None), ("GRU", None), ("LSTM", (None, None))):
+        layer = getattr(minirnn, cell)(2, 3)
+        _, ctx = layer.forward(np.ones((2, 4, 2), np.float32))
+        for dh_n in (None, none):
+            with pytest.raises(ValueError, match="expected doutput or dh_n"):
+                layer.backward(ctx, None, dh_n)

@@ -276,7 +276,7 @@ def test_streaming_and_windows(xp, rng, cell):
             found.append(layer.backward(window.ctx, window.output)[0])
         output, h_n = layer(rows)
         h_n = h_n[0] if isinstance(h_n, tuple) else h_n
-        return [*found, state, minirnn.last_step(output), minirnn.by_layer_direction(h_n)]
+        return [*found, state, minirnn.last_step(output), minirnn.by_layer_direction(h_n, 1)]
 
     rows = packed(rng, 4, lengths=(5, 4, 4, 1))
     on_both(xp, LAYERS[cell](4, 9, rng=1), run, floats(rng, 5, 3, 4), rows)
