@@ -7,6 +7,12 @@ from .check import check_gradients
 from .flow import gradient_flow
 from .monitor import Alarm, GradientMonitor, Observation
 from .noise import NoiseScale, noise_scale
+from .plots import (
+    plot_gradient_curves,
+    plot_gradient_flow,
+    plot_gradient_norms,
+    plot_jacobian_norms,
+)
 from .samples import per_sample_gradient_norms, per_sample_gradients
 from .spectra import jacobian_norms, largest_singular_value, spectral_radius
 
@@ -22,5 +28,9 @@ __all__ = [
     "noise_scale",
     "per_sample_gradient_norms",
     "per_sample_gradients",
+    "plot_gradient_curves",
+    "plot_gradient_flow",
+    "plot_gradient_norms",
+    "plot_jacobian_norms",
     "spectral_radius",
 ]

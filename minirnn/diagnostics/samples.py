@@ -275,10 +275,11 @@ class _Places(NamedTuple):
     samples: int
     steps: int
 
-    def padded(self, rows: Array, dtype: Any, value: float = 0) -> Array:
-        """Return (B, T, ...) of `rows`, with `value` where a sample has no more."""
+    def padded(self, rows: Array, dtype: Any) -> Array:
+        """Return (B, T, ...) of `rows`, zero where a sample has no more."""
         xp = get_array_module(rows)
-        out = xp.full((self.samples * self.steps, *rows.shape[1:]), value, dtype)
+        shape = (self.samples * self.steps, *rows.shape[1:])
+        out = (xp.empty if len(rows) == shape[0] else xp.zeros)(shape, dtype)
         out[xp.asarray(self.flat)] = rows
         return out.reshape(self.samples, self.steps, *rows.shape[1:])
 

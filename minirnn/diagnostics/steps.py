@@ -170,11 +170,15 @@ class Gated(Elman):
         q = s.h_in @ self.w_hh[2 * H :].T
         if self.b_hh is not None:
             q += self.b_hh[2 * H :]
-        da_n = dh * ((1 - z) * (1 - n * n))
-        da_r = da_n * (q * r * (1 - r))
-        da_z = dh * ((s.h_before - n) * z * (1 - z))
-        join = get_array_module(dh).concatenate
-        return join([da_r, da_z, da_n], axis=-1), join([da_r, da_z, da_n * r], axis=-1)
+        keep = 1 - z
+        da_n = dh * (keep * (1 - n * n))
+        q *= r * (1 - r)
+        z_slope = (s.h_before - n) * z
+        z_slope *= keep
+        da_x = get_array_module(dh).concatenate([da_n * q, dh * z_slope, da_n], axis=-1)
+        da_h = da_x.copy()
+        da_h[..., 2 * H :] *= r
+        return da_x, da_h
 
     def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
         """Return the gradient of the state before the step, which z hands on as well."""

@@ -14,7 +14,9 @@ LAYERS = {"RNN": minirnn.RNN, "LSTM": minirnn.LSTM, "GRU": minirnn.GRU}
 def close(actual, expected, tolerance=1e-5):
     actual = minirnn.asnumpy(actual)
     assert actual.dtype == np.float64
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1, np.nanmax(expected)))
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=tolerance * max(1, np.nanmax(expected))
+    )
 
 
 @pytest.mark.parametrize("kind", LAYERS)

@@ -1,0 +1,126 @@
+"""Pictures of what the others return: each takes an Axes, draws into it and returns it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from .monitor import GradientMonitor
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def plot_gradient_flow(flow: Array, ax: Any = None) -> Any:
+    """Draw :func:`gradient_flow` as a heat map over time and layer, its logarithm by colour.
+
+    Parameters
+    ----------
+    flow : array of shape (num_layers, T)
+    ax : matplotlib Axes, optional
+        A new one if not given.
+
+    Returns
+    -------
+    Axes
+    """
+    ax, flow = _axes(ax), np.asarray(flow)
+    with np.errstate(divide="ignore"):
+        image = ax.imshow(np.log10(flow), aspect="auto", origin="lower", cmap="viridis")
+    ax.figure.colorbar(image, ax=ax, label=r"$\log_{10} \|dL/dh_t\|$")
+    ax.set(xlabel="step t", ylabel="layer", title="Gradient that reaches each state")
+    ax.set_yticks(range(len(flow)))
+    return ax
+
+
+def plot_gradient_curves(flow: Array, ax: Any = None) -> Any:
+    """Draw :func:`gradient_flow` as a curve for each layer, on a logarithmic axis; see there for the rest.
+
+    Parameters and result are those of :func:`plot_gradient_flow`.
+    """
+    ax = _axes(ax)
+    for layer, norms in enumerate(np.asarray(flow)):
+        ax.semilogy(norms, color=_COLOURS[layer % len(_COLOURS)], label=f"layer {layer}")
+    ax.set(xlabel="step t", ylabel=r"$\|dL/dh_t\|$", title="Gradient that reaches each state")
+    _finish(ax)
+    return ax
+
+
+def plot_gradient_norms(monitor: GradientMonitor, ax: Any = None) -> Any:
+    """Draw a monitor's history: the total, each parameter, and the bands' bounds.
+
+    Parameters
+    ----------
+    monitor : GradientMonitor
+    ax : matplotlib Axes, optional
+        A new one if not given.
+
+    Returns
+    -------
+    Axes
+    """
+    ax, steps = _axes(ax), [seen.step for seen in monitor.history]
+    for k, p in enumerate(monitor.parameters):
+        norms = [seen.norms[p.name] for seen in monitor.history]
+        ax.semilogy(steps, norms, color=_COLOURS[k % 6], linewidth=0.8, alpha=0.6, label=p.name)
+    ax.semilogy(steps, [seen.total for seen in monitor.history], color="black", label="total")
+    for bound in (monitor.vanishing, monitor.warning, monitor.exploding):
+        ax.axhline(bound, color="0.5", linestyle=":", linewidth=1)
+    ax.set(xlabel="step", ylabel="gradient norm", title="Gradient norms, dotted: the bands' bounds")
+    _finish(ax)
+    return ax
+
+
+def plot_jacobian_norms(norms: Array, sigma: float, radius: float, ax: Any = None) -> Any:
+    r"""Draw one layer's :func:`jacobian_norms` beside :math:`\sigma_{\max}^k` and :math:`\rho^k`.
+
+    The first bounds the norms of a tanh or ReLU RNN.
+
+    Parameters
+    ----------
+    norms : array of shape (T,) or (T, B)
+        Of one layer; the median over the sequences is drawn, and the range.
+    sigma, radius : float
+        Of its W_hh, by :func:`largest_singular_value` and :func:`spectral_radius`.
+    ax : matplotlib Axes, optional
+        A new one if not given.
+
+    Returns
+    -------
+    Axes
+    """
+    ax, norms = _axes(ax), np.asarray(norms)
+    norms = norms.reshape(len(norms), -1)
+    steps = np.arange(len(norms))
+    ax.semilogy(steps, np.nanmedian(norms, 1), color=_COLOURS[0], label="product of Jacobians")
+    ax.fill_between(
+        steps, np.nanmin(norms, 1), np.nanmax(norms, 1), color=_COLOURS[0], alpha=0.25, linewidth=0
+    )
+    back = steps[::-1]
+    for value, name, k in ((sigma, r"\sigma_{\max}", 1), (radius, r"\rho", 2)):
+        label = rf"${name}^{{T-t}}$, ${name} = {value:.3g}$"
+        ax.semilogy(steps, value**back, color=_COLOURS[k], linestyle="--", label=label)
+    ax.set(
+        xlabel="step t",
+        ylabel=r"$\|\partial h_T / \partial h_t\|_2$",
+        title="What a state leaves of itself in the last one",
+    )
+    _finish(ax)
+    return ax
+
+
+def _axes(ax: Any) -> Any:
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'minirnn[plot]'") from error
+    return pyplot.subplots(layout="constrained")[1]
+
+
+def _finish(ax: Any) -> None:
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small")
