@@ -40,6 +40,7 @@ def state(arrays):
 def cases(draw):
     form = draw(st.sampled_from(["packed", "unsorted", "padded", "batch_first", "unbatched"]))
     T, B = draw(st.integers(1, 7)), draw(st.integers(1, 5))
+    given_gradients = draw(st.sampled_from(["both", "doutput", "dh_n"]))
     return {
         "cell": draw(st.sampled_from(CELLS)),
         "form": form,
@@ -53,8 +54,9 @@ def cases(draw):
         "bias": draw(st.booleans()),
         "lengths": draw(st.lists(st.integers(1, T), min_size=B, max_size=B)),
         "with_h_0": draw(st.booleans()),
-        "with_doutput": draw(st.booleans()),
-        "with_dh_n": draw(st.booleans()),
+        # A backward without either gradient is refused.
+        "with_doutput": given_gradients != "dh_n",
+        "with_dh_n": given_gradients != "doutput",
         "seed": draw(st.integers(0, 2**16)),
     }
 
