@@ -7,10 +7,20 @@ import importlib
 from typing import Any
 
 from . import functional, init
-from .backend import asnumpy, get_array_module, manual_seed, set_backend, set_checks, set_tf32
+from .backend import (
+    asnumpy,
+    get_array_module,
+    get_rng_state,
+    manual_seed,
+    set_backend,
+    set_checks,
+    set_rng_state,
+    set_tf32,
+)
 from .bptt.traces import Trace
 from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
+from .files import load_checkpoint, load_weights, save_checkpoint, save_weights
 from .layers import Dropout, Embedding, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .lr_scheduler import (
@@ -44,7 +54,7 @@ from .truncated import TruncatedWindow, truncated_bptt
 __version__ = "0.1.0"
 
 # On top of all else, and imported when first asked for.
-_ROOMS = ("diagnostics", "parallel")
+_ROOMS = ("data", "diagnostics", "parallel")
 
 
 def __getattr__(name: str) -> Any:
@@ -90,18 +100,24 @@ __all__ = [
     "clip_grad_value_",
     "functional",
     "get_array_module",
+    "get_rng_state",
     "init",
     "last_step",
+    "load_checkpoint",
+    "load_weights",
     "manual_seed",
     "native_available",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
+    "save_checkpoint",
+    "save_weights",
     "set_backend",
     "set_checks",
     "set_native",
     "set_num_threads",
+    "set_rng_state",
     "set_tf32",
     "truncated_bptt",
     "unpack_sequence",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -167,6 +168,36 @@ def manual_seed(seed: int) -> None:
     """
     global _generator
     _generator = np.random.default_rng(seed)
+
+
+def get_rng_state() -> dict[str, Any]:
+    """Return the state of the generator that :func:`manual_seed` restarts: numbers, strings, dicts.
+
+    Examples
+    --------
+    >>> state = get_rng_state()
+    >>> a = generator().random()
+    >>> set_rng_state(state)
+    >>> a == generator().random()
+    True
+    """
+    return dict(_generator.bit_generator.state)
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Go on drawing from where :func:`get_rng_state` was called.
+
+    Raises
+    ------
+    ValueError
+        If `state` is no such state; the generator is left as it is.
+    """
+    try:
+        trial: Any = np.random.PCG64()
+        trial.state = state
+    except Exception as error:
+        raise ValueError(f"state: expected what get_rng_state() returned: {error}") from None
+    _generator.bit_generator.state = trial.state
 
 
 def generator(rng: RNG = None) -> np.random.Generator:

@@ -1,0 +1,374 @@
+"""Weights files and checkpoints: torch reads them and writes them, a stranger's are refused."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+import minirnn
+
+LAYERS = [
+    ("RNN", {"nonlinearity": "relu"}),
+    ("LSTM", {"num_layers": 2, "proj_size": 3}),
+    ("GRU", {"num_layers": 2, "bidirectional": True}),
+]
+
+
+def entries(path, **arrays):
+    """Write a zip of .npy entries, compressed."""
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def raw(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize(("cell", "options"), LAYERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_come_back(cell, options, dtype, suffix, tmp_path):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors", reason="needs the safetensors library")
+    layer = getattr(minirnn, cell)(5, 4, dtype=dtype, rng=0, **options)
+    layer.weight_hh_l0.data[0, 0] = -0.0
+    path = tmp_path / f"w{suffix}"
+    minirnn.save_weights(layer, path)
+    other = getattr(minirnn, cell)(5, 4, dtype=dtype, rng=1, **options)
+    minirnn.load_weights(other, path)
+    same(other.state_dict(), layer.state_dict())
+    assert os.listdir(tmp_path) == [path.name]
+    if suffix == ".npz":  # the library of the other writes its metadata in any order
+        first = path.read_bytes()
+        minirnn.save_weights(other, path)
+        assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize(("cell", "options"), LAYERS)
+def test_files_go_to_torch_and_back(cell, options, tmp_path):
+    torch = pytest.importorskip("torch", reason="compares with torch")
+    st = pytest.importorskip("safetensors.torch", reason="needs the safetensors library")
+    twin = getattr(torch.nn, cell)(5, 4, **options)
+    path = tmp_path / "w.safetensors"
+    st.save_file(twin.state_dict(), path)
+    layer = getattr(minirnn, cell)(5, 4, **options)
+    minirnn.load_weights(layer, path)
+    same(layer.state_dict(), {k: v.numpy() for k, v in twin.state_dict().items()})
+    for p in layer.parameters():
+        p.data *= 2
+    minirnn.save_weights(layer, path)
+    twin.load_state_dict(st.load_file(path))
+    same(layer.state_dict(), {k: v.numpy() for k, v in twin.state_dict().items()})
+
+
+def npy(header, data=b"", version=b"\x01\x00"):
+    header = header.encode() + b"\n"
+    return b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header + data
+
+
+W, B = np.ones((2, 3), "f4"), np.ones(2, "f4")
+
+
+class Boom:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was executed",))
+
+
+HOSTILE = {
+    "a pickle": ("weight", lambda p: np.savez(p, weight=np.array([Boom()], object), bias=B)),
+    "another shape": ("weight", lambda p: entries(p, weight=np.ones((3, 2), "f4"), bias=B)),
+    "integers": ("weight", lambda p: entries(p, weight=W.astype(int), bias=B)),
+    "NaN": ("bias", lambda p: entries(p, weight=W, bias=B * np.nan)),
+    "too large for float32": ("bias", lambda p: entries(p, weight=W, bias=B * np.float64(1e300))),
+    "missing": ("bias", lambda p: entries(p, weight=W)),
+    "a climbing name": (
+        r"\.\./\.\./x",
+        lambda p: raw(p, [("../../x.npy", npy("{'descr': '<f4', 'shape': (), }"))]),
+    ),
+    "a huge array": ("weight", lambda p: entries(p, weight=np.zeros((10**7,), "f4"), bias=B)),
+    "a lying header": (
+        "weight",
+        lambda p: raw(
+            p,
+            [
+                ("weight.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}")),
+                (
+                    "bias.npy",
+                    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", bytes(8)),
+                ),
+            ],
+        ),
+    ),
+    "a huge header": (
+        "weight",
+        lambda p: raw(p, [("weight.npy", npy("(" * 60_000)), ("bias.npy", npy(""))]),
+    ),
+    "text": ("damaged", lambda p: p.write_text("no zip")),
+    "nothing": ("damaged", lambda p: p.write_bytes(b"")),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_npz_is_refused_and_changes_nothing(kind, tmp_path):
+    entry, write = HOSTILE[kind]
+    path = tmp_path / "w.npz"
+    write(path)
+    layer = minirnn.Linear(3, 2)
+    before = layer.state_dict()
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=rf"(?s)w\.npz.*{entry}"):
+        minirnn.load_weights(layer, path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+    same(layer.state_dict(), before)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_duplicate_entries_of_a_zip_are_refused(tmp_path):
+    path = raw(tmp_path / "w.npz", [("weight.npy", b""), ("weight.npy", b"")])
+    with pytest.raises(ValueError, match=r"w\.npz: duplicate entry 'weight"):
+        minirnn.load_weights(minirnn.Linear(3, 2), path)
+
+
+def tensors(path, header, data=bytes(32)):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+GOOD = {
+    "weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+    "bias": {"dtype": "F32", "shape": [2], "data_offsets": [24, 32]},
+}
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (GOOD | {"bias": {"dtype": "BF16", "shape": [2], "data_offsets": [24, 28]}}, "bias.*BF16"),
+        (GOOD | {"bias": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [24, 26]}}, "bias.*F8"),
+        (
+            GOOD | {"weight": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}},
+            "weight.*shape",
+        ),
+        (GOOD | {"weight": 3}, "header"),
+        ({"weight": GOOD["weight"]}, "missing: bias"),
+        (GOOD | {"../x": GOOD["bias"]}, r"unexpected: '\.\./x'"),
+        (json.dumps(GOOD)[:-1].encode() + b', "bias": 1}', "duplicate name 'bias'"),
+        (b"[" * 100_000, "header"),
+        (GOOD | {"bias": {"dtype": "F32", "shape": [2], "data_offsets": [2400, 2408]}}, "no whole"),
+    ],
+)
+def test_a_hostile_safetensors_is_refused_and_changes_nothing(header, says, tmp_path):
+    pytest.importorskip("safetensors", reason="needs the safetensors library")
+    path = tmp_path / "w.safetensors"
+    tensors(path, header)
+    layer = minirnn.Linear(3, 2)
+    before = layer.state_dict()
+    with pytest.raises(ValueError, match=rf"(?s)w\.safetensors.*{says}"):
+        minirnn.load_weights(layer, path)
+    same(layer.state_dict(), before)
+    tensors(path, GOOD)
+    minirnn.load_weights(layer, path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".ckpt"])
+def test_a_file_that_is_cut_or_has_a_flipped_bit_is_refused_or_harmless(suffix, tmp_path):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors", reason="needs the safetensors library")
+    layer = minirnn.Linear(3, 2, rng=0)
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".ckpt":
+        minirnn.save_checkpoint(path, model=layer)
+    else:
+        minirnn.save_weights(layer, path)
+    whole, before = path.read_bytes(), layer.state_dict()
+    rng, refused, harmless = np.random.default_rng(0), 0, 0
+    for k in range(200):
+        content = bytearray(whole)
+        if k % 4 == 0:
+            del content[rng.integers(len(content)) :]
+        else:
+            content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        try:
+            if suffix == ".ckpt":
+                minirnn.load_checkpoint(path, model=layer)
+            else:
+                minirnn.load_weights(layer, path)
+        except ValueError as error:
+            refused += path.name in str(error)
+        else:
+            harmless += 1
+        same(layer.state_dict(), before)
+    assert refused + harmless == 200
+    assert refused > 100
+
+
+def test_no_pipe_is_waited_for_and_nothing_else_is_replaced(tmp_path):
+    path = tmp_path / "w.npz"
+    os.mkfifo(path)
+    layer = minirnn.Linear(3, 2)
+    for call in (minirnn.load_weights, minirnn.save_weights):
+        with pytest.raises(ValueError, match="file"):
+            call(layer, path)
+    with pytest.raises(ValueError, match=r"\.safetensors or \.npz"):
+        minirnn.save_weights(layer, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="file"):
+        minirnn.load_checkpoint(path, model=layer)
+
+
+def test_the_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for call in (minirnn.save_weights, minirnn.load_weights):
+        with pytest.raises(ImportError, match=r"minirnn\[safetensors\]"):
+            call(minirnn.Linear(3, 2), tmp_path / "w.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "c"
+    layer = minirnn.Linear(3, 2)
+    minirnn.save_checkpoint(path, model=layer, step=3)
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match=r"extra\.f: expected"):
+        minirnn.save_checkpoint(path, model=layer, extra={"f": print})
+    from minirnn.files import atomic_write
+
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:  # noqa: PT012
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["c"]
+
+
+class Run:
+    """Training with everything that draws: dropout of both kinds, a layer's own generator, shuffling."""
+
+    def __init__(self, seed=5):
+        from minirnn.data import batches
+
+        minirnn.manual_seed(seed)
+        rnn = minirnn.GRU(3, 4, num_layers=2, dropout=0.3, recurrent_dropout=0.2, rng=seed)
+        self.model = minirnn.Sequential(rnn, minirnn.Dropout(0.2), minirnn.Linear(4, 2))
+        self.optimizer = minirnn.Adam(self.model.parameters(), 0.01)
+        self.scheduler = minirnn.ExponentialLR(self.optimizer, 0.9)
+        rng = np.random.default_rng(0)
+        sequences = [rng.standard_normal((n, 3)).astype("f4") for n in rng.integers(1, 9, 23)]
+        self.data = batches(sequences, batch_size=4, bucket=True, rng=seed)
+        self.step = 0
+
+    def train(self, steps, after=lambda: None):
+        while True:
+            for x in self.data:
+                y, ctx = self.model.forward(x)
+                self.optimizer.zero_grad()
+                self.model.backward(ctx, y)
+                self.optimizer.step()
+                self.scheduler.step()
+                self.step += 1
+                after()
+                if self.step == steps:
+                    return self
+
+    def parts(self):
+        return {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+
+    def save(self, path):
+        extra = {"data": self.data.state_dict()}
+        minirnn.save_checkpoint(path, **self.parts(), step=self.step, extra=extra)
+
+    def load(self, path):
+        found = minirnn.load_checkpoint(path, **self.parts())
+        self.step = found["step"]
+        self.data.load_state_dict(found["extra"]["data"])
+        return self
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    whole = Run().train(20).model.state_dict()
+    for first in (1, 6, 9):
+        Run().train(first).save(tmp_path / "c")
+        same(Run(seed=7).load(tmp_path / "c").train(20).model.state_dict(), whole)
+
+
+def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path):
+    path = tmp_path / "c"
+    run = Run().train(3)
+    run.save(path)
+    other = Run(seed=8).train(2)
+    other.scheduler = minirnn.ReduceLROnPlateau(other.optimizer)
+    before, states = other.model.state_dict(), minirnn.get_rng_state()
+    optimizer = other.optimizer.state_dict()
+    with pytest.raises(ValueError, match="c: does not fit"):
+        minirnn.load_checkpoint(path, **other.parts())
+    same(other.model.state_dict(), before)
+    assert minirnn.get_rng_state() == states
+    assert other.optimizer.state_dict()["steps"] == optimizer["steps"]
+    minirnn.save_checkpoint(path, model=run.model)
+    with pytest.raises(ValueError, match="state of the optimizer"):
+        minirnn.load_checkpoint(path, model=run.model, optimizer=run.optimizer)
+
+
+def test_extra_comes_back(tmp_path):
+    extra = {"a": [1, 2.5, None, True, "x"], "b": np.arange(3), "n": 2**130, "inf": float("inf")}
+    layer = minirnn.Linear(3, 2)
+    minirnn.save_checkpoint(tmp_path / "c", model=layer, step=np.int64(4), extra=extra)
+    found = minirnn.load_checkpoint(tmp_path / "c", model=layer)
+    assert found["step"] == 4
+    np.testing.assert_array_equal(found["extra"].pop("b"), extra.pop("b"))
+    assert found["extra"] == extra
+    with pytest.raises(ValueError, match="step: expected"):
+        minirnn.save_checkpoint(tmp_path / "c", model=layer, step=-1)
+
+
+def test_the_generators_state_is_set_whole_or_not_at_all():
+    state = minirnn.get_rng_state()
+    first = minirnn.Linear(3, 2).weight.data
+    for bad in ({}, {"bit_generator": "MT19937"}, None, state | {"state": {"state": "x"}}):
+        with pytest.raises(ValueError, match="state: expected"):
+            minirnn.set_rng_state(bad)
+    minirnn.set_rng_state(state)
+    np.testing.assert_array_equal(minirnn.Linear(3, 2).weight.data, first)
+
+
+KILLED = """
+import sys, minirnn
+sys.path.insert(0, sys.argv[2])
+from test_files import Run
+run = Run()
+def save():
+    run.save(sys.argv[1])
+    print(run.step, flush=True)
+run.train(10**9, save)
+"""
+
+
+def test_a_killed_run_leaves_a_whole_checkpoint(tmp_path):
+    path, rng = tmp_path / "c", np.random.default_rng(0)
+    for _ in range(int(os.environ.get("MINIRNN_KILLS", 2))):
+        arguments = [sys.executable, "-c", KILLED, path, os.path.dirname(__file__)]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+        run = Run(seed=9).load(path)
+        steps = run.step + 3
+        same(run.train(steps).model.state_dict(), Run().train(steps).model.state_dict())
