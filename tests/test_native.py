@@ -1,14 +1,13 @@
 """The loops in C: the same numbers as in NumPy, and nothing read or written out of bounds."""
 
+import json
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import torch
 from helpers import close, data, spans
-from torch.nn.utils import rnn as torch_rnn
 
 import minirnn
 from minirnn import functional
@@ -149,6 +148,8 @@ def test_float32_to_rounding(cell, loops):
 @pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
 @pytest.mark.parametrize("size", [s for s in SIZES if min(s[2])])
 def test_as_torch_computes_it(cell, size, native):
+    torch = pytest.importorskip("torch")
+    torch_rnn = torch.nn.utils.rnn
     features, H, lengths = size
     minirnn.set_native(native)
     layer = getattr(minirnn, cell)(features, H, 2, bidirectional=True, dtype=np.float64, rng=0)
@@ -424,3 +425,22 @@ def test_what_a_stepper_refuses():
         minirnn.GRU(2, 3).stepper(2, np.ones((1, 3, 3), np.float32))
     with pytest.raises(TypeError, match="state"):
         minirnn.GRU(2, 3).stepper(1, np.ones((1, 1, 3)))
+
+
+@pytest.mark.parametrize("wish", ["0", "1"])
+def test_the_command_reports_which_path_a_layer_takes(wish):
+    if wish == "1" and not minirnn.native_available():
+        pytest.skip("the loops in C were not built here")
+    env = {"MINIRNN_NATIVE": wish, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "minirnn"]
+    done = subprocess.run([*command, "--json"], env=env, capture_output=True, check=True, text=True)
+    report = json.loads(done.stdout)
+    room = "native" if wish == "1" else "functional"
+    assert report["layers"]["GRU float32"] == f"minirnn.{room}.gru"
+    assert report["layers"]["LSTM with proj_size"] == "minirnn.functional.lstm"
+    assert (report["minirnn"], report["numpy"]) == (minirnn.__version__, np.__version__)
+    assert (report["native"] is not None) == minirnn.native_available()
+    text = subprocess.run(command, env=env, capture_output=True, check=True, text=True).stdout
+    for name in report:
+        assert name in text
+    assert f"minirnn.{room}.rnn" in text

@@ -12,7 +12,7 @@ from ..functional.gru import GATES, STATES, step, weight_shapes
 from ..functional.shared import column_sums
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, in_place, mask_of, panels, read, runs
+from .shared import bias_sum, mask_of, panels, read, runs, write_back
 
 __all__ = [
     "GATES",
@@ -55,13 +55,15 @@ def forward(
     a, q = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
     w, w_x, p = panels(w_hh), w_ih.T, np.empty((B, 3 * H), x.dtype)
     b, room = _biases(b_ih, b_hh, w_hh), np.empty((B, H), x.dtype)
-    with in_place(states) as (h,):
-        for run in runs(layout):
-            n = run.entering
-            own = run.rows if save else slice(run.rows.stop - run.rows.start)
-            x[run.rows].dot(w_x, a[own])
-            arrays = a[own], q[own], h[run.states], w, b, mask_of(mask, n), room[:n], p[:n]
-            _loops.gru_forward(*arrays, *run.batch(H))
+    own = [read(s) for s in states]
+    (h,) = own
+    for run in runs(layout):
+        n = run.entering
+        here = run.rows if save else slice(run.rows.stop - run.rows.start)
+        x[run.rows].dot(w_x, a[here])
+        arrays = a[here], q[here], h[run.states], w, b, mask_of(mask, n), room[:n], p[:n]
+        _loops.gru_forward(*arrays, *run.batch(H))
+    write_back(states, own)
     return GRUContext(x, states[0], a, q, w_ih, w_hh, layout, mask) if save else None
 
 
@@ -89,28 +91,31 @@ def backward(
     # (r, z, n) read one block each.
     w_qrz = np.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
     memory = np.empty((layout.span_rows, 4 * H), x.dtype)
-    with in_place(dstates) as (dh,), in_place(trace or ()) as traces:
-        for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
-            rows, n = run.rows, run.entering
-            da = memory[: rows.stop - rows.start]
-            given = [None if g is None else g[rows] for g in (dy, *(traces or (None,)))]
-            saved = a[rows], q[rows], h[run.states], w_qrz, mask_of(mask, n), room[:n]
-            _loops.gru_backward(da, dh[:n], *given, *saved, *run.batch(H))
-            da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
-            h_prev = layout.previous_rows(h, span)
-            if mask is not None:
-                h_prev = h_prev * layout.spread(mask, span)
-            np.matmul(da_rzn, w_ih, out=dx[rows])
-            # Here and above matmul: ndarray.dot would first copy these columns.
-            dw_ih += da_rzn.T @ x[rows]
-            dw_qrz = da_qrz.T @ h_prev
-            dw_hh[2 * H :] += dw_qrz[:H]
-            dw_hh[: 2 * H] += dw_qrz[H:]
-            if db_ih is not None and db_hh is not None:
-                db = column_sums(da)
-                db_ih += db[H:]
-                db_hh[: 2 * H] += db[H : 3 * H]
-                db_hh[2 * H :] += db[:H]
+    own, traces = [read(d) for d in dstates], [read(t) for t in trace or ()]
+    (dh,) = own
+    for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
+        rows, n = run.rows, run.entering
+        da = memory[: rows.stop - rows.start]
+        given = [None if g is None else g[rows] for g in (dy, *(traces or (None,)))]
+        saved = a[rows], q[rows], h[run.states], w_qrz, mask_of(mask, n), room[:n]
+        _loops.gru_backward(da, dh[:n], *given, *saved, *run.batch(H))
+        da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
+        h_prev = layout.previous_rows(h, span)
+        if mask is not None:
+            h_prev = h_prev * layout.spread(mask, span)
+        np.matmul(da_rzn, w_ih, out=dx[rows])
+        # Here and above matmul: ndarray.dot would first copy these columns.
+        dw_ih += da_rzn.T @ x[rows]
+        dw_qrz = da_qrz.T @ h_prev
+        dw_hh[2 * H :] += dw_qrz[:H]
+        dw_hh[: 2 * H] += dw_qrz[H:]
+        if db_ih is not None and db_hh is not None:
+            db = column_sums(da)
+            db_ih += db[H:]
+            db_hh[: 2 * H] += db[H : 3 * H]
+            db_hh[2 * H :] += db[:H]
+    write_back(dstates, own)
+    write_back(trace or (), traces)
     return dx
 
 

@@ -14,7 +14,7 @@ from ..functional.recurrence import stepper_of
 from ..functional.shared import add_bias_gradient
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, in_place, mask_of, panels, read, runs
+from .shared import bias_sum, mask_of, panels, read, runs, write_back
 
 __all__ = [
     "GATES",
@@ -59,13 +59,15 @@ def forward(
     rows = layout.rows if save else layout.span_rows
     z, tanh_c = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
     w, w_x, room = panels(w_hh), w_ih.T, np.empty((B, H), x.dtype)
-    with in_place(states) as (h, c):
-        for run in runs(layout):
-            n, span = run.entering, run.states
-            own = run.rows if save else slice(run.rows.stop - run.rows.start)
-            x[run.rows].dot(w_x, z[own])
-            arrays = z[own], h[span], c[span], tanh_c[own], w, b, mask_of(mask, n), room[:n]
-            _loops.lstm_forward(*arrays, *run.batch(H))
+    own = [read(s) for s in states]
+    h, c = own
+    for run in runs(layout):
+        n, span = run.entering, run.states
+        here = run.rows if save else slice(run.rows.stop - run.rows.start)
+        x[run.rows].dot(w_x, z[here])
+        arrays = z[here], h[span], c[span], tanh_c[here], w, b, mask_of(mask, n), room[:n]
+        _loops.lstm_forward(*arrays, *run.batch(H))
+    write_back(states, own)
     if not save:
         return None
     return LSTMContext(x, states[0], states[1], z, tanh_c, w_ih, w_hh, layout, mask)
@@ -86,20 +88,23 @@ def backward(
     dx, room = np.empty(x.shape, x.dtype), np.empty((layout.batch_size, H), x.dtype)
     dw_ih, dw_hh, *dbs, _ = dweights
     memory = np.empty((layout.span_rows, 4 * H), x.dtype)
-    with in_place(dstates) as (dh, dc), in_place(trace or ()) as traces:
-        for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
-            rows, n = run.rows, run.entering
-            dz = memory[: rows.stop - rows.start]
-            given = [None if a is None else a[rows] for a in (dy, *(traces or (None, None)))]
-            saved = z[rows], c[run.states], tanh_c[rows], w, mask_of(mask, n), room[:n]
-            _loops.lstm_backward(dz, dh[:n], dc[:n], *given, *saved, *run.batch(H))
-            h_prev = layout.previous_rows(h, span)
-            if mask is not None:
-                h_prev = h_prev * layout.spread(mask, span)
-            dz.dot(w_ih, dx[rows])
-            dw_ih += dz.T.dot(x[rows])
-            dw_hh += dz.T.dot(h_prev)
-            add_bias_gradient(dbs, dz)
+    own, traces = [read(d) for d in dstates], [read(t) for t in trace or ()]
+    dh, dc = own
+    for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
+        rows, n = run.rows, run.entering
+        dz = memory[: rows.stop - rows.start]
+        given = [None if a is None else a[rows] for a in (dy, *(traces or (None, None)))]
+        saved = z[rows], c[run.states], tanh_c[rows], w, mask_of(mask, n), room[:n]
+        _loops.lstm_backward(dz, dh[:n], dc[:n], *given, *saved, *run.batch(H))
+        h_prev = layout.previous_rows(h, span)
+        if mask is not None:
+            h_prev = h_prev * layout.spread(mask, span)
+        dz.dot(w_ih, dx[rows])
+        dw_ih += dz.T.dot(x[rows])
+        dw_hh += dz.T.dot(h_prev)
+        add_bias_gradient(dbs, dz)
+    write_back(dstates, own)
+    write_back(trace or (), traces)
     return dx
 
 

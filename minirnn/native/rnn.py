@@ -12,7 +12,7 @@ from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shap
 from ..functional.shared import add_bias_gradient
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, in_place, mask_of, panels, read, runs
+from .shared import bias_sum, mask_of, panels, read, runs, write_back
 
 __all__ = [
     "GATES",
@@ -42,12 +42,14 @@ def forward(
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
     w_ih, w_hh, b_ih, b_hh = weights
     B, H, b = layout.batch_size, len(w_hh), bias_sum(b_ih, b_hh, w_hh)
-    with in_place(states) as (h,):
-        z = h[B:]  # z_t becomes h_t in its place
-        for span in layout.spans:
-            x[span.rows].dot(w_ih.T, z[span.rows])
-        room = np.empty((B, H), x.dtype)
-        _FORWARD[nonlinearity](h, panels(w_hh), b, read(mask), room, layout.batch_sizes, B, H)
+    own = [read(s) for s in states]
+    (h,) = own
+    z = h[B:]  # z_t becomes h_t in its place
+    for span in layout.spans:
+        x[span.rows].dot(w_ih.T, z[span.rows])
+    room = np.empty((B, H), x.dtype)
+    _FORWARD[nonlinearity](h, panels(w_hh), b, read(mask), room, layout.batch_sizes, B, H)
+    write_back(states, own)
     return RNNContext(x, states[0], w_ih, w_hh, layout, nonlinearity, mask) if save else None
 
 
@@ -64,20 +66,23 @@ def backward(
     dx, room = np.empty(x.shape, x.dtype), np.empty((layout.batch_size, H), x.dtype)
     dw_ih, dw_hh, *dbs = dweights
     memory, loop = np.empty((layout.span_rows, H), x.dtype), _BACKWARD[nonlinearity]
-    with in_place(dstates) as (dh,), in_place(trace or ()) as traces:
-        for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
-            rows, n = run.rows, run.entering
-            y, dy_s = h[layout.batch_size :][rows], None if dy is None else dy[rows]
-            dz, trace_s = memory[: len(y)], traces[0][rows] if traces else None
-            mask_s = mask_of(mask, n)
-            loop(dz, dh[:n], dy_s, trace_s, y, w, mask_s, room[:n], *run.batch(H))
-            h_prev = layout.previous_rows(h, span)
-            if mask is not None:
-                h_prev = h_prev * layout.spread(mask, span)
-            dz.dot(w_ih, dx[rows])
-            dw_ih += dz.T.dot(x[rows])
-            dw_hh += dz.T.dot(h_prev)
-            add_bias_gradient(dbs, dz)
+    own, traces = [read(d) for d in dstates], [read(t) for t in trace or ()]
+    (dh,) = own
+    for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
+        rows, n = run.rows, run.entering
+        y, dy_s = h[layout.batch_size :][rows], None if dy is None else dy[rows]
+        dz, trace_s = memory[: len(y)], traces[0][rows] if traces else None
+        mask_s = mask_of(mask, n)
+        loop(dz, dh[:n], dy_s, trace_s, y, w, mask_s, room[:n], *run.batch(H))
+        h_prev = layout.previous_rows(h, span)
+        if mask is not None:
+            h_prev = h_prev * layout.spread(mask, span)
+        dz.dot(w_ih, dx[rows])
+        dw_ih += dz.T.dot(x[rows])
+        dw_hh += dz.T.dot(h_prev)
+        add_bias_gradient(dbs, dz)
+    write_back(dstates, own)
+    write_back(trace or (), traces)
     return dx
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,11 +44,8 @@ def read(x: Any) -> Any:
     return x.copy()
 
 
-@contextmanager
-def in_place(arrays: Sequence[Array]) -> Iterator[list[Any]]:
-    """Hand out the arrays for C to write to: themselves, or copies that are written back."""
-    own = [read(x) for x in arrays]
-    yield own
+def write_back(arrays: Sequence[Array], own: Sequence[Array]) -> None:
+    """Bring what C wrote into the copies that :func:`read` made of `arrays`, if it made any."""
     for x, work in zip(arrays, own, strict=True):
         if work is not x:
             x[...] = work
