@@ -53,6 +53,8 @@ def clip_grad_norm_(
     TypeError
         If `parameters` holds something else.
 
+    Frozen parameters (``requires_grad = False``) are left out.
+
     Notes
     -----
     On the host a 2-norm whose square is too large for the dtype (in float32 one above 1.8e19, where
@@ -75,14 +77,17 @@ def clip_grad_norm_(
     >>> w.grad.round(3)
     array([0.6, 0.8])
     """
-    parameters = listed("parameters", parameters)
+    parameters = [p for p in listed("parameters", parameters) if p.requires_grad]
     checks.at_least_zero("max_norm", max_norm)
     norm_type = float(norm_type)  # torch takes "inf", too
     if not norm_type > 0:
         raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
     gradients = [piece.grad for piece in pieces(parameters)]
+    if not gradients:
+        return np.zeros((), np.float32)
     xp = get_array_module(gradients[0])
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite, the norm tells
+    # What is not finite, the norm tells; what is too small to be squared, nobody misses.
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         total = _norm(xp, gradients, norm_type)
         if error_if_nonfinite and not math.isfinite(total):
             guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
@@ -127,7 +132,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     >>> w.grad
     array([-1. ,  0.5,  1. ])
     """
-    parameters = listed("parameters", parameters)
+    parameters = [p for p in listed("parameters", parameters) if p.requires_grad]
     checks.at_least_zero("clip_value", clip_value)
     for piece in pieces(parameters):
         g = piece.grad
@@ -142,7 +147,7 @@ def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
             # The sum of squares overflowed. By the largest entry it does not, unless that is infinite.
             largest = _norm(xp, gradients, math.inf)
             if math.isfinite(largest):
-                total = largest * _norm(xp, [g / largest for g in gradients], p)
+                total = largest * xp.sqrt(_total(((g / largest) ** 2).sum() for g in gradients))
         return total
     if math.isinf(p):
         # Two reductions, where abs would first write an array.

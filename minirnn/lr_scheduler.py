@@ -1,10 +1,10 @@
 """Learning-rate schedules: pure functions of the step, written into the optimiser's groups.
 
 torch derives most schedules from the rate before, step by step. Here each is a closed form, so any
-step's rate can be had at any time, a run is resumed from a number, and rounding does not add up. Two
-consequences: a rate that somebody else writes into a group, as :class:`ReduceLROnPlateau` does, lasts
-until the schedule's own rate changes, so a warm-up that is over leaves it alone; and schedules do not
-multiply when several are stepped (use :class:`LambdaLR`, or :class:`SequentialLR` for one after another).
+step's rate can be had at any time, a run is resumed from a number, and rounding does not add up. A rate
+that somebody else has written into a group (another schedule, :class:`ReduceLROnPlateau`, a user) is
+multiplied by what the schedule's own rate changes by, as in torch: schedules that share an optimiser
+multiply, and one that is over leaves the rate alone.
 
 References
 ----------
@@ -16,7 +16,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 from . import checks
 from .optim import Optimizer
@@ -60,52 +62,119 @@ class LRScheduler:
                     f"last_epoch: expected -1, since group {k} has no 'initial_lr', got {last_epoch}"
                 )
         self.optimizer = optimizer
-        self.base_lrs = [float(group.setdefault("initial_lr", group["lr"])) for group in groups]
+        self.base_lrs = [self._base(k, group, last_epoch) for k, group in enumerate(groups)]
         self.last_epoch = last_epoch + 1
-        self._rates: list[float | None] = [None] * len(groups)  # the last ones written
-        self._apply()
+        # This schedule's own rates of the step before; of a schedule that goes on, not known.
+        self._rates: list[float | None] = (
+            [*self.base_lrs] if last_epoch < 0 else [None] * len(groups)
+        )
+        self._start()
+
+    def _base(self, k: int, group: dict[str, Any], last_epoch: int) -> float:
+        """Return the rate before any schedule: what a user has written since is a new one."""
+        if "initial_lr" in group and (
+            last_epoch >= 0 or group["lr"] == self.optimizer.scheduled[k]
+        ):
+            return float(group["initial_lr"])
+        return float(group["lr"])
+
+    def _start(self) -> None:
+        """Set the first rates; if one of them cannot be had, the optimiser is as before."""
+        own = self._own_rates()
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["initial_lr"] = base_lr
+        self._write(own)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate at `step` of the group with index `group`, whose base rate is `base_lr`."""
         raise NotImplementedError
 
-    def _apply(self) -> None:
-        for k, group in enumerate(self.optimizer.param_groups):
-            rate = self.rate(self.base_lrs[k], self.last_epoch, k)
-            if rate != self._rates[k]:
-                group["lr"] = self._rates[k] = rate
+    def _own_rates(self) -> list[float]:
+        return [self.rate(base, self.last_epoch, k) for k, base in enumerate(self.base_lrs)]
+
+    def _write(self, rates: list[float]) -> None:
+        for k, (group, before, rate) in enumerate(
+            zip(self.optimizer.param_groups, self._rates, rates, strict=True)
+        ):
+            if rate == before:
+                continue
+            others = group["lr"] != before  # then it is multiplied by the change of this one
+            written = group["lr"] * rate / before if before and others else rate
+            group["lr"] = self.optimizer.scheduled[k] = written
+        self._rates = [*rates]
 
     def step(self) -> None:
         """Go on by one step and set the rates that change."""
         self.last_epoch += 1
-        self._apply()
+        self._write(self._own_rates())
 
     def get_last_lr(self) -> list[float]:
         """Return the rates in force, one a group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
+    # The constructor's arguments beside the optimiser, which the state dict has as well.
+    _settings: ClassVar[tuple[str, ...]] = ()
+
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule stands; its settings are the constructor's business."""
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+        """Return where the schedule stands, its settings, and the rates in force: numbers and lists."""
+        return {
+            "last_epoch": self.last_epoch,
+            "base_lrs": list(self.base_lrs),
+            "rates": list(self._rates),
+            "lr": self.get_last_lr(),
+            "settings": {name: getattr(self, name) for name in self._settings},
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned, and set the rates.
+        """Go on from what :meth:`state_dict` returned, with its settings, and set the rates.
 
         Raises
         ------
         ValueError
-            If it is of another number of groups; nothing is changed.
+            If it is of another number of groups, of another schedule, or something in it is no number;
+            nothing is changed.
         """
         if missing := [n for n in ("last_epoch", "base_lrs") if n not in state_dict]:
             raise ValueError(f"state_dict: expected last_epoch and base_lrs, {missing} missing")
-        last_epoch, base_lrs = int(state_dict["last_epoch"]), list(state_dict["base_lrs"])
-        if len(base_lrs) != len(self.base_lrs):
+        last_epoch = state_dict["last_epoch"]
+        if isinstance(last_epoch, bool) or not isinstance(last_epoch, int | np.integer):
+            raise ValueError(f"state_dict: expected an integer as last_epoch, got {last_epoch!r}")
+        if last_epoch < 0:
+            raise ValueError(f"state_dict: expected last_epoch >= 0, got {last_epoch}")
+        base_lrs = self._numbers("base_lrs", state_dict["base_lrs"])
+        settings = state_dict.get("settings")
+        if settings is not None and settings.keys() != set(self._settings):
             raise ValueError(
-                f"state_dict: expected base_lrs of {len(self.base_lrs)} groups, got {len(base_lrs)}"
+                f"state_dict: expected settings {list(self._settings)}, got {list(settings)}"
             )
-        self.last_epoch, self.base_lrs = last_epoch, base_lrs
-        self._rates = [None] * len(base_lrs)
-        self._apply()
+        for name, value in (settings or {}).items():
+            if not isinstance(value, type(getattr(self, name))) or value != value:
+                raise ValueError(f"state_dict: settings: {name}: got {value!r}")
+        # Rates are a function of the step; those in force may be a product with other schedules'.
+        lrs = self._numbers("lr", state_dict["lr"]) if "lr" in state_dict else None
+        before = self.last_epoch, self.base_lrs, {n: getattr(self, n) for n in settings or {}}
+        try:
+            self.last_epoch, self.base_lrs = int(last_epoch), base_lrs
+            vars(self).update(settings or {})
+            rates = self._own_rates()
+        except BaseException:
+            self.last_epoch, self.base_lrs = before[:2]
+            vars(self).update(before[2])
+            raise
+        self._rates = [*rates]
+        for k, group in enumerate(self.optimizer.param_groups):
+            group["lr"] = self.optimizer.scheduled[k] = rates[k] if lrs is None else lrs[k]
+
+    def _numbers(self, name: str, values: Any) -> list[float]:
+        if not isinstance(values, Sequence | np.ndarray) or len(values) != len(self.base_lrs):
+            raise ValueError(
+                f"state_dict: expected {name} of {len(self.base_lrs)} groups, got {values!r}"
+            )
+        for value in values:
+            number = isinstance(value, checks.NUMBER) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < 0:
+                raise ValueError(f"state_dict: expected numbers >= 0 as {name}, got {value!r}")
+        return [float(value) for value in values]
 
 
 def groups_of(optimizer: Any) -> list[dict[str, Any]]:
@@ -162,6 +231,8 @@ class StepLR(LRScheduler):
     last_epoch : int
         See :class:`LRScheduler`.
     """
+
+    _settings = ("step_size", "gamma")
 
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
@@ -223,6 +294,8 @@ class LinearLR(LRScheduler):
     0.1
     """
 
+    _settings = ("start_factor", "end_factor", "total_iters")
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -267,6 +340,8 @@ class CosineAnnealingLR(LRScheduler):
     I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017;
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
     """
+
+    _settings = ("T_max", "eta_min")
 
     def __init__(
         self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
@@ -319,6 +394,8 @@ class SequentialLR(LRScheduler):
     [2.5e-06, 0.00250125, 0.005, 0.0025, 0.0]
     """
 
+    _settings = ("milestones",)
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -351,3 +428,9 @@ class SequentialLR(LRScheduler):
         k = bisect_right(self.milestones, step)
         start = self.milestones[k - 1] if k else 0
         return self.schedulers[k].rate(base_lr, step - start, group)
+
+    def _start(self) -> None:
+        # The schedules have each written their first rate; the first of them counts.
+        for k, base_lr in enumerate(self.base_lrs):
+            self.optimizer.param_groups[k]["lr"] = base_lr
+        super()._start()

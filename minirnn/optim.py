@@ -8,8 +8,10 @@ the order of the parameters, so they may move into a buffer, to another dtype or
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, get_array_module
@@ -43,16 +45,38 @@ class Optimizer:
             list(params) if isinstance(params, Iterable) else listed("params", params)
         )
         groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
-        self.param_groups = [self._checked(group, defaults) for group in groups]
-        names: dict[int, str] = {}
-        for group in self.param_groups:
-            for p in group["params"]:
-                if id(p) in names:
-                    raise ValueError(f"params: expected every parameter once, got {p.name} twice")
-                names[id(p)] = p.name
+        self.param_groups: list[dict[str, Any]] = []
+        self._defaults = defaults
         self._steps = 0
         # For each group its slots and, last, a scratch array, so that a step allocates nothing.
-        self._state = [self._zeros(group["params"]) for group in self.param_groups]
+        self._state: list[list[Array]] = []
+        # The rate that a schedule wrote last into each group: another one is somebody else's.
+        self.scheduled: list[float | None] = []
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, whose parameters start without a past, as after unfreezing.
+
+        Parameters
+        ----------
+        param_group : dict
+            Its ``"params"``, and settings that differ from the constructor's.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the constructor; the optimiser is unchanged.
+        """
+        group = self._checked(param_group, self._defaults)
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        for p in group["params"]:
+            if id(p) in known:
+                raise ValueError(f"params: expected every parameter once, got {p.name} twice")
+            known.add(id(p))
+        self._state.append(self._zeros(group["params"]))
+        self.param_groups.append(group)
+        self.scheduled.append(None)
 
     def _checked(self, group: Any, defaults: dict[str, Any]) -> dict[str, Any]:
         """Return `group` with the defaults filled in, if it is one."""
@@ -72,7 +96,7 @@ class Optimizer:
     def _check(self, settings: dict[str, Any]) -> None:
         """Raise if a group's settings make no sense; a subclass checks its own as well."""
         for name in ("lr", "weight_decay"):
-            checks.at_least_zero(name, settings[name])
+            _check_number(name, settings[name])
 
     def _zeros(self, params: list[Parameter]) -> list[Array]:
         xp, size = get_array_module(params[0].data), sum(p.size for p in params)
@@ -91,22 +115,50 @@ class Optimizer:
         params: list[Parameter] = self.param_groups[k]["params"]
         state = self._located(k)
         start = 0
-        for piece in pieces(params):
+        trained = all(p.requires_grad for p in params)
+        for piece in pieces(params) if trained else params:
             data, grad = piece.data.reshape(-1), piece.grad.reshape(-1)
             span = slice(start, start + data.size)
-            yield data, grad, [s[span] for s in state]
+            if trained or (isinstance(piece, Parameter) and piece.requires_grad):
+                yield data, grad, [s[span] for s in state]
             start = span.stop
 
-    def step(self) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change the parameters by their gradients, once.
 
         A context still refers to the weights: call this after backward, never between forward and
         backward.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Called first; computes the gradients and returns the loss, as in torch.
+
+        Returns
+        -------
+        What `closure` returned, or ``None``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a group's settings make no sense by now, or a parameter is read-only; nothing is changed.
         """
-        self._steps += 1
+        loss = None if closure is None else closure()
+        work = []
         for k, group in enumerate(self.param_groups):
+            self._check(group)
             for data, grad, state in self._pieces(k):
-                self._update(group, data, grad, state)
+                if not getattr(data.flags, "writeable", True):
+                    raise ValueError(
+                        "params: expected arrays that can be written to, got a read-only one"
+                    )
+                work.append((group, data, grad, state))
+        self._steps += 1
+        # What is too small for the dtype is zero, whatever the user wants to hear of elsewhere.
+        with np.errstate(under="ignore"):
+            for one in work:
+                self._update(*one)
+        return loss
 
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
@@ -114,8 +166,14 @@ class Optimizer:
         """Apply the formula to one piece, in place, leaving `grad` as it is."""
         raise NotImplementedError
 
-    def zero_grad(self) -> None:
-        """Set the gradients of all parameters to zero."""
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Set the gradients of all parameters to zero.
+
+        Parameters
+        ----------
+        set_to_none : bool
+            As in torch, and without effect: a gradient is never ``None`` here.
+        """
         for group in self.param_groups:
             for piece in pieces(group["params"]):
                 piece.zero_grad()
@@ -127,15 +185,22 @@ class Optimizer:
         -------
         dict
             ``"steps"``, an int; ``"state"``, a copy of every group's state, an array of shape (slots,
-            number of weights); ``"groups"``, every group's settings.
+            number of weights); ``"groups"``, every group's settings; ``"names"`` and ``"shapes"`` of
+            every group's parameters. Arrays, numbers, strings, lists and dicts, nothing else.
         """
         return {
             "steps": self._steps,
             "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
             "groups": [
-                {name: value for name, value in group.items() if name != "params"}
+                {
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in group.items()
+                    if name != "params"
+                }
                 for group in self.param_groups
             ],
+            "names": [[p.name for p in group["params"]] for group in self.param_groups],
+            "shapes": [[list(p.shape) for p in group["params"]] for group in self.param_groups],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -144,38 +209,92 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If it is of other groups, settings or sizes: all that does not fit in one message, and the
-            optimiser unchanged. (The states of Adam and AdamW look alike.)
+            If it is of other groups, settings, sizes or parameters, or in another order: all that does not
+            fit in one message, and the optimiser unchanged. (The states of Adam and AdamW look alike.)
         """
         if missing := sorted({"steps", "state", "groups"} - state_dict.keys()):
             raise ValueError(f"state_dict: expected steps, state and groups, {missing} missing")
-        state, groups = [asnumpy(s) for s in state_dict["state"]], list(state_dict["groups"])
-        problems = [
+        groups, steps = list(state_dict["groups"]), state_dict["steps"]
+        state, problems = list(state_dict["state"]), []
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
+            problems.append(f"steps: expected an integer >= 0, got {steps!r}")
+        problems += [
             f"{name}: expected {len(self.param_groups)} groups, got {len(entries)}"
             for name, entries in (("state", state), ("groups", groups))
             if len(entries) != len(self.param_groups)
         ]
+        located = []
         for k, (own, s, settings) in enumerate(zip(self.param_groups, state, groups, strict=False)):
-            expected = (self._slots, self._state[k][0].size)
-            if s.shape != expected:
-                problems.append(f"state[{k}]: expected shape {expected}, got {s.shape}")
-            names = sorted(own.keys() - {"params", "initial_lr"})
-            if sorted(settings.keys() - {"initial_lr"}) != names:
-                problems.append(f"groups[{k}]: expected {names}, got {sorted(settings)}")
-                continue
-            try:
-                self._check({**own, **settings})
-            except (TypeError, ValueError) as error:
-                problems.append(f"groups[{k}]: {error}")
+            located.append(self._fitting_state(k, s, problems))
+            self._check_group(k, own, settings, problems)
+            self._check_order(k, own["params"], state_dict, problems)
         if problems:
             raise ValueError(
                 f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
             )
-        self._steps = int(state_dict["steps"])
+        self._steps = int(steps)
         for k, own in enumerate(self.param_groups):
             own.update(groups[k])
-            for slot, values in zip(self._located(k), state[k], strict=False):
-                slot[...] = get_array_module(slot).asarray(values)
+            self.scheduled[k] = own["lr"] if "initial_lr" in own else None
+            for slot, values in zip(self._located(k), located[k], strict=False):
+                slot[...] = values
+
+    def _fitting_state(self, k: int, values: Any, problems: list[str]) -> Any:
+        """Return group `k`'s state where its parameters are and of their dtype."""
+        like = self.param_groups[k]["params"][0].data
+        expected = (self._slots, self._state[k][0].size)
+        try:
+            array = asnumpy(values)
+            if array.shape != expected:
+                problems.append(f"state[{k}]: expected shape {expected}, got {array.shape}")
+                return None
+            if array.dtype.kind != "f":
+                problems.append(f"state[{k}]: expected floating point, got dtype {array.dtype}")
+                return None
+            return get_array_module(like).asarray(array, like.dtype)
+        except (TypeError, ValueError, RuntimeWarning) as error:
+            problems.append(f"state[{k}]: {error}")
+            return None
+
+    def _check_group(self, k: int, own: dict[str, Any], settings: Any, problems: list[str]) -> None:
+        names = sorted(own.keys() - {"params", "initial_lr"})
+        if not isinstance(settings, Mapping) or sorted(settings.keys() - {"initial_lr"}) != names:
+            got = sorted(settings) if isinstance(settings, Mapping) else type(settings).__name__
+            problems.append(f"groups[{k}]: expected {names}, got {got}")
+            return
+        try:
+            self._check({**own, **settings})
+            _check_number("initial_lr", settings.get("initial_lr", 0))
+        except (TypeError, ValueError) as error:
+            problems.append(f"groups[{k}]: {error}")
+
+    def _check_order(
+        self, k: int, params: list[Parameter], state_dict: Mapping[str, Any], problems: list[str]
+    ) -> None:
+        """Compare shapes and names; a name may be that of the parameter in a part of the model."""
+        shapes = [list(p.shape) for p in params]
+        compared: tuple[tuple[str, list[Any], Callable[[Any, Any], bool]], ...] = (
+            ("shapes", shapes, lambda a, b: list(a) == b),
+            ("names", [p.name for p in params], _same_name),
+        )
+        for what, own, same in compared:
+            saved = state_dict.get(what)
+            if saved is None:
+                continue
+            fits = len(saved) == len(self.param_groups) and len(saved[k]) == len(own)
+            if not fits or not all(map(same, saved[k], own)):
+                problems.append(f"{what}[{k}]: expected {own}, got {saved[k] if fits else saved}")
+
+
+def _same_name(a: str, b: str) -> bool:
+    return f".{a}".endswith(f".{b}") or f".{b}".endswith(f".{a}")
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Require a finite number that is not negative."""
+    checks.at_least_zero(name, value)
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
 
 
 class SGD(Optimizer):
@@ -361,8 +480,7 @@ class Adam(Optimizer):
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
     ) -> None:
         xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
-        # M = m / (1 - beta1) and V = v / (1 - beta2): the plain sums of beta^age g and beta^age g^2.
-        M, V, scratch = state
+        m, v, scratch = state
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         g = grad
         if decay and self._decoupled:
@@ -370,18 +488,20 @@ class Adam(Optimizer):
         elif decay:
             g = xp.multiply(data, number(decay), scratch)
             g += grad
-        M *= number(beta1)
-        M += g
-        V *= number(beta2)
-        V += xp.multiply(g, g, scratch)
-        # Both (1 - beta) and both bias corrections go into two numbers, not into passes over arrays:
-        # the mean of g is `mean` * M, and the root of the mean of g^2 is sqrt(V) / `root`.
-        mean = (1 - beta1) / (1 - beta1**self._steps)
-        root = math.sqrt((1 - beta2**self._steps) / (1 - beta2))
-        denominator = xp.sqrt(V, scratch)
+        m *= number(beta1)
+        v *= number(beta2)
+        g = xp.multiply(g, number(1 - beta1), scratch)
+        m += g
+        # (1 - beta2) g^2 by its root, which is squared last: so it overflows for larger gradients only.
+        g *= number(math.sqrt(1 - beta2) / (1 - beta1))
+        g *= g
+        v += g
+        # Both bias corrections go into two numbers, not into passes over arrays.
+        root = math.sqrt(1 - beta2**self._steps)
+        denominator = xp.sqrt(v, scratch)
         denominator += number(group["eps"] * root)
-        update = xp.divide(M, denominator, scratch)
-        update *= number(lr * mean * root)
+        update = xp.divide(m, denominator, scratch)
+        update *= number(lr * root / (1 - beta1**self._steps))
         data -= update
 
 

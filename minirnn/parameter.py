@@ -33,9 +33,12 @@ class Parameter:
         The gradient, of the shape of `data`; zeros until a backward pass adds to it. Never ``None``.
     name : str
         The dotted name of the parameter in the model that owns it, for messages.
+    requires_grad : bool
+        ``False`` freezes the parameter: optimisers leave it as it is, and clipping leaves its gradient
+        out. Backward passes still add to the gradient.
     """
 
-    __slots__ = ("_data", "_grad", "buffer", "name")
+    __slots__ = ("_data", "_grad", "buffer", "name", "requires_grad")
 
     def __init__(self, data: Array) -> None:
         checks.floating("data", data)
@@ -45,6 +48,7 @@ class Parameter:
         self._grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
         self.name = "parameter"
+        self.requires_grad = True
 
     @property
     def data(self) -> Array:
@@ -115,12 +119,12 @@ class Parameter:
         if self._grad is not None:
             self._grad.fill(0)
 
-    def __getstate__(self) -> tuple[Array, Array | None, str]:
+    def __getstate__(self) -> tuple[Array, Array | None, str, bool]:
         # A copy has arrays of its own, and so leaves the buffer.
-        return self._data, self._grad, self.name
+        return self._data, self._grad, self.name, self.requires_grad
 
-    def __setstate__(self, state: tuple[Array, Array | None, str]) -> None:
-        self._data, self._grad, self.name = state
+    def __setstate__(self, state: tuple[Array, Array | None, str, bool]) -> None:
+        self._data, self._grad, self.name, self.requires_grad = state
         self.buffer = None
 
     def _move(self, data: Array, grad: Array | None, buffer: ParameterBuffer | None) -> None:

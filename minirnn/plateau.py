@@ -97,9 +97,11 @@ class ReduceLROnPlateau:
 
     def _improves(self, metric: float) -> bool:
         sign = -1 if self.mode == "min" else 1
-        if self.threshold_mode == "abs":
-            return sign * metric > sign * self.best + self.threshold
-        return sign * metric > sign * self.best * (1 + sign * self.threshold)
+        margin = self.threshold
+        if self.threshold_mode == "rel":
+            # Of the amount: a negative best must be beaten as well, not only reached.
+            margin *= abs(self.best) if math.isfinite(self.best) else 0
+        return sign * metric > sign * self.best + margin
 
     def step(self, metrics: float) -> None:
         """Take note of the metric, and lower the rates if it has not improved for too long.
@@ -145,5 +147,12 @@ class ReduceLROnPlateau:
         """
         if missing := [name for name in self._STATE if name not in state_dict]:
             raise ValueError(f"state_dict: expected {list(self._STATE)}, {missing} missing")
+        for name in self._STATE:
+            value = state_dict[name]
+            counts = name != "best"
+            if isinstance(value, bool) or not isinstance(value, checks.NUMBER):
+                raise ValueError(f"state_dict: expected a number as {name}, got {value!r}")
+            if counts and (value != int(value) or value < 0):
+                raise ValueError(f"state_dict: expected an integer >= 0 as {name}, got {value!r}")
         for name in self._STATE:
             setattr(self, name, state_dict[name])

@@ -1,0 +1,150 @@
+"""Optimisers beyond their formulas: what is refused, what is all or nothing, extremes, groups, freezing."""
+
+import json
+
+import numpy as np
+import pytest
+
+import minirnn
+
+
+def weight(*values, dtype=np.float32):
+    return minirnn.Parameter(np.array(values, dtype))
+
+
+def test_adam_lives_on_after_a_gradient_whose_square_is_near_the_limit():
+    """(1 - beta2) * 1e20 ** 2 fits float32, as in torch; the sum of squares without it does not."""
+    torch = pytest.importorskip("torch")
+    p, q = weight(1.0), torch.nn.Parameter(torch.ones(1))
+    ours, theirs = minirnn.Adam([p], lr=0.1), torch.optim.Adam([q], lr=0.1)
+    for g in (1e20, *[1.0] * 20000):
+        p.grad[:], q.grad = g, torch.tensor([g])
+        ours.step()
+        theirs.step()
+    assert np.isfinite(ours.state_dict()["state"][0]).all()
+    assert p.data[0] == pytest.approx(q.item(), rel=1e-3)
+    assert p.data[0] != 0.9
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
+def test_underflow_is_harmless_also_where_numpy_raises(optimizer):
+    p = weight(1.0, 1e-30)
+    options = {"momentum": 0.9} if optimizer == "SGD" else {}
+    made = getattr(minirnn, optimizer)([p], lr=1e-3, weight_decay=1e-3, **options)
+    with np.errstate(all="raise"):
+        for _ in range(3):
+            p.grad[:] = 1e-35
+            minirnn.clip_grad_norm_([p], 1.0)
+            made.step()
+    assert np.isfinite(p.data).all()
+
+
+@pytest.mark.parametrize("spoil", ["read-only", "lr", "betas"])
+def test_a_step_that_cannot_be_done_changes_nothing(spoil):
+    first, second = weight(1.0), weight(2.0)
+    optimizer = minirnn.Adam([{"params": [first]}, {"params": [second]}], lr=0.1)
+    first.grad[:] = second.grad[:] = 1
+    optimizer.step()
+    before = optimizer.state_dict()
+    values = first.data.copy(), second.data.copy()
+    group = optimizer.param_groups[1]
+    if spoil == "read-only":
+        second.data.flags.writeable = False
+    else:
+        group[spoil] = {"lr": float("inf"), "betas": (0.9, 2.0)}[spoil]
+    with pytest.raises(ValueError, match=r"read-only|finite|betas"):
+        optimizer.step()
+    assert optimizer.state_dict()["steps"] == before["steps"] == 1
+    for a, b in zip(optimizer.state_dict()["state"], before["state"], strict=True):
+        assert (a == b).all()
+    assert (first.data, second.data) == values
+
+
+@pytest.mark.parametrize("lr", [float("inf"), float("nan"), -1.0, True, "0.1"])
+def test_a_rate_is_a_finite_number(lr):
+    with pytest.raises(ValueError, match="lr"):
+        minirnn.SGD([weight(1.0)], lr=lr)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("steps", -1),
+        ("steps", 2.7),
+        ("steps", 1j),
+        ("steps", True),
+        ("steps", "3"),
+        ("state", [np.array([["x", "y"], ["x", "y"]])]),
+        ("state", [np.ones((2, 2), complex)]),
+        ("state", [np.ones((1, 2))]),
+        ("state", []),
+        ("groups", [{"lr": 0.5}]),
+        ("groups", [3]),
+        ("shapes", [[[2, 1]]]),
+        ("names", [["other"]]),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(entry, value):
+    p = weight(1.0, 2.0)
+    optimizer = minirnn.Adam([p], lr=0.1)
+    p.grad[:] = 1
+    optimizer.step()
+    before = optimizer.state_dict()
+    changed = {**before, "groups": [{**before["groups"][0], "lr": 0.7}], entry: value}
+    with pytest.raises(ValueError, match="does not fit"):
+        optimizer.load_state_dict(changed)
+    after = optimizer.state_dict()
+    assert (after["steps"], after["groups"]) == (before["steps"], before["groups"])
+    assert (after["state"][0] == before["state"][0]).all()
+
+
+def test_a_state_knows_which_parameters_it_is_of():
+    layer = minirnn.RNN(3, 3, rng=0)  # two weights of one shape
+    state = minirnn.Adam(layer.parameters()).state_dict()
+    exchanged = [layer.weight_hh_l0, layer.weight_ih_l0, layer.bias_ih_l0, layer.bias_hh_l0]
+    with pytest.raises(ValueError, match=r"names\[0\]"):
+        minirnn.Adam(exchanged).load_state_dict(state)
+    model = minirnn.Sequential(layer)  # the same layer, by a longer name
+    minirnn.Adam(model.parameters()).load_state_dict(state)
+
+
+def test_a_state_is_arrays_and_json():
+    state = minirnn.Adam([weight(1.0, 2.0)], betas=(0.8, 0.9)).state_dict()
+    arrays = state.pop("state")
+    again = {**json.loads(json.dumps(state)), "state": arrays}
+    other = minirnn.Adam([weight(1.0, 2.0)])
+    other.load_state_dict(again)
+    assert tuple(other.param_groups[0]["betas"]) == (0.8, 0.9)
+
+
+def test_frozen_parameters_are_left_alone():
+    kept, moved = weight(3.0), weight(4.0)
+    kept.requires_grad = False
+    optimizer = minirnn.SGD([kept, moved], lr=0.5, momentum=0.9)
+    kept.grad[:], moved.grad[:] = 3, 4
+    assert minirnn.clip_grad_norm_([kept, moved], 2.0) == 4
+    assert (kept.grad[0], round(float(moved.grad[0]), 5)) == (3, 2)
+    optimizer.step()
+    assert (kept.data[0], round(float(moved.data[0]), 5)) == (3, 3)
+    layer = minirnn.Linear(2, 1, rng=0)
+    layer.flatten_parameters()
+    layer.bias.requires_grad = False
+    before = layer.state_dict()
+    layer.weight.grad[:] = layer.bias.grad[:] = 1
+    minirnn.SGD(layer.parameters(), lr=0.5).step()
+    assert (layer.bias.data == before["bias"]).all()
+    assert layer.weight.data == pytest.approx(before["weight"] - 0.5)
+
+
+def test_a_group_may_be_added_later():
+    first, second = weight(1.0), weight(2.0)
+    optimizer = minirnn.SGD([first], lr=0.5)
+    optimizer.add_param_group({"params": [second], "lr": 0.25})
+    first.grad[:] = second.grad[:] = 1
+    assert optimizer.step(lambda: 7) == 7
+    assert (first.data[0], second.data[0]) == (0.5, 1.75)
+    with pytest.raises(ValueError, match="every parameter once"):
+        optimizer.add_param_group({"params": [first]})
+    assert len(optimizer.param_groups) == 2
+    optimizer.zero_grad(set_to_none=True)
+    assert second.grad[0] == 0
