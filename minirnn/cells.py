@@ -32,6 +32,9 @@ class _Cell(RecurrentWeights):
         rng: RNG = None,
     ) -> None:
         checks.positive(input_size=input_size, hidden_size=hidden_size)
+        checks.flags(bias=bias)
+        # NumPy's integers of few bits would overflow in the weights' shapes.
+        input_size, hidden_size = int(input_size), int(hidden_size)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         self.output_size, self._names = hidden_size, []
         self._add_pass(input_size, "", dtype, generator(rng))
@@ -69,7 +72,7 @@ class _Cell(RecurrentWeights):
         p = self._pass(len(x), like)
         states = self._enter("hx", hx, p, batched, like)
         if saving():
-            _, saved = p.forward(x, states)
+            _, saved = p.forward(checks.kept(x), states)
             return self._leave(states, batched), Context(self, (p, saved, batched, like))
         new = [s.copy() for s in states]
         p.recurrence.step(x, states, p.weights, new, **p.options)

@@ -32,7 +32,13 @@ def array_module(**arrays: Any) -> Any:
         try:
             places[name] = get_array_module(x)
         except TypeError as error:
-            raise TypeError(f"{name}: {error}") from None
+            hint = ""
+            if isinstance(x, tuple):
+                hint = (
+                    "; if it is what a layer's .forward returned, the pair of result and context, take it "
+                    "apart: `y, ctx = layer.forward(x)`, for a recurrent layer `(output, h_n), ctx = ...`"
+                )
+            raise TypeError(f"{name}: {error}{hint}") from None
         if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
             # A matrix multiplies where an array takes products of entries, a mask gets lost on the way.
             raise TypeError(
@@ -96,6 +102,29 @@ def positive(**sizes: Any) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"{name}: expected a positive integer, got {size!r}")
+
+
+def flags(**values: Any) -> None:
+    """Require every given value to be True or False: any string, ``"False"`` too, counts as true."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
+def kept(x: Array) -> Array:
+    """Return `x` for a context to keep: a copy, if whoever passed it could change it before backward."""
+    return x.copy() if isinstance(x, np.ndarray) and x.flags.writeable else x
+
+
+def shown(x: Array) -> Array:
+    """Return `x`, to which a context refers, for the user: a view that cannot be written to.
+
+    On the host; CuPy has no such views.
+    """
+    if isinstance(x, np.ndarray):
+        x = x.view()
+        x.flags.writeable = False
+    return x
 
 
 def at_least_zero(name: str, value: Any) -> None:

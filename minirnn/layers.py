@@ -83,6 +83,8 @@ class Linear(Module):
         rng: RNG = None,
     ) -> None:
         checks.positive(in_features=in_features, out_features=out_features)
+        checks.flags(bias=bias)
+        in_features, out_features = int(in_features), int(out_features)
         bound = 1 / math.sqrt(in_features)
         rng = generator(rng)
         self.in_features, self.out_features = in_features, out_features
@@ -108,7 +110,8 @@ class Linear(Module):
             raise ValueError(f"input: expected shape (..., {self.in_features}), got {rows.shape}")
         flat = rows if rows.ndim == 2 else rows.reshape(-1, self.in_features)
         bias = None if self.bias is None else self.bias.data
-        y, saved = linear.forward(flat, weight, bias, saving())
+        save = saving()
+        y, saved = linear.forward(checks.kept(flat) if save else flat, weight, bias, save)
         if rows.ndim != 2:
             y = y.reshape(*rows.shape[:-1], self.out_features)
         return _in_form_of(input, y), Context(self, saved and (saved, y.shape, _packing(input)))

@@ -74,9 +74,10 @@ class Module:
     where `ctx` is whatever its backward needs; most often the tuple of its layers' contexts.
     Nothing of a forward pass stays in the module: a layer may be called twice, in several threads,
     backward passes may run in any order (one at a time, as they add to the same gradients), and to
-    drop `ctx` is to free the memory. A context refers to the weights, the input and the output, it
-    does not copy them: step the optimiser, reuse the input's memory and change the output in place
-    after backward, not before.
+    drop `ctx` is to free the memory. A context refers to the weights: step the optimiser after backward,
+    not before. An output that backward reads is a view that cannot be written to (on the host); of an
+    input that could be changed recurrent layers, cells and Linear keep a copy, but where `checkpoint` has
+    to save memory and on the GPU: there leave it as it is until backward.
 
     ``model(x)`` is inference: it returns `y` alone, and no layer inside it saves a context, also in a
     module of your own.

@@ -59,7 +59,7 @@ class Recurrent(RecurrentWeights):
         By the constructor, if a size is no positive integer, a probability outside [0, 1], or `init` none
         of the two.
     TypeError
-        By the constructor, if `dtype` is no floating-point one.
+        By the constructor, if `dtype` is no floating-point one, or a switch neither True nor False.
     """
 
     proj_size: int = 0  # the LSTM's: features of its projected state, 0 for none
@@ -81,6 +81,8 @@ class Recurrent(RecurrentWeights):
         rng: RNG = None,
     ) -> None:
         checks.positive(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        checks.flags(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        checks.flags(checkpoint=checkpoint)
         checks.probability("dropout", dropout)
         checks.probability("recurrent_dropout", recurrent_dropout)
         checks.choice("init", init, ("torch", "orthogonal"))
@@ -89,7 +91,13 @@ class Recurrent(RecurrentWeights):
                 f"dropout={dropout} acts between layers, and there is only one: it does nothing",
                 stacklevel=2 + (type(self).__init__ is not Recurrent.__init__),
             )
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        # NumPy's integers of few bits would overflow in the weights' shapes.
+        hidden_size, num_layers = int(hidden_size), int(num_layers)
+        self.input_size, self.hidden_size, self.num_layers = (
+            int(input_size),
+            hidden_size,
+            num_layers,
+        )
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
         self.checkpoint = checkpoint
@@ -138,10 +146,15 @@ class Recurrent(RecurrentWeights):
         like = self._like
         form, x = forms.of("input", input, self.input_size, self.batch_first, like)
         states = self._enter("h_0", h_0, form, like)
-        save = saving() or trace
+        keep = saving()
+        save = keep or trace
+        if keep and not self.checkpoint:
+            x = checks.kept(x)
         stack = self._stack(form.layout, like, self.checkpoint and save and not trace, trace)
         y, contexts = stack.forward(x, self._per_pass(states), save)
-        ctx = Context(self, _Saved(form, stack, contexts, like) if saving() else None)
+        if keep:
+            y = checks.shown(y)
+        ctx = Context(self, _Saved(form, stack, contexts, like) if keep else None)
         result = form.restore(y), form.restore_states(states)
         if not trace:
             return result, ctx
@@ -347,7 +360,8 @@ class RNN(Recurrent):
     checkpoint : bool, keyword-only
         Keep one state in every sqrt(T) steps for backward, or in every 64 if that is more and the batch
         is small, and compute the others again. Gradients are the same bit for bit. It saves the
-        gates and cells of LSTM and GRU; the states of an RNN are its output and are kept anyway.
+        gates and cells of LSTM and GRU; the states of an RNN are its output and are kept anyway. Nor is the
+        input copied: leave it as it is until backward.
     init : {"torch", "orthogonal"}, keyword-only
         Uniform on ``+-1/sqrt(hidden_size)``; or orthogonal W_hh, Xavier W_ih and zero biases.
     dtype : dtype, keyword-only
@@ -474,7 +488,7 @@ class LSTM(Recurrent):
             )
         if forget_bias is not None and not bias:
             raise ValueError("forget_bias: expected None for a layer without biases")
-        self.proj_size = proj_size
+        hidden_size, self.proj_size = int(hidden_size), int(proj_size)
         sizes = input_size, hidden_size, num_layers
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, **options)
         if forget_bias is not None:

@@ -27,6 +27,13 @@ class RecurrentWeights(Module):
     bias: bool
     _names: list[list[str | None]]  # for each pass its weights' attributes, None for what it lacks
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value is None and isinstance(vars(self).get(name), Parameter):
+            raise TypeError(
+                f"{name}: expected a Parameter, got None; a layer without biases is made with bias=False"
+            )
+        super().__setattr__(name, value)
+
     @property
     def _options(self) -> dict[str, Any]:
         """Further arguments of the recurrence's forward and step."""

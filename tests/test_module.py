@@ -655,3 +655,102 @@ def test_backward_without_a_gradient_is_an_error():
         for dh_n in (None, none):
             with pytest.raises(ValueError, match="expected doutput or dh_n"):
                 layer.backward(ctx, None, dh_n)
+
+
+# -- what a context refers to ------------------------------------------------------------------------
+
+
+def _single_layers():
+    return [
+        minirnn.RNN(3, 4, num_layers=2, dtype="float64", rng=0),
+        minirnn.GRU(3, 4, dtype="float64", rng=0),
+        minirnn.LSTM(3, 4, dtype="float64", rng=0),
+        minirnn.LSTM(3, 4, proj_size=2, dtype="float64", rng=0),
+        minirnn.GRU(3, 4, bidirectional=True, dtype="float64", rng=0),
+        minirnn.LSTM(3, 4, checkpoint=True, dtype="float64", rng=0),
+    ]
+
+
+@pytest.mark.parametrize("layer", _single_layers(), ids=repr)
+def test_the_output_of_a_training_pass_cannot_be_changed_before_backward(layer):
+    x = np.random.default_rng(1).standard_normal((5, 2, 3))
+    packed = minirnn.pack_padded_sequence(x, [5, 3])
+    (y, _), _ = layer.forward(x)
+    (y_packed, _), _ = layer.forward(packed)
+    *_, trace = layer.forward(x, trace=True)[0]
+    for seen in (y, y_packed.data, *trace.h, *trace.c):
+        with pytest.raises(ValueError, match="read-only"):
+            seen *= 0
+    layer(x)[0][...] = 0  # inference keeps nothing, so its output is the user's
+
+
+@pytest.mark.parametrize("layer", _single_layers()[:-1], ids=repr)
+@pytest.mark.parametrize("packs", [False, True])
+def test_an_input_changed_before_backward_does_not_change_gradients(layer, packs):
+    x = np.random.default_rng(1).standard_normal((5, 2, 3))
+    given = minirnn.pack_padded_sequence(x, [5, 3]) if packs else x
+    found = []
+    for change in (False, True):
+        (y, _), ctx = layer.forward(given)
+        if change:
+            (given.data if packs else given)[...] = 7
+        dy = y._with(np.ones_like(y.data)) if packs else np.ones_like(y)
+        dx, _ = layer.backward(ctx, dy)
+        found.append([dx.data if packs else dx, *[p.grad.copy() for p in layer.parameters()]])
+        layer.zero_grad()
+    for before, after in zip(*found, strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("kind", [minirnn.Linear, minirnn.RNNCell, minirnn.GRUCell])
+def test_a_row_changed_before_backward_does_not_change_gradients(kind):
+    layer, x = kind(3, 4, dtype="float64", rng=0), np.random.default_rng(1).standard_normal((2, 3))
+    found = []
+    for change in (False, True):
+        y, ctx = layer.forward(x)
+        if change:
+            x += 1
+        layer.backward(ctx, np.ones_like(y))
+        found.append([p.grad.copy() for p in layer.parameters()])
+        layer.zero_grad()
+    for before, after in zip(*found, strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+# -- refused at the door ------------------------------------------------------------------------------
+
+
+def test_a_result_with_its_context_is_not_taken_for_an_input():
+    embedding, linear = minirnn.Embedding(5, 3), minirnn.Linear(3, 2)
+    pair = embedding.forward(np.array([1, 2]))
+    layers = [linear, minirnn.RNN(3, 4), minirnn.GRUCell(3, 4), minirnn.Dropout(), embedding]
+    for layer in layers:
+        with pytest.raises(TypeError, match=r"\.forward returned.*y, ctx = layer\.forward"):
+            layer.forward(pair)
+
+
+@pytest.mark.parametrize("kind", [minirnn.LSTM, minirnn.GRU, minirnn.RNN])
+def test_sizes_of_few_bits_do_not_overflow(kind):
+    small, plain = kind(np.int8(4), np.int8(64), np.int8(2), rng=0), kind(4, 64, 2, rng=0)
+    for (name, p), (_, q) in zip(small.named_parameters(), plain.named_parameters(), strict=True):
+        np.testing.assert_array_equal(p.data, q.data, err_msg=name)
+    assert minirnn.GRUCell(np.int8(4), np.int8(64)).weight_ih.shape == (192, 4)
+    assert repr(small) == repr(plain)
+
+
+@pytest.mark.parametrize("value", ["False", 1, 0.0, None])
+def test_a_switch_is_true_or_false(value):
+    for kind in (minirnn.RNN, minirnn.LSTM, minirnn.GRU):
+        for name in ("bias", "batch_first", "bidirectional", "checkpoint"):
+            with pytest.raises(TypeError, match=f"{name}: expected True or False"):
+                kind(3, 4, **{name: value})
+    for kind in (minirnn.RNNCell, minirnn.LSTMCell, minirnn.GRUCell, minirnn.Linear):
+        with pytest.raises(TypeError, match="bias: expected True or False"):
+            kind(3, 4, bias=value)
+
+
+@pytest.mark.parametrize("layer", [minirnn.RNN(3, 4), minirnn.LSTM(3, 4), minirnn.GRU(3, 4)])
+def test_a_recurrence_keeps_its_weights(layer):
+    with pytest.raises(TypeError, match=r"bias_ih_l0: expected a Parameter, got None.*bias=False"):
+        layer.bias_ih_l0 = None
+    assert layer(np.ones((2, 1, 3), np.float32))[0].shape == (2, 1, 4)

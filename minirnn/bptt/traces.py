@@ -55,4 +55,13 @@ def of_states(passes: Sequence[Pass], contexts: Sequence[Any], form: Any, D: int
 def _by_layer(per_pass: Sequence[Array], form: Any, D: int) -> tuple[Any, ...]:
     """Put the directions of each layer side by side, in the form of the output."""
     sides = (per_pass[k : k + D] for k in range(0, len(per_pass), D))
-    return tuple(form.restore(directions.join(ys, form.layout)) for ys in sides)
+    joined = (directions.join(ys, form.layout) for ys in sides)
+    return tuple(form.restore(_shown(x)) for x in joined)
+
+
+def _shown(x: Array) -> Array:
+    """Return a view that cannot be written to (CuPy has none): what is shown may be what backward reads."""
+    if hasattr(x.flags, "writeable"):
+        x = x.view()
+        x.flags.writeable = False
+    return x
