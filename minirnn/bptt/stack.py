@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..backend import Array
+from ..functional.shared import masked, masked_
 from . import directions
 from .execution import Execution
 from .passes import Pass
@@ -48,7 +49,7 @@ class Stack(NamedTuple):
         for layer, mask in enumerate(masks):
             sides = slice(layer * D, (layer + 1) * D)
             if mask is not None:
-                x = x * mask
+                x = masked(x, mask)
             xs = directions.split(x, layout, D)
             ys, ctxs = execution.forward(passes[sides], xs, states[sides], save)
             x = directions.join(ys, layout)
@@ -87,5 +88,5 @@ class Stack(NamedTuple):
             of_passes = contexts[sides], dys, dstates[sides], dweights[sides], traces[sides]
             dy = directions.split_backward(execution.backward(passes[sides], *of_passes), layout)
             if masks[layer] is not None:
-                dy *= masks[layer]
+                masked_(dy, masks[layer])
         return dy

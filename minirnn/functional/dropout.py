@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import RNG, Array, generator, get_array_module
+from .shared import masked
 
 
 class DropoutContext(NamedTuple):
@@ -49,9 +50,9 @@ def forward(
     rng : seed or Generator, optional
     """
     mask = draw_mask(x.shape, p, rng, x)
-    return x * mask, DropoutContext(mask) if save else None
+    return masked(x, mask), DropoutContext(mask) if save else None
 
 
 def backward(ctx: DropoutContext, dy: Array) -> Array:
     """Return ``dx = dy * mask``."""
-    return dy * ctx.mask
+    return masked(dy, ctx.mask)

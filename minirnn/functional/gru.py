@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
-from .shared import column_sums, gate_sums, halved, number, scratch, sigmoid_
+from .shared import column_sums, gate_sums, halved, keep, masked, masked_, number, scratch, sigmoid_
 
 GATES = ("r", "z", "n")
 STATES = ("h",)
@@ -110,7 +110,7 @@ def forward(
         )
         for rz_x_t, n_x_t, h_prev, h_t, room, gates_t in zip(*per_step, strict=True):
             block, rzq, rz, r, z, q, n, r_q = room
-            h_in = h_prev if mask is None else h_prev * mask[: len(h_t)]
+            h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
             xp.matmul(h_in, w_h, out=rzq)
             rz += rz_x_t
             xp.tanh(rz, rz)
@@ -162,13 +162,13 @@ def backward(
         # by_n = (1 - z)(1 - n^2), by_q = by_n r, by_r = by_q q (1 - r). In by_q waits 1 - z until it is due.
         per_dh = factors[:, : len(r)]
         by_q, by_r, by_z, by_n = per_dh
-        keep = xp.subtract(one, z, by_q)
+        unset = xp.subtract(one, z, by_q)
         xp.subtract(h_prev, n, by_z)
         by_z *= z
-        by_z *= keep
+        by_z *= unset
         xp.multiply(n, n, by_n)
         xp.subtract(one, by_n, by_n)
-        by_n *= keep
+        by_n *= unset
         xp.subtract(one, r, by_r)
         xp.multiply(by_n, r, by_q)
         by_r *= by_q
@@ -189,14 +189,14 @@ def backward(
             xp.multiply(dh_t, per_dh_t, da_t.swapaxes(0, 1))
             xp.matmul(da_t.reshape(-1, 4 * H)[:, : 3 * H], w_qrz, out=dh_in)
             if mask is not None:
-                dh_in *= mask[: len(dh_t)]
+                masked_(dh_in, mask[: len(dh_t)])
             dh_t *= z_t
             dh_t += dh_in
 
         da = da.reshape(-1, 4 * H)
         da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
         if mask is not None:
-            h_prev = h_prev * layout.spread(mask, span)
+            h_prev = masked(h_prev, layout.spread(mask, span))
         xp.matmul(da_rzn, w_ih, out=dx[span.rows])
         # Here and above matmul: ndarray.dot would first copy these columns.
         dw_ih += da_rzn.T @ x[span.rows]
@@ -221,8 +221,8 @@ def step(
     (h,), (h_new,) = states, new
     w_ih, w_hh, b_ih, b_hh = weights
     xp, (B, H) = get_array_module(x), h.shape
-    a = gate_sums(w_ih, b_ih, x, scratch("step", (3, B, H), x))
-    p = gate_sums(w_hh, b_hh, h, scratch("step, recurrent", (3, B, H), x))
+    a = gate_sums(w_ih, b_ih, x, scratch((3, B, H), x))
+    p = gate_sums(w_hh, b_hh, h, scratch((3, B, H), x))
     (r, z, n), q = a, p[2]
     a[:2] += p[:2]
     sigmoid_(a[:2])
@@ -232,6 +232,7 @@ def step(
     xp.subtract(h, n, h_new)
     h_new *= z
     h_new += n
+    keep(a, p)
 
 
 def gates(ctx: GRUContext) -> dict[str, Array]:

@@ -38,7 +38,17 @@ from typing import Any, NamedTuple
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
-from .shared import add_bias_gradient, gate_sums, halved, number, scratch, sigmoid_
+from .shared import (
+    add_bias_gradient,
+    gate_sums,
+    halved,
+    keep,
+    masked,
+    masked_,
+    number,
+    scratch,
+    sigmoid_,
+)
 
 GATES = ("i", "f", "g", "o")
 STATES = ("h", "c")
@@ -117,7 +127,7 @@ def forward(
         ):
             z, sigmoids, i, f, o, g, m, tanh_c = room
             if mask is not None:
-                h_prev = h_prev * mask[: len(h_t)]
+                h_prev = masked(h_prev, mask[: len(h_t)])
             xp.matmul(h_prev, w_h, out=z)
             z += z_x_t
             xp.tanh(z, z)
@@ -209,12 +219,12 @@ def backward(
             dc_t *= f_t
             dz_t.reshape(-1, 4 * H).dot(w_hh, dh_t)
             if mask is not None:
-                dh_t *= mask[: len(dh_t)]
+                masked_(dh_t, mask[: len(dh_t)])
 
         dz = dz.reshape(-1, 4 * H)
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            h_prev = h_prev * layout.spread(mask, span)
+            h_prev = masked(h_prev, layout.spread(mask, span))
         dz.dot(w_ih, dx[span.rows])
         dw_ih += dz.T.dot(x[span.rows])
         dw_hh += dz.T.dot(h_prev)
@@ -234,14 +244,15 @@ def step(
     (h, c), (h_new, c_new) = states, new
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     xp, (B, H) = get_array_module(x), c.shape
-    z = gate_sums(w_ih, b_ih, x, scratch("step", (4, B, H), x))
-    z += gate_sums(w_hh, b_hh, h, scratch("step, recurrent", (4, B, H), x))
+    z = gate_sums(w_ih, b_ih, x, scratch((4, B, H), x))
+    z_h = gate_sums(w_hh, b_hh, h, scratch((4, B, H), x))
+    z += z_h
     i, f, g, o = z
     sigmoid_(z[:2])
     xp.tanh(g, g)
     sigmoid_(o)
     xp.multiply(f, c, c_new)
-    m = scratch("step, hidden", (B, H), x)
+    m = scratch((B, H), x)
     c_new += xp.multiply(i, g, m)
     xp.tanh(c_new, m)
     if w_hr is None:
@@ -249,6 +260,7 @@ def step(
     else:
         m *= o
         m.dot(w_hr.T, h_new)
+    keep(z, z_h, m)
 
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:

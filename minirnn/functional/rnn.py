@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
-from .shared import add_bias_gradient, gate_sums, scratch
+from .shared import add_bias_gradient, gate_sums, keep, masked, masked_, scratch
 
 GATES = ("h",)
 STATES = ("h",)
@@ -84,7 +84,7 @@ def forward(
     w = xp.ascontiguousarray(w_hh.T)
     for h_prev, h_t in zip(*layout.transitions(h), strict=True):
         if mask is not None:
-            h_prev = h_prev * mask[: len(h_t)]
+            h_prev = masked(h_prev, mask[: len(h_t)])
         h_t += h_prev.dot(w)
         if nonlinearity == "tanh":
             xp.tanh(h_t, h_t)
@@ -117,7 +117,7 @@ def backward(
             xp.multiply(y, y, dz)
             xp.subtract(1, dz, dz)
         else:
-            dz[...] = y > 0
+            dz[...] = ~(y <= 0)
         steps = span.steps
         per_step = zip(layout.split(dz, span), dhs[steps], dys[steps], traces[steps], strict=True)
         for dz_t, dh_t, dy_t, trace_t in reversed(list(per_step)):
@@ -125,13 +125,16 @@ def backward(
                 dh_t += dy_t
             if trace_t is not None:
                 trace_t[...] = dh_t
-            dz_t *= dh_t
+            if nonlinearity == "tanh":
+                dz_t *= dh_t
+            else:  # select: 0 times an infinite gradient would be NaN
+                xp.copyto(dz_t, dh_t, where=dz_t != 0)
             dz_t.dot(w_hh, dh_t)
             if mask is not None:
-                dh_t *= mask[: len(dh_t)]
+                masked_(dh_t, mask[: len(dh_t)])
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            h_prev = h_prev * layout.spread(mask, span)
+            h_prev = masked(h_prev, layout.spread(mask, span))
         dz.dot(w_ih, dx[span.rows])
         dw_ih += dz.T.dot(x[span.rows])
         dw_hh += dz.T.dot(h_prev)
@@ -151,7 +154,9 @@ def step(
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
     gate_sums(w_ih, b_ih, x, z[None])
-    z += gate_sums(w_hh, b_hh, h, scratch("step", (1, *z.shape), z))[0]
+    room = scratch((1, *z.shape), z)
+    z += gate_sums(w_hh, b_hh, h, room)[0]
+    keep(room)
     if nonlinearity == "tanh":
         xp.tanh(z, z)
     else:
