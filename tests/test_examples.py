@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,14 @@ FLAGS = "--total_steps 40 --warmup_step 5 --log_every 10 --eval_every 20 --save_
 SHORT = FLAGS.split()
 
 
-def run(script, *args, input=None, check=True, flags=()):
+def run(script, *args, input=None, check=True, flags=(), cwd=None):
     return subprocess.run(
         [sys.executable, *flags, str(script), *map(str, args)],
         capture_output=True,
         text=True,
         input=input,
         check=check,
+        cwd=cwd,
     )
 
 
@@ -102,6 +106,95 @@ def test_bad_flags_are_explained(flags, tmp_path):
     assert "expected" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["../../x", "..", "", "/x", "a/b", "a\\b"])
+def test_a_run_stays_in_its_folder(name, tmp_path):
+    flags = [*SHORT, "--save_dir", tmp_path / "deep", "--run_name", name]
+    result = run(SUM_MOD / "train.py", *flags, check=False)
+    assert result.returncode == 2
+    assert "--run_name: expected the name of a folder" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_saves_and_a_resumed_run_is_the_whole_one(runs, tmp_path):
+    flags = [*SHORT, "--save_dir", tmp_path, "--run_name", "long", "--seed", 3]
+    whole = run(SUM_MOD / "train.py", *SHORT, "--total_steps", 3000, *flags[len(SHORT) :])
+    assert "weights, arguments, log" in whole.stdout
+    first = tmp_path / "long"
+    expected = {
+        f: (first / f).read_bytes() for f in ("weights-003000.npz", "log.csv", "result.json")
+    }
+    command = [sys.executable, SUM_MOD / "train.py", *flags, "--total_steps", "3000"]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (first / "weights-000020.npz").exists() or not (tmp_path / "long.1").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[0]
+    assert process.returncode == 130
+    assert f"--save_dir {tmp_path} --run_name long --resume" in said
+    assert not (first / "weights-003000.npz").exists()
+    run(SUM_MOD / "train.py", "--save_dir", tmp_path, "--run_name", "long", "--resume")
+    for file, content in expected.items():
+        assert (first / file).read_bytes() == content, file
+    result = run(SUM_MOD / "train.py", "--save_dir", tmp_path, "--resume", check=False)
+    assert "nothing to go on with" in result.stderr
+
+
+def test_a_second_run_of_the_same_name_keeps_the_first_with_its_arguments(tmp_path):
+    flags = [*SHORT, "--save_dir", tmp_path, "--run_name", "a"]
+    run(SUM_MOD / "train.py", *flags)
+    said = run(SUM_MOD / "train.py", *flags, "--hidden_dim", 8).stdout
+    assert f"the earlier run of this name is now in {tmp_path / 'a.1'}" in said
+    for name, size in (("a", 8), ("a.1", 64)):
+        assert json.loads((tmp_path / name / "args.json").read_text())["hidden_dim"] == size
+        result = run(SUM_MOD / "predict.py", "--save_dir", tmp_path / name, "--sequence", "1 2")
+        assert result.stdout.startswith("1 + 2 = ")
+        assert result.stderr == f"{tmp_path / name / 'weights-000040.npz'} answers:\n"
+
+
+def test_predict_names_what_it_cannot_use(tmp_path):
+    script, folder = SUM_MOD / "predict.py", tmp_path / "a"
+    run(SUM_MOD / "train.py", *SHORT, "--save_dir", tmp_path, "--run_name", "a")
+    newest, args = folder / "weights-000040.npz", (folder / "args.json").read_text()
+    with np.load(newest) as file:
+        weights = dict(file)
+
+    def ask():
+        result = run(script, "--save_dir", folder, "--sequence", "1 2", check=False)
+        assert "Traceback" not in result.stderr
+        return result
+
+    np.savez(newest, **weights | {"head.bias": np.full(10, np.nan, "f4")})
+    result = ask()
+    assert f"{newest}: head.bias: expected finite values" in result.stderr
+    assert "weights-000020.npz answers" in result.stderr
+    (folder / "weights-000020.npz").unlink()
+    for content in (b"", b"PK", newest.read_bytes()[:-9]):
+        newest.write_bytes(content)
+        result = ask()
+        assert result.returncode == 1
+        assert str(newest) in result.stderr
+    newest.unlink()
+    os.mkfifo(newest)
+    assert f"{newest}: expected a regular file" in ask().stderr or "weights" in ask().stderr
+    newest.unlink()
+    np.savez(newest, **weights)
+    for bad in ("{", "[]", json.dumps(json.loads(args) | {"num_layers": 10**9}), "{}"):
+        (folder / "args.json").write_text(bad)
+        result = ask()
+        assert result.returncode == 1
+        assert f"{folder / 'args.json'}: not the arguments" in result.stderr
+    (folder / "args.json").unlink()
+    os.mkfifo(folder / "args.json")
+    assert "not the arguments" in ask().stderr
+
+
+@pytest.mark.parametrize("word", ["q\n", "quit\n", ""])
+def test_a_session_ends_when_asked(word, runs):
+    assert run(SUM_MOD / "predict.py", "--save_dir", runs / "a", input=word).returncode == 0
+
+
 def test_drawn_batches_are_what_they_claim(monkeypatch):
     monkeypatch.syspath_prepend(str(SUM_MOD))
     from model import batches
@@ -133,13 +226,14 @@ def code_on(page):
 
 
 @pytest.mark.parametrize(
-    ("page", "output"), [("README.md", r"\[\d \d\]\n"), ("docs/packing.md", "")]
+    ("page", "output"),
+    [("README.md", r"\[\d \d\]\n"), ("docs/packing.md", ""), ("docs/saving.md", "")],
 )
 def test_the_code_on_a_page_runs(page, output, tmp_path):
     program = tmp_path / "page.py"
     program.write_text(code_on(ROOT / page), encoding="utf-8")
     assert "import minirnn\n" in program.read_text(encoding="utf-8")
-    assert re.fullmatch(output, run(program, flags=["-W", "error"]).stdout)
+    assert re.fullmatch(output, run(program, flags=["-W", "error"], cwd=tmp_path).stdout)
 
 
 def test_gradients_vanish_and_explode_as_the_figure_says(tmp_path):

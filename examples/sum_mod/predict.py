@@ -6,6 +6,7 @@ python examples/sum_mod/predict.py
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +14,57 @@ from model import SumMod, place
 
 import minirnn
 
+SIZES = ("max_number", "embed_dim", "hidden_dim", "num_layers")
+LENGTHS = ("min_seq_len", "max_seq_len")
 
-def newest_checkpoint(save_dir):
-    """Return the weights that were written last, of any run."""
-    found = list(Path(save_dir).glob("*/weights-*.npz"))
+
+def weights_in(save_dir):
+    """Return the weights in the folder of a run, or of several, the newest first."""
+    found = [path for pattern in ("", "*/") for path in save_dir.glob(f"{pattern}weights-*.npz")]
     if not found:
         raise SystemExit(
-            f"no weights in {save_dir}/*/: run examples/sum_mod/train.py first, "
+            f"no weights in {save_dir} or {save_dir}/*/: run examples/sum_mod/train.py first, "
             "or say with --save_dir where they are"
         )
-    return max(found, key=lambda path: (path.stat().st_mtime, path.name))
+    return sorted(found, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+
+
+def arguments_of(path):
+    """Return the arguments of the run that wrote the weights at `path`, or raise ValueError."""
+    file = path.parent / "args.json"
+    try:
+        if not file.is_file():
+            raise ValueError("expected a file")
+        args = json.loads(file.read_text())
+        sizes = [args[name] for name in SIZES]
+        whole = all(type(args[name]) is int and args[name] > 0 for name in (*SIZES, *LENGTHS))
+        if args["cell"] not in ("rnn", "gru", "lstm") or not whole:
+            raise ValueError("expected a cell, and sizes that are positive integers")
+        max_number, embed_dim, hidden_dim, num_layers = sizes
+        least = 4 * ((max_number + 1) * embed_dim + num_layers * hidden_dim**2)
+        if least > path.stat().st_size:
+            raise ValueError(f"its sizes need at least {least} bytes of weights, {path} has fewer")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file}: not the arguments of this run: {error!r}") from None
+    return args
 
 
 def load(path):
     """Return the model of a run with the given weights, and the run's arguments."""
-    args = json.loads((path.parent / "args.json").read_text())
-    names = ("cell", "max_number", "embed_dim", "hidden_dim", "num_layers")
-    model = SumMod(*(args[name] for name in names))
-    with np.load(path) as weights:
-        model.load_state_dict(weights)
+    args = arguments_of(path)
+    model = SumMod(args["cell"], *(args[name] for name in SIZES))
+    minirnn.load_weights(model, path)
     return model.eval(), args
+
+
+def load_newest(save_dir):
+    """Return the newest weights' path, model and arguments, passing over files that are damaged."""
+    for path in weights_in(save_dir):
+        try:
+            return path, *load(path)
+        except (OSError, ValueError) as error:
+            print(f"not used: {error}", file=sys.stderr)
+    raise SystemExit(f"no weights in {save_dir} can be used")
 
 
 def parse(text, max_number):
@@ -61,26 +93,28 @@ def answer(model, digits, max_number):
 
 
 def main(argv=None):
-    """Answer one sequence, or what is typed until q or the end of input."""
+    """Answer one sequence, or what is typed until q, quit, Ctrl-C or the end of input."""
     p = argparse.ArgumentParser(description="Ask a trained sum-mod model.")
     p.add_argument("--sequence", help='digits, like "3 7 1 9"')
     p.add_argument("--save_dir", type=Path, default=Path("runs"))
     args = p.parse_args(argv)
-    path = newest_checkpoint(args.save_dir)
-    model, run = load(path)
+    path, model, run = load_newest(args.save_dir)
     if args.sequence is not None:
         try:
-            print(answer(model, parse(args.sequence, run["max_number"]), run["max_number"]))
+            line = answer(model, parse(args.sequence, run["max_number"]), run["max_number"])
         except ValueError as error:
             raise SystemExit(str(error)) from None
+        print(f"{path} answers:", file=sys.stderr)
+        print(line)
         return
     print(f"{path}, trained on length {run['min_seq_len']}-{run['max_seq_len']}; q to end")
     while True:
         try:
             line = input("digits> ")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
+            print()
             return
-        if line.strip() == "q":
+        if line.strip().lower() in ("q", "quit"):
             return
         try:
             print(answer(model, parse(line, run["max_number"]), run["max_number"]))

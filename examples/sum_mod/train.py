@@ -2,6 +2,7 @@
 
     python examples/sum_mod/train.py
     python examples/sum_mod/train.py --cell gru
+    python examples/sum_mod/train.py --cell gru --resume        # after Ctrl-C, or worse
     python examples/sum_mod/train.py --batch_size 64 --lr 0.005 --hidden_dim 32 --num_layers 3 \
         --warmup_step 2000 --min_lr 1e-4
 
@@ -12,8 +13,11 @@ decay. The gated cells can take, and make use of, larger and more steps.
 
 import argparse
 import csv
+import itertools
 import json
 import os
+import shlex
+import signal
 import time
 from pathlib import Path
 
@@ -24,6 +28,7 @@ import numpy as np
 from model import SumMod, accuracy, batches, place
 
 import minirnn
+from minirnn.files import atomic_write
 
 LOGGED = ("step", "loss", "accuracy", "grad_norm", "lr", "eval_accuracy")
 # Where a gated cell's best recipe differs from the tanh RNN's, which is that of the flags' defaults.
@@ -65,6 +70,11 @@ def arguments(argv=None):
     p.add_argument("--save_dir", type=Path, default=Path("runs"))
     p.add_argument("--run_name", default=None, help="by default, made of the cell and the seed")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run of this name, by its own arguments",
+    )
     if p.parse_known_args(argv)[0].cell != "rnn":
         p.set_defaults(**GATED)
     args = p.parse_args(argv)
@@ -81,6 +91,11 @@ def arguments(argv=None):
         p.error(
             f"expected 1 <= min_seq_len <= max_seq_len, got {args.min_seq_len}, {args.max_seq_len}"
         )
+    if args.run_name is None:
+        args.run_name = f"sum_mod-{args.cell}-seed{args.seed}"
+    climbs = args.run_name in ("", ".", "..") or Path(args.run_name).name != args.run_name
+    if climbs or set(args.run_name) & set("\\/\0"):
+        p.error(f"--run_name: expected the name of a folder in --save_dir, got {args.run_name!r}")
     if args.warmup_step < 0 or args.seed < 0:
         p.error("--warmup_step, --seed: expected at least 0")
     return args
@@ -96,8 +111,19 @@ def schedule(optimizer, args):
     return minirnn.SequentialLR(optimizer, [warmup, cosine], [args.warmup_step])
 
 
-def train(args, report=lambda row: None, save=lambda model, step: None):
-    """Train a model; `report` gets a row of metrics now and then, `save` the model."""
+def train(
+    args,
+    report=lambda row: None,
+    save=lambda model, step: None,
+    keep=lambda step, **parts: None,
+    stopped=lambda: False,
+    checkpoint=None,
+):
+    """Train a model, or go on from a checkpoint.
+
+    `report` gets a row of metrics now and then, `save` the model, and `keep` what else a run needs to go on.
+    When `stopped` says so it ends after the step, saved, with a KeyboardInterrupt.
+    """
     minirnn.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     model = SumMod(args.cell, args.max_number, args.embed_dim, args.hidden_dim, args.num_layers)
@@ -108,7 +134,15 @@ def train(args, report=lambda row: None, save=lambda model, step: None):
     parameters = list(model.parameters())
     lengths = (args.min_seq_len, args.max_seq_len, args.max_number)
     data = batches(rng, args.batch_size, *lengths, xp=place(model))
-    for step in range(1, args.total_steps + 1):
+    done = 0
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    if checkpoint is not None:
+        kept = minirnn.load_checkpoint(checkpoint, **parts)
+        done = kept["step"]
+        for row in kept["extra"]:
+            report(row)
+        next(itertools.islice(data, done - 1, done))  # what it has seen
+    for step in range(done + 1, args.total_steps + 1):
         tokens, sums = next(data)
         logits, ctx = model.forward(tokens)
         loss, ctx_loss = criterion.forward(logits, sums)
@@ -129,8 +163,12 @@ def train(args, report=lambda row: None, save=lambda model, step: None):
             }
             report(row)
         scheduler.step()
-        if last or step % args.save_every == 0:
+        interrupted = stopped()
+        if last or interrupted or step % args.save_every == 0:
+            keep(step, **parts)
             save(model, step)
+        if interrupted and not last:
+            raise KeyboardInterrupt
     return model
 
 
@@ -160,19 +198,53 @@ def plot(rows, path):
     for axis in axes[1]:
         axis.set_xlabel("step")
         axis.locator_params(axis="x", nbins=5)
-    figure.savefig(path, dpi=120)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
+
+
+def write(path, values):
+    """Write `values` as JSON, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(values, indent=2).encode() + b"\n")
+
+
+def set_aside(folder):
+    """Rename the folder of an earlier run, whose weights new arguments would not fit."""
+    if any(folder.glob("*")):
+        for k in itertools.count(1):
+            aside = folder.with_name(f"{folder.name}.{k}")
+            if not aside.exists():
+                print(f"the earlier run of this name is now in {folder.rename(aside)}")
+                return
+
+
+def resumed(args):
+    """Return the arguments of the run that `args` names, and its checkpoint."""
+    folder = args.save_dir / args.run_name
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_file() or not (folder / "args.json").is_file():
+        raise SystemExit(
+            f"nothing to go on with in {folder}: expected args.json and checkpoint there"
+        )
+    given = {"save_dir": args.save_dir, "run_name": args.run_name, "resume": True}
+    return argparse.Namespace(
+        **(json.loads((folder / "args.json").read_text()) | given)
+    ), checkpoint
 
 
 def main(argv=None):
     """Train, and write all there is to know of the run into its folder."""
     args = arguments(argv)
-    folder = args.save_dir / (args.run_name or f"sum_mod-{args.cell}-seed{args.seed}")
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
-    (folder / "args.json").write_text(json.dumps(settings, indent=2) + "\n")
+    folder, checkpoint, rows = args.save_dir / args.run_name, None, []
+    if args.resume:
+        args, checkpoint = resumed(args)
+    else:
+        set_aside(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
+        write(folder / "args.json", settings)
 
-    rows = []
     start = time.perf_counter()
     try:
         from tqdm import tqdm
@@ -199,13 +271,28 @@ def main(argv=None):
             print(f"step {row['step']}: {shown}, {rate:.0f} steps/s", flush=True)
 
     def save(model, step):
-        weights = {name: minirnn.asnumpy(w) for name, w in model.state_dict().items()}
-        np.savez(folder / f"weights-{step:06d}.npz", **weights)
+        minirnn.save_weights(model, folder / f"weights-{step:06d}.npz")
 
-    model = train(args, report, save)
-    if bar is not None:
-        bar.close()
-    log.close()
+    def keep(step, **parts):
+        minirnn.save_checkpoint(folder / "checkpoint", step=step, extra=rows, **parts)
+
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        model = train(args, report, save, keep, lambda: bool(pressed), checkpoint)
+    except KeyboardInterrupt:
+        flags = (
+            f"--save_dir {shlex.quote(str(args.save_dir))} --run_name {shlex.quote(args.run_name)}"
+        )
+        print(f"\nstopped and saved; go on with: python {__file__} {flags} --resume")
+        raise SystemExit(130) from None
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if bar is not None:
+            bar.close()
+        log.close()
 
     result = {
         f"length {low}-{high}" if low != high else f"length {low}": accuracy(
@@ -215,12 +302,14 @@ def main(argv=None):
     }
     for name, value in result.items():
         print(f"accuracy on {name}: {value:.4f}")
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    write(folder / "result.json", result)
+    curves = " and curves"
     try:
         plot(rows, folder / "curves.png")
     except ImportError:
+        curves = ""
         print("no picture of the curves: pip install 'minirnn[plot]'")
-    print(f"weights, arguments, log and curves are in {folder}")
+    print(f"weights, arguments, log{curves} are in {folder}")
     return result
 
 
