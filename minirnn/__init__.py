@@ -20,6 +20,7 @@ from .backend import (
 from .bptt.traces import Trace
 from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
+from .export import to_onnx
 from .files import load_checkpoint, load_weights, save_checkpoint, save_weights
 from .layers import Dropout, Embedding, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
@@ -119,6 +120,7 @@ __all__ = [
     "set_num_threads",
     "set_rng_state",
     "set_tf32",
+    "to_onnx",
     "truncated_bptt",
     "unpack_sequence",
     "unpad_sequence",
