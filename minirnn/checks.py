@@ -82,9 +82,20 @@ def integers(name: str, x: Any) -> None:
         raise TypeError(f"{name}: expected an integer array, got dtype {x.dtype}")
 
 
+def storable(name: str, x: Any) -> None:
+    """Require `x` to be an array of numbers that minirnn computes or looks up with, or of booleans."""
+    array_module(**{name: x})
+    if x.dtype in FLOATS or (x.dtype.kind in "biu" and x.dtype.isnative):
+        return
+    raise TypeError(
+        f"{name}: expected float32, float64, integers or booleans in native byte order, got dtype {x.dtype}; "
+        "convert it with .astype"
+    )
+
+
 def brief(values: Any) -> str:
     """Return the numbers as a message shows them: of many only the first and the last."""
-    values = list(values)
+    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if len(values) <= _SHOWN:
         return str(values)
     head = ", ".join(map(str, values[: _SHOWN - 2]))

@@ -22,6 +22,14 @@ def of(name: str, x: Any, features: int, batch_first: bool, like: Array) -> tupl
     else:
         checks.floating(name, x, like)
         shape = x.shape
+        if len(shape) in (2, 3) and shape[-1] != features:
+            # Before a layout is made, which for a wrong shape may be of any size.
+            axes = (
+                ("(B, T, features)" if batch_first else "(T, B, features)")
+                if len(shape) == 3
+                else "(T, features)"
+            )
+            checks.shape(name, x, (*shape[:-1], features), axes)
         if len(shape) == 3:
             T, B = (shape[1], shape[0]) if batch_first else (shape[0], shape[1])
             if B == 0:

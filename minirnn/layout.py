@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
-from functools import cached_property, lru_cache
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from itertools import accumulate
 from operator import add
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +22,11 @@ T = TypeVar("T")
 # count beside a long batch.
 _SPAN_ROWS = 1024
 _SPAN_STEPS = 64
+
+# What the layouts of padded batches that are kept may hold together, and at most what each step and each row
+# of one comes to: lists of Python's numbers, and three index arrays.
+_KEPT_BYTES = 4 << 20
+_STEP_BYTES, _ROW_BYTES = 200, 24
 
 
 class Span(NamedTuple):
@@ -68,6 +74,18 @@ class Part(NamedTuple):
     layout: Layout
 
 
+def _kept(make: Callable[[Layout], T]) -> property:
+    """Turn a method into an attribute, made when it is first asked for; see :meth:`Layout.once`."""
+    return property(lambda layout: layout.once(make), doc=make.__doc__)
+
+
+def step_and_sequence(sizes: Array) -> tuple[Array, Array]:
+    """Return for every row its time step and its sequence, of steps of so many rows."""
+    starts = np.cumsum(sizes) - sizes
+    step = np.repeat(np.arange(len(sizes)), sizes)
+    return step, np.arange(len(step)) - starts[step]
+
+
 class Layout:
     """Where each time step lies in the rows of a packed batch.
 
@@ -103,16 +121,27 @@ class Layout:
         bounds = list(accumulate(self.sizes, initial=0))
         self.starts, self.rows = bounds[:-1], bounds[-1]
         self.equal = self.rows == self.steps * batch_size
-        self._before = [0, *(batch_size + start for start in self.starts)]
+        self._made: dict[Hashable, Any] = {}
         if not self.equal:
+            before = [0, *(batch_size + start for start in self.starts)]
             # Where each step's rows lie; where the states before it, that go on, lie in [h_0; all rows].
             self._slices = list(map(slice, bounds, bounds[1:]))
-            self._shifted = list(map(slice, self._before, map(add, self._before, self.sizes)))
+            self._shifted = list(map(slice, before, map(add, before, self.sizes)))
             self._heads = list(map(slice, self.sizes))
         self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
-        self._uploaded: dict[tuple[str, int, int], Array] = {}
-        self._parts: dict[int, list[Part]] = {}
+
+    def once(self, make: Callable[..., T], *args: Hashable) -> T:
+        """Return ``make(self, *args)``, made once and kept for as long as the layout lives.
+
+        It does not go along when the layout is pickled: some of it belongs to a GPU of this process, and
+        the rest is made again sooner than it is read.
+        """
+        key = (make, *args)
+        if key not in self._made:
+            self._made[key] = make(self, *args)
+        made: T = self._made[key]
+        return made
 
     def index(self, name: str, xp: Any) -> Array:
         """Return the index array `name` where `xp` computes: on a GPU uploaded once, and then kept.
@@ -123,14 +152,10 @@ class Layout:
         if xp is np:
             return getattr(self, name)
         cuda = xp.cuda
-        key = (name, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
-        if key not in self._uploaded:
-            self._uploaded[key] = xp.asarray(getattr(self, name))
-        return self._uploaded[key]
+        return self.once(_upload, name, xp, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was uploaded belongs to a GPU and a stream of this process.
-        return {**self.__dict__, "_uploaded": {}}
+        return {**self.__dict__, "_made": {}}
 
     def _cut(self, bounds: list[int]) -> list[Span]:
         """Cut the steps into spans; step t's rows are those from ``bounds[t]`` to ``bounds[t + 1]``."""
@@ -207,6 +232,9 @@ class Layout:
 
     def reversed_rows(self, rows: Array) -> Array:
         """Return the rows with every sequence reversed in its own time."""
+        if self.equal:
+            by_step = rows.reshape(self.steps, self.batch_size, *rows.shape[1:])
+            return by_step[::-1].copy().reshape(rows.shape)
         xp = get_array_module(rows)
         return rows.take(self.index("reverse", xp), axis=0)
 
@@ -215,7 +243,7 @@ class Layout:
         xp = get_array_module(values)
         return values.take(self.index("sequence", xp)[span.rows], axis=0)
 
-    @cached_property
+    @_kept
     def windows(self) -> list[Window]:
         """Cut the batch into windows: as many whole spans as it takes to have sqrt(T) steps."""
         windows: list[Window] = []
@@ -228,55 +256,55 @@ class Layout:
             rows = slice(inside[0].rows.start, span.rows.stop)
             entering = self.batch_size if first == 0 else self.sizes[first - 1]
             spans = [s.moved(first, rows.start) for s in inside]
-            layout = Layout(np.array(self.sizes[first:stop]), entering, spans)
+            layout = Layout(np.array(self.sizes[first:stop], np.intp), entering, spans)
             windows.append(Window(rows, layout))
             inside = []
         return windows
 
     def parts(self, count: int) -> list[Part]:
         """Deal the sequences out to `count` batches, long and short ones to each alike."""
-        if count not in self._parts:
-            self._parts[count] = [self._part(k, count) for k in range(count)]
-        return self._parts[count]
+        return self.once(Layout._deal, count)
+
+    def _deal(self, count: int) -> list[Part]:
+        return [self._part(k, count) for k in range(count)]
 
     def _part(self, first: int, count: int) -> Part:
         sequences = slice(first, None, count)
         sizes = [len(range(first, size, count)) for size in self.sizes if size > first]
         rows = np.flatnonzero(self.sequence % count == first)
-        layout = Layout(np.array(sizes, np.int64), len(range(first, self.batch_size, count)))
+        layout = Layout(np.array(sizes, np.intp), len(range(first, self.batch_size, count)))
         return Part(sequences, rows, layout)
 
-    @cached_property
+    @_kept
     def _step_and_sequence(self) -> tuple[Array, Array]:
         """For every row, its time step and its sequence."""
-        step = np.repeat(np.arange(self.steps), self.sizes)
-        return step, np.arange(self.rows) - np.repeat(np.array(self.starts, np.int64), self.sizes)
+        return step_and_sequence(np.array(self.sizes, np.intp))
 
     @property
     def sequence(self) -> Array:
         """For every row, its sequence."""
         return self._step_and_sequence[1]
 
-    @cached_property
+    @_kept
     def batch_sizes(self) -> Array:
         """For every step, the number of its rows: `sizes` as an array."""
         return np.array(self.sizes, np.int64)
 
-    @cached_property
+    @_kept
     def before(self) -> Array:
         """For every step, the row in ``[h_0; all rows]`` where the states before it begin.
 
         One more entry, the last, says where the last step's own states begin.
         """
-        return np.asarray(self._before, np.int64)
+        return self.batch_size + np.array([-self.batch_size, *self.starts], np.intp)
 
-    @cached_property
+    @_kept
     def lengths(self) -> Array:
-        """The length of every sequence, descending."""
+        """For every sequence, its length; descending."""
         ending = np.diff([0, *self.sizes[::-1], self.batch_size])  # with length T, T - 1, ..., 1, 0
         return np.repeat(np.arange(self.steps, -1, -1), ending)
 
-    @cached_property
+    @_kept
     def last(self) -> Array:
         """For every sequence, the index of its last state in ``[h_0; all rows]``.
 
@@ -285,14 +313,14 @@ class Layout:
         B = self.batch_size
         return self.before.take(self.lengths) + np.arange(B)
 
-    @cached_property
+    @_kept
     def previous(self) -> Array:
         """For every row, the index of the state before it in ``[h_0; all rows]``."""
         B = self.batch_size
-        sizes = np.array([B, *self.sizes], np.int64)
+        sizes = np.array([B, *self.sizes], np.intp)
         return np.arange(B, B + self.rows) - sizes[:-1].repeat(sizes[1:])
 
-    @cached_property
+    @_kept
     def reverse(self) -> Array:
         """For every row, the row of the same sequence counted from its other end.
 
@@ -300,11 +328,55 @@ class Layout:
         the same layout; doing it twice changes nothing.
         """
         step, sequence = self._step_and_sequence
-        starts = np.asarray(self.starts, np.int64)
+        starts = np.array(self.starts, np.intp)
         return starts[self.lengths[sequence] - 1 - step] + sequence
 
 
-@lru_cache(maxsize=64)
-def equal_lengths(steps: int, batch_size: int) -> Layout:
-    """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape."""
-    return Layout(np.full(steps, batch_size, np.int64), batch_size)
+def _upload(layout: Layout, name: str, xp: Any, device: int, stream: int) -> Array:
+    return xp.asarray(getattr(layout, name))
+
+
+class _EqualLengths:
+    """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape.
+
+    The last ones are kept, as many as a few MB hold.
+    """
+
+    def __init__(self) -> None:
+        self._layouts: OrderedDict[tuple[int, int], Layout] = OrderedDict()
+        self._lock = Lock()
+        self._bytes = 0
+
+    def __call__(self, steps: int, batch_size: int) -> Layout:
+        key = steps, batch_size
+        with self._lock:
+            if key in self._layouts:
+                self._layouts.move_to_end(key)
+                return self._layouts[key]
+        layout = Layout(np.full(steps, batch_size, np.intp), batch_size)
+        if _held(*key) <= _KEPT_BYTES:
+            with self._lock:
+                self._keep(key, layout)
+        return layout
+
+    def _keep(self, key: tuple[int, int], layout: Layout) -> None:
+        if key not in self._layouts:
+            self._bytes += _held(*key)
+        self._layouts[key] = layout
+        while self._bytes > _KEPT_BYTES:
+            oldest, _ = self._layouts.popitem(last=False)
+            self._bytes -= _held(*oldest)
+
+    def cache_clear(self) -> None:
+        """Keep none of them any longer."""
+        with self._lock:
+            self._layouts.clear()
+            self._bytes = 0
+
+
+def _held(steps: int, batch_size: int) -> int:
+    """Return how many bytes the layout of a padded batch comes to hold."""
+    return _STEP_BYTES * (steps + 10) + _ROW_BYTES * steps * batch_size
+
+
+equal_lengths = _EqualLengths()

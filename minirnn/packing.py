@@ -18,14 +18,16 @@ round.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import checks
-from .backend import Array, asnumpy, get_array_module
-from .layout import Layout
+from .backend import Array, asnumpy, get_array_module, is_array
+from .layout import Layout, step_and_sequence
 
 
 class Packing(NamedTuple):
@@ -43,11 +45,13 @@ class Packing(NamedTuple):
             return
         if other.layout.sizes != self.layout.sizes:
             raise ValueError(
-                f"{name}: expected batch_sizes {self.layout.sizes}, got {other.layout.sizes}"
+                f"{name}: expected batch_sizes {checks.brief(self.layout.sizes)}, "
+                f"got {checks.brief(other.layout.sizes)}"
             )
         if other._order() != self._order():
             raise ValueError(
-                f"{name}: expected the sequences in the order {self._order()}, got {other._order()}"
+                f"{name}: expected the sequences in the order {checks.brief(self._order())}, "
+                f"got {checks.brief(other._order())}"
             )
 
     def _order(self) -> list[int]:
@@ -57,6 +61,46 @@ class Packing(NamedTuple):
         return order
 
 
+class _Arithmetic:
+    """``+ - * /`` on rows: with a number, with an array of the data's shape, or packed in the same way.
+
+    A tuple's own sum and multiples are longer tuples, which nobody means here.
+    """
+
+    # Of an array and a packed sequence, the sequence decides.
+    __array_ufunc__ = None
+
+    def _combine(self, operation: Callable[[Any, Any], Any], other: Any) -> PackedSequence:
+        raise NotImplementedError
+
+    def __add__(self, other: Any) -> PackedSequence:
+        return self._combine(operator.add, other)
+
+    def __radd__(self, other: Any) -> PackedSequence:
+        return self._combine(operator.add, other)
+
+    def __sub__(self, other: Any) -> PackedSequence:
+        return self._combine(operator.sub, other)
+
+    def __rsub__(self, other: Any) -> PackedSequence:
+        return self._combine(lambda rows, x: x - rows, other)
+
+    def __mul__(self, other: Any) -> PackedSequence:
+        return self._combine(operator.mul, other)
+
+    def __rmul__(self, other: Any) -> PackedSequence:
+        return self._combine(operator.mul, other)
+
+    def __truediv__(self, other: Any) -> PackedSequence:
+        return self._combine(operator.truediv, other)
+
+    def __rtruediv__(self, other: Any) -> PackedSequence:
+        return self._combine(lambda rows, x: x / rows, other)
+
+    def __neg__(self) -> PackedSequence:
+        return self._combine(operator.mul, -1)
+
+
 class _Fields(NamedTuple):
     data: Array
     batch_sizes: Array
@@ -64,10 +108,12 @@ class _Fields(NamedTuple):
     unsorted_indices: Array | None = None
 
 
-class PackedSequence(_Fields):
+class PackedSequence(_Arithmetic, _Fields):
     """Sequences of different lengths as one array of rows; see the module's text for the order.
 
-    Made by :func:`pack_padded_sequence` or :func:`pack_sequence`, seldom by hand.
+    Made by :func:`pack_padded_sequence` or :func:`pack_sequence`, seldom by hand. ``+ - * /`` act on the
+    rows, with numbers, arrays of the data's shape, and sequences that are packed in the same way; for all
+    else there is :meth:`map`.
 
     Parameters
     ----------
@@ -102,13 +148,16 @@ class PackedSequence(_Fields):
         sorted_indices: Any = None,
         unsorted_indices: Any = None,
     ) -> PackedSequence:
-        checks.array_module(data=data)
+        checks.storable("data", data)
         sizes = _host_integers("batch_sizes", batch_sizes)
         if np.any(sizes[1:] > sizes[:-1]) or (len(sizes) and sizes[-1] < 1):
-            raise ValueError(f"batch_sizes: expected positive and descending, got {sizes.tolist()}")
-        if data.ndim < 1 or len(data) != sizes.sum():
             raise ValueError(
-                f"data: expected {sizes.sum()} rows, the sum of batch_sizes, got shape {data.shape}"
+                f"batch_sizes: expected positive and descending, got {checks.brief(sizes)}"
+            )
+        rows = sum(sizes.tolist())  # of Python's integers, which do not wrap around
+        if data.ndim < 1 or len(data) != rows:
+            raise ValueError(
+                f"data: expected {rows} rows, the sum of batch_sizes, got shape {data.shape}"
             )
         if sorted_indices is None and unsorted_indices is not None:
             sorted_indices = _inverse(_permutation("unsorted_indices", unsorted_indices))
@@ -137,6 +186,10 @@ class PackedSequence(_Fields):
         unsorted_indices: Array | None,
         layout: Layout,
     ) -> PackedSequence:
+        for indices in (batch_sizes, sorted_indices, unsorted_indices):
+            if indices is not None:
+                # Whatever unpacks the batch relies on what was checked here.
+                indices.flags.writeable = False
         packed = super().__new__(cls, data, batch_sizes, sorted_indices, unsorted_indices)
         packed._layout = layout
         return packed
@@ -167,6 +220,25 @@ class PackedSequence(_Fields):
         """The number of sequences, those of length zero included."""
         return self._layout.batch_size
 
+    def _combine(self, operation: Callable[[Any, Any], Any], other: Any) -> PackedSequence:
+        if isinstance(other, PackedSequence):
+            self.packing.check("other", other)
+            other = other.data
+        if isinstance(other, checks.NUMBER):
+            # A NumPy scalar of another precision would promote the rows.
+            other = other.item() if isinstance(other, np.generic) else other
+        elif not is_array(other):
+            raise TypeError(
+                "PackedSequence: + - * / expected a number, an array of the shape of .data, or sequences "
+                f"packed in the same way, got {type(other).__name__}; see .map and .data"
+            )
+        else:
+            checks.array_module(data=self.data, other=other)
+            checks.shape("other", other, self.data.shape, "that of .data")
+            if other.dtype != self.data.dtype:
+                raise TypeError(f"other: expected dtype {self.data.dtype}, got {other.dtype}")
+        return self._with(operation(self.data, other))
+
     def map(self, fn: Callable[[Array], Array]) -> PackedSequence:
         """Apply `fn` to all rows at once and return the result, packed in the same way.
 
@@ -187,7 +259,7 @@ class PackedSequence(_Fields):
         array([10., 30., 20.])
         """
         data = fn(self.data)
-        get_array_module(data)
+        checks.array_module(map=data)
         if data.ndim < 1 or len(data) != self._layout.rows:
             raise ValueError(
                 f"map: expected {self._layout.rows} rows from the function, got shape {data.shape}"
@@ -197,6 +269,8 @@ class PackedSequence(_Fields):
 
 def _host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Array:
     """Return `values` as a one-dimensional int64 array on the host, refusing anything inexact."""
+    if is_array(values):
+        checks.array_module(**{name: values})
     array = asnumpy(values)
     if array.size == 0 and not hasattr(values, "dtype"):
         array = array.astype(np.int64)
@@ -204,13 +278,17 @@ def _host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None)
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: expected integers below 2**63, got {checks.brief(array)}")
     return array.astype(np.int64)  # a copy: the caller may use the array again
 
 
 def _permutation(name: str, values: Any) -> Array:
     order = _host_integers(name, values)
     if not np.array_equal(np.sort(order), np.arange(len(order))):
-        raise ValueError(f"{name}: expected a permutation of 0..{len(order) - 1}, got {order}")
+        raise ValueError(
+            f"{name}: expected a permutation of 0..{len(order) - 1}, got {checks.brief(order)}"
+        )
     return order
 
 
@@ -227,29 +305,32 @@ def _sort(lengths: Array, enforce_sorted: bool) -> tuple[Array, Array | None]:
         return lengths, order
     if enforce_sorted:
         raise ValueError(
-            f"lengths: expected descending order, got {lengths.tolist()}; "
+            f"lengths: expected descending order, got {checks.brief(lengths)}; "
             "pass enforce_sorted=False to have the batch sorted"
         )
     order = np.argsort(-lengths, kind="stable")
     return lengths[order], order
 
 
-def _pack(flat: Array, lengths: Array, order: Array | None, numbers: Array) -> PackedSequence:
-    """Gather the packed rows out of `flat`, where step t of sequence k is row ``numbers[t, k]``.
+def _pack(
+    flat: Array, lengths: Array, order: Array | None, place: Callable[[Array, Array], Array]
+) -> PackedSequence:
+    """Gather the packed rows out of `flat`, where step t of sequence k is row ``place(t, k)``.
 
-    `lengths` is descending, and so numbers the sequences.
+    `lengths` is descending; k counts the sequences as they were given.
     """
-    running = np.arange(len(numbers))[:, None] < lengths  # (T, B)
-    batch_sizes = running.sum(1)[: lengths[0]]
+    ended = np.searchsorted(lengths[::-1], np.arange(lengths[0]), side="right")
+    batch_sizes = len(lengths) - ended
+    step, sequence = step_and_sequence(batch_sizes)
+    if order is not None:
+        sequence = order[sequence]
     xp = get_array_module(flat)
-    layout = Layout(batch_sizes, len(lengths))
-    layout.lengths = lengths
     return PackedSequence._make_valid(
-        flat.take(xp.asarray(numbers[running]), axis=0),
+        flat.take(xp.asarray(place(step, sequence)), axis=0),
         batch_sizes,
         order,
         None if order is None else _inverse(order),
-        layout,
+        Layout(batch_sizes, len(lengths)),
     )
 
 
@@ -271,7 +352,7 @@ def pack_padded_sequence(
     Parameters
     ----------
     input : array of shape (T, B, ...), or (B, T, ...) with `batch_first`
-        Any dtype, any number of trailing dimensions.
+        Floats, integers or booleans, any number of trailing dimensions.
     lengths : list or array of int, shape (B,)
         Steps of each sequence, 0 to T. Length zero is allowed (torch refuses it): such a sequence has
         no rows, and a recurrent layer leaves its state as it was.
@@ -305,7 +386,7 @@ def pack_padded_sequence(
     >>> packed.data, packed.batch_sizes
     (array([1, 4, 2, 5, 3]), array([2, 2, 1]))
     """
-    xp = checks.array_module(input=input)
+    checks.storable("input", input)
     if input.ndim < 2:
         axes = "(B, T, ...)" if batch_first else "(T, B, ...)"
         raise ValueError(f"input: expected at least 2 dimensions {axes}, got shape {input.shape}")
@@ -314,35 +395,53 @@ def pack_padded_sequence(
         raise ValueError("input: expected at least one sequence, got an empty batch")
     if 0 in input.shape[2:]:
         raise ValueError(f"input: expected at least one feature, got shape {input.shape}")
-    lengths = _host_integers("lengths", lengths, (B,))
-    given = lengths
-    lengths, order = _sort(lengths, enforce_sorted)
-    if lengths[-1] < 0 or lengths[0] > T:
-        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {given.tolist()}")
+    given = _checked_lengths(lengths, B, T)
     if check_padding is not _NO_CHECK:
         _check_padding(input, given, batch_first, check_padding)
+    lengths, order = _sort(given, enforce_sorted)
+    xp = get_array_module(input)
     flat = xp.ascontiguousarray(input).reshape(B * T, *input.shape[2:])
-    numbers = np.arange(B * T)
-    numbers = numbers.reshape(B, T).T if batch_first else numbers.reshape(T, B)
-    return _pack(flat, lengths, order, numbers if order is None else numbers[:, order])
+    if batch_first:
+        return _pack(flat, lengths, order, lambda step, sequence: sequence * T + step)
+    return _pack(flat, lengths, order, lambda step, sequence: step * B + sequence)
+
+
+def _checked_lengths(lengths: Any, B: int, T: int) -> Array:
+    lengths = _host_integers("lengths", lengths, (B,))
+    if B and (lengths.min() < 0 or lengths.max() > T):
+        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {checks.brief(lengths)}")
+    return lengths
 
 
 def _check_padding(input: Array, lengths: Array, batch_first: bool, value: Any) -> None:
+    if not isinstance(value, checks.NUMBER | np.bool_):
+        raise TypeError(f"check_padding: expected a number, got {value!r}")
     by_sequence = asnumpy(input if batch_first else input.swapaxes(0, 1))
     B, T = by_sequence.shape[:2]
     by_sequence = by_sequence.reshape(B, T, int(np.prod(by_sequence.shape[2:])))
     is_value = np.isnan(by_sequence) if value != value else np.equal(by_sequence, value)
     filled = ~is_value.all(2)
+    if T == 0:
+        return  # and all lengths are zero
+    some = filled.any(1)
     # The last step that is not padding, counted from 1; 0 if all of them are.
-    true = (filled * np.arange(1, T + 1)).max(1, initial=0)
+    true = np.where(some, T - filled[:, ::-1].argmax(1), 0)
     wrong = np.flatnonzero(true != lengths)
-    if len(wrong):
-        k = wrong[0]
+    if not len(wrong):
+        return
+    k = wrong[0]
+    leading = int(filled[k].argmax())
+    if leading and (lengths[k] == true[k] - leading or filled[some, -1].all()):
         raise ValueError(
-            f"lengths: sequence {k} is given length {lengths[k]}, but its padding (value {value}) "
-            f"starts after step {true[k]}; the padding says lengths = {true.tolist()}, "
-            f"got {lengths.tolist()}"
+            f"lengths: sequence {k} has its padding (value {value}) on the left, {leading} steps of it; "
+            "expected it on the right: make the batch with pad_sequence, or roll each sequence by "
+            "its length"
         )
+    raise ValueError(
+        f"lengths: sequence {k} is given length {lengths[k]}, but its padding (value {value}) "
+        f"starts after step {true[k]}; the padding says lengths = {checks.brief(true)}, "
+        f"got {checks.brief(lengths)}"
+    )
 
 
 def pad_packed_sequence(
@@ -387,16 +486,15 @@ def pad_packed_sequence(
     (array([[ 1,  2,  3],
            [ 4, -1, -1]]), array([3, 1]))
     """
-    if not isinstance(sequence, PackedSequence):
-        raise TypeError(f"sequence: expected a PackedSequence, got {type(sequence).__name__}")
-    layout = sequence.layout
+    layout = _require_packed("sequence", sequence).layout
     B, T = layout.batch_size, layout.steps
     if total_length is not None:
-        if not isinstance(total_length, int | np.integer) or total_length < T:
+        whole = isinstance(total_length, int | np.integer) and not isinstance(total_length, bool)
+        if not whole or total_length < T:
             raise ValueError(
                 f"total_length: expected at least the longest length, {T}, got {total_length}"
             )
-        T = total_length
+        T = int(total_length)  # a narrow integer would wrap around below
     step, place = layout._step_and_sequence
     if sequence.sorted_indices is not None:
         place = sequence.sorted_indices[place]
@@ -410,16 +508,25 @@ def _scatter(
     rows: Array, sequence: Array, step: Array, B: int, T: int, batch_first: bool, value: float
 ) -> Array:
     """Put each of `rows` into a padded batch, at its place in its sequence."""
-    if rows.dtype.kind in "iu":
-        limits = np.iinfo(rows.dtype)
-        if not float(value).is_integer() or not limits.min <= value <= limits.max:
-            raise TypeError(
-                f"padding_value: expected an integer of dtype {rows.dtype}, got {value!r}"
-            )
+    _check_padding_value(value, rows.dtype)
     xp = get_array_module(rows)
     flat = xp.full((B * T, *rows.shape[1:]), value, rows.dtype)
     flat[xp.asarray(sequence * T + step if batch_first else step * B + sequence)] = rows
     return flat.reshape(*((B, T) if batch_first else (T, B)), *rows.shape[1:])
+
+
+def _check_padding_value(value: Any, dtype: np.dtype[Any]) -> None:
+    if not isinstance(value, checks.NUMBER | np.bool_):
+        raise TypeError(f"padding_value: expected a number, got {value!r}")
+    if dtype.kind == "f":
+        finite = isinstance(value, int | np.integer) or np.isfinite(value)
+        if finite and abs(value) > float(np.finfo(dtype).max):
+            raise TypeError(f"padding_value: expected a number of dtype {dtype}, got {value!r}")
+        return
+    whole = not isinstance(value, float | np.floating) or float(value).is_integer()
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not whole or not low <= value <= high:
+        raise TypeError(f"padding_value: expected an integer of dtype {dtype}, got {value!r}")
 
 
 def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> PackedSequence:
@@ -444,8 +551,7 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     flat, lengths = _concatenate(sequences)
     starts = np.cumsum(lengths) - lengths
     lengths, order = _sort(lengths, enforce_sorted)
-    starts = starts if order is None else starts[order]
-    return _pack(flat, lengths, order, starts + np.arange(lengths[0])[:, None])
+    return _pack(flat, lengths, order, lambda step, sequence: starts[sequence] + step)
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
@@ -456,8 +562,23 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     >>> unpack_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]))
     [array([1, 2, 3]), array([4])]
     """
-    padded, lengths = pad_packed_sequence(packed_sequences, batch_first=True)
-    return unpad_sequence(padded, lengths, batch_first=True)
+    packed = _require_packed("packed_sequences", packed_sequences)
+    step, sequence = packed.layout._step_and_sequence
+    lengths = packed.layout.lengths
+    if packed.sorted_indices is not None:
+        sequence, lengths = packed.sorted_indices[sequence], lengths[packed.unsorted_indices]
+    ends = np.cumsum(lengths)
+    rows = np.empty_like(step)
+    rows[(ends - lengths)[sequence] + step] = np.arange(len(step))
+    rows = get_array_module(packed.data).asarray(rows)
+    bounds = [0, *ends.tolist()]
+    return [packed.data.take(rows[a:b], axis=0) for a, b in pairwise(bounds)]
+
+
+def _require_packed(name: str, x: Any) -> PackedSequence:
+    if not isinstance(x, PackedSequence):
+        raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}")
+    return x
 
 
 def pad_sequence(
@@ -510,9 +631,7 @@ def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = Fa
         )
     by_sequence = padded_sequences if batch_first else padded_sequences.swapaxes(0, 1)
     B, T = by_sequence.shape[:2]
-    lengths = _host_integers("lengths", lengths, (B,))
-    if B and (lengths.min() < 0 or lengths.max() > T):
-        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {lengths.tolist()}")
+    lengths = _checked_lengths(lengths, B, T)
     return [
         sequence[:length].copy()
         for sequence, length in zip(by_sequence, lengths.tolist(), strict=True)
@@ -527,6 +646,7 @@ def _concatenate(sequences: Sequence[Array]) -> tuple[Array, Array]:
         raise ValueError("sequences: expected at least one, got an empty list")
     xp = checks.array_module(**{f"sequences[{k}]": s for k, s in enumerate(sequences)})
     first = sequences[0]
+    checks.storable("sequences[0]", first)
     for k, s in enumerate(sequences):
         if s.ndim < 1 or s.shape[1:] != first.shape[1:]:
             raise ValueError(

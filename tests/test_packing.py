@@ -1,6 +1,7 @@
 """Packing: against torch where torch has an answer, and by its definition where not."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -298,3 +299,216 @@ def test_a_padding_value_has_to_fit_the_dtype():
         pad_packed_sequence(packed, padding_value=-1)
     padded, _ = pad_packed_sequence(packed, padding_value=255, total_length=3)
     assert padded[:, 0].tolist() == [1, 2, 255]
+
+
+def peak(call):
+    """Return how many bytes the call takes at most."""
+    call()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("what", ["pack", "unpack"])
+def test_one_long_sequence_among_short_ones_takes_the_memory_of_its_rows(what):
+    n = 3000
+    sequences = [np.ones((n, 4), np.float32), *np.ones((n, 1, 4), np.float32)]
+    size = sum(s.nbytes for s in sequences)
+    packed = pack_sequence(sequences)
+    call = {
+        "pack": lambda: pack_sequence(sequences),
+        "unpack": lambda: minirnn.unpack_sequence(packed),
+    }[what]
+    assert peak(call) < 20 * size + 4_000_000
+    for a, b in zip(minirnn.unpack_sequence(packed), sequences, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_packing_a_padded_batch_takes_no_more_than_a_few_times_the_batch():
+    batch = np.zeros((1000, 1001), np.int8)
+    lengths = [1000, *[1] * 1000]
+    assert peak(lambda: pack_padded_sequence(batch, lengths)) < 3 * batch.nbytes
+
+
+def test_unpacked_sequences_are_apart():
+    packed = pack_sequence([np.array([1.0, 2.0]), np.array([3.0])])
+    first, second = minirnn.unpack_sequence(packed)
+    first[:] = 7
+    assert second.tolist() == [3.0]
+    assert packed.data.tolist() == [1.0, 3.0, 2.0]
+    assert first.base is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: PackedSequence(np.zeros((0, 3), "f4"), [2**62] * 4), f"expected {2**64} rows"),
+        (lambda: PackedSequence(np.zeros((1, 3)), np.array([2**64 - 1], np.uint64)), r"2\*\*63"),
+        (lambda: pack_padded_sequence(np.zeros((3, 3)), [-(2**63), 3, 1]), "0 <= length"),
+        (lambda: pack_padded_sequence(np.zeros((3, 3)), [3, 1, -(2**63)]), "0 <= length"),
+        (
+            lambda: pack_padded_sequence(np.zeros((3, 3)), [-(2**63), 3, 1], enforce_sorted=False),
+            "0 <= length",
+        ),
+        (
+            lambda: pack_padded_sequence(np.zeros((3, 1)), np.array([2**63 + 1], np.uint64)),
+            r"2\*\*63",
+        ),
+        (lambda: PackedSequence(np.zeros(3), [2, 1], [-1, 0]), "permutation"),
+        (lambda: PackedSequence(np.zeros(3), [2, 1], None, [0, 0]), "permutation"),
+        (lambda: PackedSequence(np.zeros(3), [2, 1])._replace(unsorted_indices=[1, 1]), "permut"),
+        (
+            lambda: pack_sequence([np.zeros(1), np.zeros(2)], False)._replace(
+                unsorted_indices=np.array([0, 1])
+            ),
+            "inverse",
+        ),
+        (
+            lambda: pad_packed_sequence(pack_sequence([np.zeros(1)]), total_length=True),
+            "total_length",
+        ),
+    ],
+)
+def test_numbers_at_the_limits(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_narrow_total_length_does_not_wrap_around():
+    packed = pack_sequence([np.arange(1.0, 4.0), *[np.array([9.0])] * 3])
+    padded, _ = pad_packed_sequence(packed, True, total_length=np.uint8(200))
+    assert padded.shape == (4, 200)
+    assert padded[:, 0].tolist() == [1, 9, 9, 9]
+    assert padded[0, :4].tolist() == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("field", ["batch_sizes", "sorted_indices", "unsorted_indices"])
+def test_what_was_checked_cannot_be_changed(field):
+    packed = pack_sequence([np.zeros(1), np.zeros(2)], enforce_sorted=False)
+    again = pickle.loads(pickle.dumps(packed))
+    for p in (packed, again, packed.map(lambda rows: rows + 1), packed * 2):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(p, field)[:] = 0
+
+
+def test_messages_do_not_list_thousands_of_lengths():
+    n = 5000
+    packed = pack_sequence([np.zeros(3)] * n)
+    ones = np.ones((3, n))
+    reverse = np.arange(n)[::-1]
+    in_reverse = PackedSequence(packed.data, packed.batch_sizes, reverse)
+    for call in (
+        lambda: pack_padded_sequence(ones, [1, *[2] * (n - 1)]),
+        lambda: pack_padded_sequence(ones, [4] * n),
+        lambda: pack_padded_sequence(ones, [2] * n, check_padding=0),
+        lambda: minirnn.unpad_sequence(ones, [4] * n),
+        lambda: PackedSequence(np.zeros(n), [*[1] * (n - 1), 2]),
+        lambda: PackedSequence(np.zeros(n), [n], [0] * n),
+        lambda: packed + in_reverse,
+        lambda: pack_sequence([np.zeros(k) for k in range(n // 10)]) + other,
+    ):
+        with pytest.raises(ValueError, match=r"\.\.\.") as caught:
+            call()
+        assert len(str(caught.value)) < 400
+
+
+def test_padding_on_the_left_is_said_to_be_there():
+    batch = np.array([[0, 0, 1, 2], [3, 4, 5, 6], [0, 7, 8, 9]])
+    pack_padded_sequence(batch, [4, 4, 4], True, check_padding=0)
+    for lengths in ([2, 4, 3], [1, 4, 3]):
+        with pytest.raises(ValueError, match=r"sequence 0 has its padding .* on the left, 2 steps"):
+            pack_padded_sequence(batch, lengths, True, False, check_padding=0)
+    # A first step that is the padding's value by chance is none.
+    with pytest.raises(ValueError, match="starts after step 3"):
+        pack_padded_sequence(np.array([[0, 1, 2, 0]]), [1], True, check_padding=0)
+
+
+@pytest.mark.parametrize("value", ["x", None, [0], np.zeros(2), 1j])
+def test_a_padding_value_is_a_number(value):
+    packed = pack_sequence([np.array([1.0, 2.0]), np.array([3.0])])
+    with pytest.raises(TypeError, match="padding_value: expected a number"):
+        pad_packed_sequence(packed, padding_value=value)
+    with pytest.raises(TypeError, match="padding_value: expected a number"):
+        minirnn.pad_sequence([np.array([1.0, 2.0])], padding_value=value)
+    with pytest.raises(TypeError, match="check_padding: expected a number"):
+        pack_padded_sequence(np.zeros((2, 1)), [1], check_padding=value)
+
+
+def test_a_padding_value_does_not_become_another():
+    packed = pack_sequence([np.ones(2, np.float32), np.ones(1, np.float32)])
+    with pytest.raises(TypeError, match="padding_value: expected a number of dtype float32"):
+        pad_packed_sequence(packed, padding_value=1e300)
+    assert np.isinf(pad_packed_sequence(packed, padding_value=-np.inf)[0][1, 1])
+    flags = pack_sequence([np.array([True, True]), np.array([True])])
+    with pytest.raises(TypeError, match="padding_value"):
+        pad_packed_sequence(flags, padding_value=7)
+    assert pad_packed_sequence(flags, padding_value=True)[0].all()
+
+
+CONVERSIONS = [
+    np.ma.masked_array,
+    lambda x: x.astype(">f4"),
+    lambda x: x.astype(">i8"),
+    lambda x: x.astype(np.float16),
+    lambda x: x.astype(np.longdouble),
+    lambda x: x.astype(object),
+]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
+def test_data_that_nothing_here_computes_with_is_refused(convert):
+    x = convert(np.ones((3, 2)))
+    for call in (
+        lambda: pack_padded_sequence(x, [3, 2]),
+        lambda: pack_sequence([x]),
+        lambda: minirnn.pad_sequence([x]),
+        lambda: PackedSequence(x, [3]),
+    ):
+        with pytest.raises(TypeError, match=r"expected (a plain array|float32)"):
+            call()
+
+
+def test_masked_lengths_are_refused():
+    lengths = np.ma.masked_array([3, 2], mask=[False, True])
+    with pytest.raises(TypeError, match="lengths: expected a plain array"):
+        pack_padded_sequence(np.ones((3, 2)), lengths)
+
+
+def test_arithmetic_acts_on_the_rows():
+    rng = np.random.default_rng(0)
+    sequences = [rng.standard_normal((n, 2)).astype(np.float32) for n in (2, 3)]
+    a = pack_sequence(sequences, enforce_sorted=False)
+    b = a.map(np.exp)
+    for result, expected in (
+        (a + b, a.data + b.data),
+        (a - b, a.data - b.data),
+        (a * b, a.data * b.data),
+        (a / b, a.data / b.data),
+        (a * 2, a.data * 2),
+        (2 * a, a.data * 2),
+        (1 - a, 1 - a.data),
+        (1 / b, 1 / b.data),
+        (np.float64(0.5) * a, a.data * np.float32(0.5)),
+        (a + b.data, a.data + b.data),
+        (b.data + a, a.data + b.data),
+        (b.data - a, b.data - a.data),
+        (-a, -a.data),
+    ):
+        assert isinstance(result, PackedSequence)
+        assert result.packing == a.packing
+        assert result.data.dtype == np.float32
+        np.testing.assert_array_equal(result.data, expected)
+    assert len(a) == len(tuple(a)) == 4
+    other = pack_sequence(sequences[::-1])
+    for call, error, message in (
+        (lambda: a + other, ValueError, "order"),
+        (lambda: a + [1], TypeError, r"\.map and \.data"),
+        (lambda: a * "x", TypeError, r"\.map and \.data"),
+        (lambda: a + np.ones(2, np.float32), ValueError, "other: expected shape"),
+        (lambda: a + b.data.astype(np.float64), TypeError, "other: expected dtype float32"),
+    ):
+        with pytest.raises(error, match=message):
+            call()

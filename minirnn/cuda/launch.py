@@ -7,7 +7,6 @@ from functools import cache
 from importlib import resources
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -213,7 +212,7 @@ class Stepwise:
         macros = (("real", _real(states)),)
         self._function = _function(get_array_module(states), ("steps.cu",), macros, kernel)
         self._arguments = _arguments(arguments)
-        self._steps, self._units = _places(layout), states.shape[1]
+        self._steps, self._units = layout.once(_places), states.shape[1]
         self._sizes = np.int32(layout.batch_size), np.int32(self._units)
 
     def run(self, t: int) -> None:
@@ -259,18 +258,12 @@ def forward_steps(
         step.run(t)
 
 
-# By layout, and for as long as that lives: all passes over a batch share it.
-_known_places: WeakKeyDictionary[Layout, list[tuple[Any, ...]]] = WeakKeyDictionary()
-
-
 def _places(layout: Layout) -> list[tuple[Any, ...]]:
     """Return for every step the kernel's arguments ``row, before, n, later``; see ``steps.cu``."""
-    if layout not in _known_places:
-        sizes = np.array([*layout.sizes, 0], np.int32)
-        rows = layout.before[1:] - layout.batch_size
-        # An array's items are NumPy scalars, as a kernel takes them.
-        _known_places[layout] = list(zip(rows, layout.before, sizes, sizes[1:], strict=False))
-    return _known_places[layout]
+    sizes = np.array([*layout.sizes, 0], np.int32)
+    rows = layout.before[1:] - layout.batch_size
+    # An array's items are NumPy scalars, as a kernel takes them.
+    return list(zip(rows, layout.before, sizes, sizes[1:], strict=False))
 
 
 def by_gate(gates: Array, names: Sequence[str]) -> dict[str, Array]:

@@ -260,9 +260,10 @@ def test_places_are_made_once_a_batch(double):
     """Both ways and both directions share them, and they keep no batch alive."""
     problem, reverse = problems("gru", 20, RAGGED, both=True)
     problem.answers_with(reverse, double.asarray, double.asnumpy)
-    places = launch._known_places[problem.layout]
+    places = problem.layout.once(launch._places)
     problem.answers_with(reverse, double.asarray, double.asnumpy)
-    assert launch._known_places[problem.layout] is places
+    assert problem.layout.once(launch._places) is places
+    assert [make for make, *_ in problem.layout._made].count(launch._places) == 1
     layout = weakref.ref(problem.layout)
     del problem
     gc.collect()
