@@ -408,7 +408,7 @@ def test_messages_do_not_list_thousands_of_lengths():
         lambda: PackedSequence(np.zeros(n), [*[1] * (n - 1), 2]),
         lambda: PackedSequence(np.zeros(n), [n], [0] * n),
         lambda: packed + in_reverse,
-        lambda: pack_sequence([np.zeros(k) for k in range(n // 10)]) + other,
+        lambda: pack_sequence([np.zeros(k) for k in range(n // 10)]) + packed,
     ):
         with pytest.raises(ValueError, match=r"\.\.\.") as caught:
             call()
@@ -505,7 +505,7 @@ def test_arithmetic_acts_on_the_rows():
     other = pack_sequence(sequences[::-1])
     for call, error, message in (
         (lambda: a + other, ValueError, "order"),
-        (lambda: a + [1], TypeError, r"\.map and \.data"),
+        (lambda: a + {1}, TypeError, r"\.map and \.data"),
         (lambda: a * "x", TypeError, r"\.map and \.data"),
         (lambda: a + np.ones(2, np.float32), ValueError, "other: expected shape"),
         (lambda: a + b.data.astype(np.float64), TypeError, "other: expected dtype float32"),
