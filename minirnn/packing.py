@@ -520,7 +520,7 @@ def _check_padding_value(value: Any, dtype: np.dtype[Any]) -> None:
         raise TypeError(f"padding_value: expected a number, got {value!r}")
     if dtype.kind == "f":
         finite = isinstance(value, int | np.integer) or np.isfinite(value)
-        if finite and abs(value) > float(np.finfo(dtype).max):
+        if finite and abs(float(value)) > float(np.finfo(dtype).max):
             raise TypeError(f"padding_value: expected a number of dtype {dtype}, got {value!r}")
         return
     whole = not isinstance(value, float | np.floating) or float(value).is_integer()
