@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from types import ModuleType
@@ -12,7 +13,18 @@ import numpy as np
 from . import checks
 from .backend import Array, get_array_module
 
-_first_grad = threading.Lock()
+# Reentrant: a signal's handler may look at a gradient too.
+_first_grad = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _first_grad
+    _first_grad = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A child process has the lock as it was, and not the thread that would open it.
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Parameter:
@@ -66,8 +78,9 @@ class Parameter:
         """The gradient, an array of the shape of `data`."""
         if self._grad is None:
             with _first_grad:  # two threads must not make one each
+                zeros = get_array_module(self._data).zeros_like(self._data)
                 if self._grad is None:
-                    self._grad = get_array_module(self._data).zeros_like(self._data)
+                    self._grad = zeros
         return self._grad
 
     @grad.setter

@@ -323,12 +323,12 @@ class Recurrent(RecurrentWeights):
             dy = form.rows("doutput", doutput, D * self.output_size, like)
         dstates = self._enter("dh_n", dh_n, form, like)
         dweights = [self._gradients(k) for k in passes]
-        filled = (
-            traces.room(stack.passes, self._state_sizes, like) if trace else [None] * len(passes)
+        filled: list[Any] = traces.room(stack.passes, self._state_sizes, like) if trace else []
+        dx = stack.backward(
+            contexts, dy, self._per_pass(dstates), dweights, filled or [None] * len(passes)
         )
-        dx = stack.backward(contexts, dy, self._per_pass(dstates), dweights, filled)
         result = form.restore(dx), form.restore_states(dstates)
-        return (*result, traces.of_gradients(filled, form, D)) if trace else result
+        return (*result, traces.of_gradients(filled, form, D)) if filled else result
 
     def _describe(self) -> str:
         defaults = {"num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False}

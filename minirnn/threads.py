@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import TypeVar
+from contextlib import suppress
+from contextvars import copy_context
+from threading import Event, Lock, get_ident
+from typing import Generic, NamedTuple, TypeVar
 
 from . import checks
 
 T = TypeVar("T")
 
+
+class _Pool(NamedTuple):
+    """The threads beside the caller's."""
+
+    workers: int
+    executor: ThreadPoolExecutor
+
+
 _threads = 1
+_pool: _Pool | None = None
+_door = Lock()
 
 
 def set_num_threads(threads: int) -> None:
@@ -29,6 +41,9 @@ def set_num_threads(threads: int) -> None:
     the number of threads. Sharing copies each layer's input and output once. Give BLAS one thread
     (``OPENBLAS_NUM_THREADS=1``), or the two compete for the cores.
 
+    Whatever is raised in a pass, an interrupt of the user included, is raised when no thread works on the
+    pass any more. Where no threads are to be had, as while the interpreter exits, the work is done in turn.
+
     Parameters
     ----------
     threads : int
@@ -39,19 +54,11 @@ def set_num_threads(threads: int) -> None:
     ValueError
         If `threads` is no positive integer.
     """
-    global _threads
+    global _threads, _pool
     checks.positive(threads=threads)
-    _threads = threads
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="minirnn")
-
-
-if hasattr(os, "register_at_fork"):
-    # A child process has the pool's object, and none of its threads.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    _threads, pool, _pool = threads, _pool, None
+    if pool is not None:
+        pool.executor.shutdown(wait=False)  # what it has been given is still done
 
 
 def num_threads() -> int:
@@ -60,9 +67,98 @@ def num_threads() -> int:
 
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Return what each of `calls` returns; the caller's thread takes the first."""
-    if _threads == 1 or len(calls) == 1:
+    """Return what each of `calls` returns, or raise the first error, once nothing runs any more."""
+    threads = _threads  # another thread may set it meanwhile
+    if threads == 1 or len(calls) == 1:
         return [call() for call in calls]
-    others = [_pool(_threads - 1).submit(call) for call in calls[1:]]
-    first = calls[0]()
-    return [first, *(other.result() for other in others)]
+    works = [_Work(call) for call in calls]
+    try:
+        _offer(works[1:], threads - 1)
+        for work in works:
+            work.run()  # the first, and what no other thread has begun
+            if work.error is not None:
+                break
+    finally:
+        _settle(works)
+    return [work.result() for work in works]
+
+
+class _Work(Generic[T]):
+    """A call that one thread takes, whichever comes first; the others pass it by."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call, self._context = call, copy_context()  # np.errstate holds in every thread
+        self._owner: dict[str, int] = {}
+        self._done = Event()
+        self.error: BaseException | None = None
+
+    def take(self) -> bool:
+        """Return whether the work is this thread's, for good."""
+        # One operation, which no interrupt can cut in two.
+        return self._owner.setdefault("thread", get_ident()) == get_ident()
+
+    def run(self) -> None:
+        """Do the work, if no other thread has it."""
+        if not self.take():
+            return
+        try:
+            self._value = self._context.run(self._call)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._done.set()
+
+    def settle(self) -> None:
+        """Wait for the thread that has it; from now on none will begin it."""
+        if not self.take():
+            self._done.wait()
+
+    def result(self) -> T:
+        """Return what the call returned, or raise what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self._value
+
+
+def _offer(works: Sequence[_Work[T]], workers: int) -> None:
+    """Hand `works` to the pool, as far as it takes them."""
+    global _pool
+    # Not waiting: the thread inside may be this one, below a signal handler that runs a layer too.
+    if not _door.acquire(blocking=False):
+        return
+    try:
+        if _pool is None or _pool.workers != workers:
+            stale, _pool = _pool, _Pool(workers, ThreadPoolExecutor(workers, "minirnn"))
+            if stale is not None:
+                stale.executor.shutdown(wait=False)
+        executor = _pool.executor
+        # It refuses once the interpreter exits, or when another thread has just replaced it.
+        with suppress(RuntimeError):
+            for work in works:
+                executor.submit(work.run)
+    finally:
+        _door.release()
+
+
+def _settle(works: Sequence[_Work[T]]) -> None:
+    """Leave no work running, however often this is interrupted."""
+    interrupt: BaseException | None = None
+    for work in works:
+        while True:
+            try:
+                work.settle()
+                break
+            except BaseException as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _forget() -> None:
+    """Start anew in a child process, which has none of its parent's threads, but its locks as they were."""
+    global _pool, _door
+    _pool, _door = None, Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -5,12 +5,11 @@ Windows are whole spans, so both ways add up the same numbers in the same order:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
-from .passes import Pass
+from .passes import Pass, States, Weights
 
 
 class Checkpoint(NamedTuple):
@@ -27,7 +26,7 @@ class Checkpointed(Pass):
     __slots__ = ()
 
     def forward(
-        self, x: Array, states: Sequence[Array], save: bool = True
+        self, x: Array, states: States, save: bool = True
     ) -> tuple[Array, list[Checkpoint]]:
         """Run window by window."""
         y = get_array_module(x).empty((self.layout.rows, states[0].shape[1]), x.dtype)
@@ -44,9 +43,9 @@ class Checkpointed(Pass):
         self,
         ctx: list[Checkpoint],
         dy: Array | None,
-        dstates: Sequence[Array],
-        dweights: Sequence[Array | None],
-        trace: Sequence[Array] | None = None,
+        dstates: States,
+        dweights: Weights,
+        trace: States | None = None,
     ) -> Array:
         """Run window by window, after running each again."""
         xp, (w_ih, *_) = get_array_module(dstates[0]), self.weights

@@ -1,24 +1,24 @@
 """Executions: how to run the passes of one layer, which do not wait for each other.
 
-An execution is a pair over lists with an entry for each direction: ``forward(passes, xs, states, save)``
-returns the outputs and the contexts, ``backward(passes, contexts, dys, dstates, dweights, traces)`` the
-inputs' gradients.
+An execution is a pair over lists with an entry for each direction, as :class:`Execution` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
 from ..backend import Array
-from ..layout import Part
+from ..layout import Layout, Part
 from ..threads import num_threads, together
 from .checkpoints import Checkpointed
-from .passes import Pass
+from .passes import Context, Pass, States, Weights
+
+T = TypeVar("T")
 
 # A thread pays from this hidden size on, and if its part of the batch gives it so many multiplications in a
 # step's recurrent product: below, the interpreter, which only one of them has at a time, is most of a step.
@@ -36,24 +36,48 @@ def choose(passes: Sequence[Pass], traced: bool = False) -> Execution:
     if threads == 1 or len(w_hh) // len(p.recurrence.GATES) < _THREADED_SIZE:
         return InTurn()
     parts = min(threads // len(passes), p.layout.batch_size * w_hh.size // _THREADED_STEP)
+    parts = min(parts, p.layout.batch_size)
     if parts > 1 and not traced:
         return InParts(p.layout.parts(parts))
     return InTurn() if len(passes) == 1 else InThreads()
 
 
 class Execution(Protocol):
-    """A pair over lists."""
+    """A pair over lists; what :meth:`.Pass.forward` and :meth:`.Pass.backward` take, for each direction."""
 
-    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any: ...  # noqa: D102
-    def backward(  # noqa: D102
-        self, passes: Any, contexts: Any, dys: Any, dstates: Any, dweights: Any, traces: Any
-    ) -> list[Array]: ...
+    def forward(
+        self,
+        passes: Sequence[Pass],
+        xs: Sequence[Array],
+        states: Sequence[States],
+        save: bool,
+    ) -> tuple[Sequence[Array], Sequence[Context]]:
+        """Return the outputs and the contexts; lead `states` on to the last ones."""
+        ...
+
+    def backward(
+        self,
+        passes: Sequence[Pass],
+        contexts: Sequence[Context],
+        dys: Sequence[Array | None],
+        dstates: Sequence[States],
+        dweights: Sequence[Weights],
+        traces: Sequence[States | None],
+    ) -> Sequence[Array]:
+        """Return the inputs' gradients; lead `dstates` back, add to `dweights`, fill `traces`."""
+        ...
 
 
 class InTurn:
     """One pass after the other."""
 
-    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+    def forward(
+        self,
+        passes: Sequence[Pass],
+        xs: Sequence[Array],
+        states: Sequence[States],
+        save: bool,
+    ) -> tuple[list[Array], list[Context]]:
         """Run the passes."""
         ys, contexts = [], []
         for k, p in enumerate(passes):
@@ -63,7 +87,13 @@ class InTurn:
         return ys, contexts
 
     def backward(
-        self, passes: Any, contexts: Any, dys: Any, dstates: Any, dweights: Any, traces: Any
+        self,
+        passes: Sequence[Pass],
+        contexts: Sequence[Context],
+        dys: Sequence[Array | None],
+        dstates: Sequence[States],
+        dweights: Sequence[Weights],
+        traces: Sequence[States | None],
     ) -> list[Array]:
         """Run the passes back."""
         return [
@@ -75,27 +105,60 @@ class InTurn:
 class InThreads:
     """A thread for each pass. No bit changes."""
 
-    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+    def forward(
+        self,
+        passes: Sequence[Pass],
+        xs: Sequence[Array],
+        states: Sequence[States],
+        save: bool,
+    ) -> tuple[list[Array], list[Context]]:
         """Run the passes."""
         done = together(
             [partial(p.forward, x, s, save) for p, x, s in zip(passes, xs, states, strict=True)]
         )
         return [y for y, _ in done], [ctx for _, ctx in done]
 
-    def backward(self, passes: Any, *lists: Any) -> list[Array]:
+    def backward(
+        self,
+        passes: Sequence[Pass],
+        contexts: Sequence[Context],
+        dys: Sequence[Array | None],
+        dstates: Sequence[States],
+        dweights: Sequence[Weights],
+        traces: Sequence[States | None],
+    ) -> list[Array]:
         """Run the passes back."""
-        return together(
-            [partial(p.backward, *args) for p, *args in zip(passes, *lists, strict=True)]
-        )
+        per_pass = zip(passes, contexts, dys, dstates, dweights, traces, strict=True)
+        return together([partial(p.backward, *args) for p, *args in per_pass])
+
+
+class Together(Protocol):
+    """What a recurrence has, besides its pair, that can run both directions at once."""
+
+    def forward_together(
+        self, passes: Sequence[tuple[Any, ...]], layout: Layout, **options: Any
+    ) -> list[Context]:
+        """Return the contexts; `passes` has what forward takes: x, states, weights and mask."""
+        ...
+
+    def backward_together(self, passes: Sequence[tuple[Any, ...]]) -> list[Array]:
+        """Return the inputs' gradients; `passes` has what backward takes, in its order."""
+        ...
 
 
 class InOneLaunch:
     """Both directions at once, by a recurrence that can: on the GPU that is one launch."""
 
-    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+    def forward(
+        self,
+        passes: Sequence[Pass],
+        xs: Sequence[Array],
+        states: Sequence[States],
+        save: bool,
+    ) -> tuple[list[Array], list[Context]]:
         """Run both passes."""
         every = [p.begin(s) for p, s in zip(passes, states, strict=True)]
-        contexts = passes[0].recurrence.forward_together(
+        contexts = cast(Together, passes[0].recurrence).forward_together(
             [(x, s, p.weights, p.mask) for p, x, s in zip(passes, xs, every, strict=True)],
             passes[0].layout,
             **passes[0].options,
@@ -103,10 +166,19 @@ class InOneLaunch:
         ys = [p.finish(e, s) for p, e, s in zip(passes, every, states, strict=True)]
         return ys, contexts if save else [None] * len(ys)
 
-    def backward(self, passes: Any, *lists: Any) -> list[Array]:
+    def backward(
+        self,
+        passes: Sequence[Pass],
+        contexts: Sequence[Context],
+        dys: Sequence[Array | None],
+        dstates: Sequence[States],
+        dweights: Sequence[Weights],
+        traces: Sequence[States | None],
+    ) -> list[Array]:
         """Run both passes back."""
-        dxs: list[Array] = passes[0].recurrence.backward_together(list(zip(*lists, strict=True)))
-        return dxs
+        return cast(Together, passes[0].recurrence).backward_together(
+            list(zip(contexts, dys, dstates, dweights, traces, strict=True))
+        )
 
 
 class InParts(NamedTuple):
@@ -114,11 +186,17 @@ class InParts(NamedTuple):
 
     parts: list[Part]
 
-    def forward(self, passes: Any, xs: Any, states: Any, save: bool) -> Any:
+    def forward(
+        self,
+        passes: Sequence[Pass],
+        xs: Sequence[Array],
+        states: Sequence[States],
+        save: bool,
+    ) -> tuple[list[Array], list[Context]]:
         """Run every part of every pass."""
         ys = [np.empty((len(x), s[0].shape[1]), x.dtype) for x, s in zip(xs, states, strict=True)]
 
-        def run(side: int, k: int) -> Any:
+        def run(side: int, k: int) -> tuple[Pass, Context]:
             part = self.parts[k]
             p = passes[side].within(part.layout, part.sequences)
             own = [s[part.sequences] for s in states[side]]  # views, which the part leads on
@@ -128,7 +206,13 @@ class InParts(NamedTuple):
         return ys, self._each_part(run, len(passes))
 
     def backward(
-        self, passes: Any, contexts: Any, dys: Any, dstates: Any, dweights: Any, traces: Any
+        self,
+        passes: Sequence[Pass],
+        contexts: Sequence[Context],
+        dys: Sequence[Array | None],
+        dstates: Sequence[States],
+        dweights: Sequence[Weights],
+        traces: Sequence[States | None],
     ) -> list[Array]:
         """Run every part of every pass back."""
         dxs = [
@@ -136,17 +220,20 @@ class InParts(NamedTuple):
             for p, d in zip(passes, dstates, strict=True)
         ]
 
-        def run(side: int, k: int) -> list[Array | None]:
+        def run(side: int, k: int) -> Weights:
             part, (p, ctx) = self.parts[k], contexts[side][k]
-            dy = None if dys[side] is None else dys[side].take(part.rows, axis=0)
+            dy = dys[side]
+            if dy is not None:
+                dy = dy.take(part.rows, axis=0)
             own = [d[part.sequences].copy() for d in dstates[side]]
-            trace = traces[side] and [t[part.rows] for t in traces[side]]  # copies, to be filled
+            traced = traces[side] or ()
+            trace = [t[part.rows] for t in traced]  # copies, to be filled
             # Threads must not add into one array.
             dw = [None if d is None else np.zeros_like(d) for d in dweights[side]]
-            dxs[side][part.rows] = p.backward(ctx, dy, own, dw, trace)
+            dxs[side][part.rows] = p.backward(ctx, dy, own, dw, trace or None)
             for d, d_part in zip(dstates[side], own, strict=True):
                 d[part.sequences] = d_part
-            for t, t_part in zip(traces[side] or (), trace or (), strict=True):
+            for t, t_part in zip(traced, trace, strict=True):
                 t[part.rows] = t_part
             return dw
 
@@ -157,7 +244,7 @@ class InParts(NamedTuple):
                         total += d
         return dxs
 
-    def _each_part(self, run: Any, sides: int) -> list[list[Any]]:
+    def _each_part(self, run: Callable[[int, int], T], sides: int) -> list[list[T]]:
         """Return what `run` returns for every part of every side, side by side."""
         parts = range(len(self.parts))
         done = iter(together([partial(run, *one) for one in product(range(sides), parts)]))

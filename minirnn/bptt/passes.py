@@ -7,11 +7,17 @@ same way back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..backend import Array, get_array_module
 from ..functional.recurrence import Recurrence
 from ..layout import Layout
+
+States: TypeAlias = Sequence[Array]  # what makes up a state, or its gradient; h first
+Weights: TypeAlias = Sequence[Any]  # arrays in the recurrence's order, None for what there is not
+Context: TypeAlias = (
+    Any  # what a recurrence has left for its own backward: nobody else looks into it
+)
 
 
 class Pass(NamedTuple):
@@ -32,12 +38,12 @@ class Pass(NamedTuple):
     """
 
     recurrence: Recurrence
-    weights: Sequence[Any]
+    weights: Weights
     options: Mapping[str, Any]
     layout: Layout
     mask: Array | None
 
-    def forward(self, x: Array, states: Sequence[Array], save: bool = True) -> tuple[Array, Any]:
+    def forward(self, x: Array, states: States, save: bool = True) -> tuple[Array, Context]:
         """Return h at every step, (N, P), and the context; lead `states`, each (B, size), on to the last."""
         every = self.begin(states)
         ctx = self.recurrence.forward(
@@ -47,17 +53,17 @@ class Pass(NamedTuple):
 
     def backward(
         self,
-        ctx: Any,
+        ctx: Context,
         dy: Array | None,
-        dstates: Sequence[Array],
-        dweights: Sequence[Array | None],
-        trace: Sequence[Array] | None = None,
+        dstates: States,
+        dweights: Weights,
+        trace: States | None = None,
     ) -> Array:
         """Return dx, (N, I), and add to `dweights`; lead `dstates` back to the initial states' gradients."""
         dx: Array = self.recurrence.backward(ctx, dy, dstates, dweights, trace)
         return dx
 
-    def begin(self, states: Sequence[Array]) -> list[Array]:
+    def begin(self, states: States) -> list[Array]:
         """Return room for the states at all steps, (B + N, size), with the initial ones in place."""
         xp, B, N = get_array_module(states[0]), self.layout.batch_size, self.layout.rows
         every = []
@@ -67,7 +73,7 @@ class Pass(NamedTuple):
             every.append(room)
         return every
 
-    def finish(self, every: Sequence[Array], states: Sequence[Array]) -> Array:
+    def finish(self, every: Sequence[Array], states: States) -> Array:
         """Put the last states in place, and return h at every step."""
         for k, s in enumerate(states):
             s[...] = self.layout.last_states(every[k])

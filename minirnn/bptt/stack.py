@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..backend import Array
 from ..functional.shared import masked, masked_
 from . import directions
 from .execution import Execution
-from .passes import Pass
+from .passes import Context, Pass, States, Weights
 
 
 class Stack(NamedTuple):
@@ -29,8 +30,8 @@ class Stack(NamedTuple):
     execution: Execution
 
     def forward(
-        self, x: Array, states: list[list[Array]], save: bool = True
-    ) -> tuple[Array, list[Any]]:
+        self, x: Array, states: Sequence[States], save: bool = True
+    ) -> tuple[Array, list[Context]]:
         """Run the layers.
 
         Parameters
@@ -45,11 +46,12 @@ class Stack(NamedTuple):
         y, contexts : array of shape (N, D * P), the last layer's output; a context for each pass
         """
         passes, masks, execution = self
-        layout, D, contexts = passes[0].layout, len(passes) // len(masks), []
-        for layer, mask in enumerate(masks):
+        layout, D = passes[0].layout, len(passes) // len(masks)
+        contexts: list[Context] = []
+        for layer in range(len(masks)):
             sides = slice(layer * D, (layer + 1) * D)
-            if mask is not None:
-                x = masked(x, mask)
+            if masks[layer] is not None:
+                x = masked(x, masks[layer])
             xs = directions.split(x, layout, D)
             ys, ctxs = execution.forward(passes[sides], xs, states[sides], save)
             x = directions.join(ys, layout)
@@ -58,11 +60,11 @@ class Stack(NamedTuple):
 
     def backward(
         self,
-        contexts: list[Any],
+        contexts: Sequence[Context],
         dy: Array | None,
-        dstates: list[list[Array]],
-        dweights: list[list[Array | None]],
-        traces: list[Any],
+        dstates: Sequence[States],
+        dweights: Sequence[Weights],
+        traces: Sequence[States | None],
     ) -> Array:
         """Run the layers back.
 
@@ -86,7 +88,8 @@ class Stack(NamedTuple):
             sides = slice(layer * D, (layer + 1) * D)
             dys = directions.join_backward(dy, layout, D)
             of_passes = contexts[sides], dys, dstates[sides], dweights[sides], traces[sides]
-            dy = directions.split_backward(execution.backward(passes[sides], *of_passes), layout)
+            dxs = execution.backward(passes[sides], *of_passes)
+            dy = directions.split_backward(dxs, layout)
             if masks[layer] is not None:
                 masked_(dy, masks[layer])
         return dy

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..backend import Array, get_array_module
+from ..layout import Layout
 from . import directions
-from .passes import Pass
+from .passes import Context, Pass, States
+
+
+class Form(Protocol):
+    """What an array came in as, and goes back to."""
+
+    layout: Layout
+
+    def restore(self, rows: Array) -> Any:
+        """Return rows (N, features) in that form."""
+        ...
 
 
 class Trace(NamedTuple):
@@ -31,19 +42,19 @@ class Trace(NamedTuple):
     gates: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 (never written to)
 
 
-def room(passes: Sequence[Pass], sizes: Sequence[int], like: Array) -> list[Any]:
+def room(passes: Sequence[Pass], sizes: Sequence[int], like: Array) -> list[States]:
     """Return arrays (N, size) for each pass's backward to fill."""
     xp, rows = get_array_module(like), passes[0].layout.rows
     return [[xp.empty((rows, size), like.dtype) for size in sizes] for _ in passes]
 
 
-def of_gradients(traces: Sequence[Any], form: Any, D: int) -> Trace:
+def of_gradients(traces: Sequence[States], form: Form, D: int) -> Trace:
     """Return what the passes have filled."""
     h, c, *_ = [_by_layer(arrays, form, D) for arrays in zip(*traces, strict=True)] + [()]
     return Trace(h, c)
 
 
-def of_states(passes: Sequence[Pass], contexts: Sequence[Any], form: Any, D: int) -> Trace:
+def of_states(passes: Sequence[Pass], contexts: Sequence[Context], form: Form, D: int) -> Trace:
     """Return what the passes have saved."""
     B, recurrence = form.layout.batch_size, passes[0].recurrence
     h, c = ([getattr(ctx, s)[B:] for ctx in contexts if hasattr(ctx, s)] for s in "hc")
@@ -52,7 +63,7 @@ def of_states(passes: Sequence[Pass], contexts: Sequence[Any], form: Any, D: int
     return Trace(_by_layer(h, form, D), _by_layer(c, form, D), by_name)
 
 
-def _by_layer(per_pass: Sequence[Array], form: Any, D: int) -> tuple[Any, ...]:
+def _by_layer(per_pass: Sequence[Array], form: Form, D: int) -> tuple[Any, ...]:
     """Put the directions of each layer side by side, in the form of the output."""
     sides = (per_pass[k : k + D] for k in range(0, len(per_pass), D))
     joined = (directions.join(ys, form.layout) for ys in sides)
