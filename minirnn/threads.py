@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from threading import Event, Lock, get_ident
+from threading import Lock, get_ident
 from typing import Generic, NamedTuple, TypeVar
 
 from . import checks
@@ -89,7 +89,8 @@ class _Work(Generic[T]):
     def __init__(self, call: Callable[[], T]) -> None:
         self._call, self._context = call, copy_context()  # np.errstate holds in every thread
         self._owner: dict[str, int] = {}
-        self._done = Event()
+        self._finished, self._bell = False, Lock()
+        self._bell.acquire()
         self.error: BaseException | None = None
 
     def take(self) -> bool:
@@ -106,12 +107,15 @@ class _Work(Generic[T]):
         except BaseException as error:
             self.error = error
         finally:
-            self._done.set()
+            self._finished = True
+            self._bell.release()
 
     def settle(self) -> None:
         """Wait for the thread that has it; from now on none will begin it."""
         if not self.take():
-            self._done.wait()
+            # An interrupt may take the bell's ring for itself, and an Event cannot bear one: hence the flag.
+            while not self._finished:
+                self._bell.acquire(timeout=0.05)
 
     def result(self) -> T:
         """Return what the call returned, or raise what it raised."""

@@ -1,7 +1,6 @@
 """What threads may do to a layer: nothing that shows."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -93,41 +92,6 @@ def test_an_error_is_raised_when_nothing_runs_any_more(four_threads):
     with pytest.raises(ValueError):  # noqa: PT011 (which one is the test's own)
         together([lambda: None, fails, slow])
     assert done.count("slow") == 2
-
-
-def test_no_interrupt_leaves_a_worker_behind(four_threads):
-    """Interrupts at any moment: what comes after one is not touched by what was before."""
-    if not hasattr(signal, "setitimer"):
-        pytest.skip("no timer here")
-    running = []
-
-    def work():
-        running.append(None)
-        for _ in range(20):
-            np.ones(1000).sum()
-        running.pop()
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    interrupted = 0
-    try:
-        for k in range(200):
-            running.clear()
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-6 + k % 50 * 1e-5)
-                together([lambda: np.ones(1000).sum(), work, work, work])
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                interrupted += 1
-                seen = len(running)
-                threading.Event().wait(0.001)
-                assert len(running) == seen  # who was cut off was the caller itself
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert interrupted
 
 
 def test_numpys_error_state_holds_in_every_thread(four_threads):
