@@ -32,6 +32,13 @@ from .lr_scheduler import (
     SequentialLR,
     StepLR,
 )
+from .lr_schedules import (
+    ConstantLR,
+    CosineAnnealingWarmRestarts,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+)
 from .module import Module
 from .optim import SGD, Adam, AdamW
 from .outputs import by_layer_direction, last_step
@@ -48,6 +55,7 @@ from .parameter import Parameter, ParameterBuffer
 from .places import native_available, set_native
 from .plateau import ReduceLROnPlateau
 from .recurrent import GRU, LSTM, RNN, Recurrent
+from .rmsprop import RMSprop
 from .sequential import Sequential
 from .threads import set_num_threads
 from .truncated import TruncatedWindow, truncated_bptt
@@ -72,7 +80,9 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
+    "ConstantLR",
     "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
@@ -84,9 +94,13 @@ __all__ = [
     "LinearLR",
     "MSELoss",
     "Module",
+    "MultiStepLR",
+    "OneCycleLR",
     "PackedSequence",
     "Parameter",
     "ParameterBuffer",
+    "PolynomialLR",
+    "RMSprop",
     "RNNCell",
     "Recurrent",
     "ReduceLROnPlateau",

@@ -96,7 +96,7 @@ class Optimizer:
     def _check(self, settings: dict[str, Any]) -> None:
         """Raise if a group's settings make no sense; a subclass checks its own as well."""
         for name in ("lr", "weight_decay"):
-            _check_number(name, settings[name])
+            check_number(name, settings[name])
 
     def _zeros(self, params: list[Parameter]) -> list[Array]:
         xp, size = get_array_module(params[0].data), sum(p.size for p in params)
@@ -264,7 +264,7 @@ class Optimizer:
             return
         try:
             self._check({**own, **settings})
-            _check_number("initial_lr", settings.get("initial_lr", 0))
+            check_number("initial_lr", settings.get("initial_lr", 0))
         except (TypeError, ValueError) as error:
             problems.append(f"groups[{k}]: {error}")
 
@@ -290,7 +290,7 @@ def _same_name(a: str, b: str) -> bool:
     return f".{a}".endswith(f".{b}") or f".{b}".endswith(f".{a}")
 
 
-def _check_number(name: str, value: Any) -> None:
+def check_number(name: str, value: Any) -> None:
     """Require a finite number that is not negative."""
     checks.at_least_zero(name, value)
     if isinstance(value, bool) or not math.isfinite(value):

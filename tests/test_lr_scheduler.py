@@ -122,3 +122,34 @@ def test_a_plateau_of_any_sign_lowers_the_rate(mode, metric):
     with pytest.raises(ValueError, match="num_bad_epochs"):
         schedule.load_state_dict({**schedule.state_dict(), "best": 0.0, "num_bad_epochs": "x"})
     assert schedule.best == better
+
+
+MORE = [
+    ("ConstantLR", {"factor": 0.25, "total_iters": 7}),
+    ("MultiStepLR", {"milestones": [3, 10, 10, 31], "gamma": 0.5}),
+    ("PolynomialLR", {"total_iters": 40, "power": 2.0}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 5, "T_mult": 2, "eta_min": 0.01}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 7}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 60}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 60, "three_phase": True, "pct_start": 0.2}),
+    ("OneCycleLR", {"max_lr": 0.7, "total_steps": 60, "anneal_strategy": "linear"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), MORE)
+def test_the_rates_are_those_of_torch(name, options):
+    torch = pytest.importorskip("torch")
+    ours = optimizer()
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    cycle = {"cycle_momentum": False} if name == "OneCycleLR" else {}
+    reference = getattr(torch.optim.lr_scheduler, name)(theirs, **options, **cycle)
+    mine = getattr(minirnn, name)(ours, **options)
+    for _ in range(59):
+        lr = theirs.param_groups[0]["lr"]
+        assert ours.param_groups[0]["lr"] == pytest.approx(lr, rel=1e-12, abs=1e-15)
+        theirs.step()
+        reference.step()
+        mine.step()
+    if name == "OneCycleLR":
+        with pytest.raises(ValueError, match="at most 59"):
+            mine.step()

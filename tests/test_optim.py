@@ -148,3 +148,22 @@ def test_a_group_may_be_added_later():
     assert len(optimizer.param_groups) == 2
     optimizer.zero_grad(set_to_none=True)
     assert second.grad[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"momentum": 0.9, "weight_decay": 0.1}, {"centered": True, "alpha": 0.9, "momentum": 0.5}],
+)
+def test_rmsprop_steps_as_torch_does(options):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    p = weight(*rng.standard_normal(7), dtype=np.float64)
+    q = torch.nn.Parameter(torch.tensor(p.data.copy()))
+    ours = minirnn.RMSprop([p], lr=0.05, **options)
+    theirs = torch.optim.RMSprop([q], lr=0.05, **options)
+    for _ in range(50):
+        p.grad[:] = rng.standard_normal(7)
+        q.grad = torch.tensor(p.grad.copy())
+        ours.step()
+        theirs.step()
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-10)

@@ -1,0 +1,249 @@
+r"""More schedules in closed form; :mod:`minirnn.lr_scheduler` says what they have in common.
+
+References
+----------
+https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from . import checks
+from .lr_scheduler import LRScheduler
+from .optim import Optimizer
+
+
+class ConstantLR(LRScheduler):
+    r"""A factor for a while: :math:`\eta f` before step n, :math:`\eta` from it on.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    factor : float
+        f, in [0, 1].
+    total_iters : int
+        n.
+    last_epoch : int
+        See :class:`~minirnn.lr_scheduler.LRScheduler`.
+    """
+
+    _settings = ("factor", "total_iters")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: float = 1.0 / 3,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        checks.probability("factor", factor)
+        checks.positive(total_iters=total_iters)
+        self.factor, self.total_iters = factor, total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base_lr: float, step: int, group: int) -> float:
+        """Return ``base_lr``, before `total_iters` times `factor`."""
+        return base_lr * (self.factor if step < self.total_iters else 1)
+
+
+class MultiStepLR(LRScheduler):
+    r"""A staircase with stairs where one wants them: :math:`\eta \, \gamma^{\#\{s: s \le t\}}`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    milestones : list of int
+        The steps s at which the rate is multiplied.
+    gamma : float
+        By what.
+    last_epoch : int
+        See :class:`~minirnn.lr_scheduler.LRScheduler`.
+    """
+
+    _settings = ("milestones", "gamma")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        last_epoch: int = -1,
+    ) -> None:
+        self.milestones, self.gamma = sorted(milestones), gamma
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base_lr: float, step: int, group: int) -> float:
+        """Return ``base_lr * gamma ** (number of milestones reached)``."""
+        reached: int = bisect_right(self.milestones, step)
+        return base_lr * float(self.gamma) ** reached
+
+
+class PolynomialLR(LRScheduler):
+    r"""Down to zero in n steps along a power: :math:`\eta \, (1 - \min(t, n) / n)^p`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    total_iters : int
+        n.
+    power : float
+        p; 1 is a straight line.
+    last_epoch : int
+        See :class:`~minirnn.lr_scheduler.LRScheduler`.
+    """
+
+    _settings = ("total_iters", "power")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_iters: int = 5,
+        power: float = 1.0,
+        last_epoch: int = -1,
+    ) -> None:
+        checks.positive(total_iters=total_iters)
+        self.total_iters, self.power = total_iters, power
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base_lr: float, step: int, group: int) -> float:
+        """Return the rate on the power's curve."""
+        left: float = 1 - min(step, self.total_iters) / self.total_iters
+        return base_lr * float(left**self.power)
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    r"""Half waves of the cosine, each from the base rate down to `eta_min`, then up at once.
+
+    .. math::  \eta_{min} + (\eta - \eta_{min}) \, \frac{1 + \cos(\pi T_{cur} / T_i)}{2}
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    T_0 : int
+        The length :math:`T_i` of the first wave, in steps.
+    T_mult : int
+        By how much each is longer than the one before.
+    eta_min : float
+        The lowest rate.
+    last_epoch : int
+        See :class:`~minirnn.lr_scheduler.LRScheduler`.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017
+    """
+
+    _settings = ("T_0", "T_mult", "eta_min")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        T_0: int,
+        T_mult: int = 1,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        checks.positive(T_0=T_0, T_mult=T_mult)
+        self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base_lr: float, step: int, group: int) -> float:
+        """Return the rate on the wave that `step` lies in."""
+        T_i, T_cur = self.T_0, step
+        if self.T_mult == 1:
+            T_cur = step % T_i
+        while T_cur >= T_i:
+            T_cur, T_i = T_cur - T_i, T_i * self.T_mult
+        wave = (1 + math.cos(math.pi * T_cur / T_i)) / 2
+        return self.eta_min + (base_lr - self.eta_min) * wave
+
+
+class OneCycleLR(LRScheduler):
+    r"""One cycle: from a low rate up to `max_lr`, then down to almost nothing.
+
+    From :math:`\eta_{max} / \mathrm{div\_factor}` the rate rises to :math:`\eta_{max}` in the share
+    `pct_start` of the steps, and falls to the first one over `final_div_factor` in the others; with three
+    phases it first falls as slowly as it rose. Between a and b it follows :math:`b + (a - b)(1 + \cos \pi
+    s) / 2`, s from 0 to 1, or a straight line. Only the rate: momentum stays as it is (torch's
+    ``cycle_momentum=False``).
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    max_lr : float
+        The highest rate, of every group.
+    total_steps : int
+        The number of steps of the cycle.
+    pct_start : float
+        The share of them in which the rate rises.
+    anneal_strategy : {"cos", "linear"}
+    div_factor, final_div_factor : float
+    three_phase : bool
+    last_epoch : int
+        See :class:`~minirnn.lr_scheduler.LRScheduler`.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range; by ``step``, beyond `total_steps`.
+
+    References
+    ----------
+    L. Smith, N. Topin, "Super-convergence: very fast training of neural networks using large learning
+    rates", arXiv:1708.07120 (2017)
+    """
+
+    _settings = (
+        "max_lr",
+        "total_steps",
+        "pct_start",
+        "anneal_strategy",
+        "div_factor",
+        "final_div_factor",
+        "three_phase",
+    )
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        checks.at_least_zero("max_lr", max_lr)
+        checks.positive(total_steps=total_steps)
+        checks.probability("pct_start", pct_start)
+        checks.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
+        self.max_lr, self.total_steps, self.pct_start = max_lr, total_steps, pct_start
+        self.anneal_strategy, self.three_phase = anneal_strategy, three_phase
+        self.div_factor, self.final_div_factor = div_factor, final_div_factor
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base_lr: float, step: int, group: int) -> float:
+        """Return the rate in `step`'s phase; the cycle has a rate of its own, whatever `base_lr`."""
+        if step >= self.total_steps:
+            raise ValueError(
+                f"step: expected at most {self.total_steps - 1} of the cycle, got {step}"
+            )
+        low, rise = self.max_lr / self.div_factor, self.pct_start * self.total_steps - 1
+        last = low / self.final_div_factor
+        phases = [(rise, low, self.max_lr), (self.total_steps - 1.0, self.max_lr, last)]
+        if self.three_phase:
+            fall = 2 * self.pct_start * self.total_steps - 2
+            phases[1:] = [(fall, self.max_lr, low), (self.total_steps - 1.0, low, last)]
+        first = 0.0
+        while step > phases[0][0] and len(phases) > 1:
+            first, *_ = phases.pop(0)
+        end, a, b = phases[0]
+        share = (step - first) / (end - first)
+        if self.anneal_strategy == "linear":
+            return a + (b - a) * share
+        return b + (a - b) * (1 + math.cos(math.pi * share)) / 2

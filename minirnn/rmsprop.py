@@ -1,0 +1,117 @@
+"""RMSprop: a step along the gradient, divided by the root of the running mean of its square."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .backend import Array, get_array_module
+from .optim import Optimizer, check_number
+from .parameter import Parameter
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop, with momentum and centred if asked for, as in torch.
+
+    .. math::
+        g &\leftarrow g + \mathrm{weight\_decay} \cdot \theta \\
+        v &\leftarrow \alpha v + (1 - \alpha)\, g^2 \\
+        d &= \sqrt{v} + \epsilon
+            \qquad \text{(centered: } a \leftarrow \alpha a + (1 - \alpha)\, g, \;
+            d = \sqrt{v - a^2} + \epsilon) \\
+        m &\leftarrow \mu m + g / d, \qquad \theta \leftarrow \theta - \eta m
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        A dict is a group, ``{"params": ..., "lr": ...}``, with settings of its own.
+    lr : float
+        The rate :math:`\eta`.
+    alpha : float
+        What the running means keep of the past.
+    eps : float
+        Keeps the quotient finite.
+    weight_decay : float
+        The factor of an L2 penalty.
+    momentum : float
+        The share :math:`\mu` of m that is kept; 0 for none.
+    centered : bool
+        Divide by the root of the variance, not of the mean square.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, a parameter comes twice, or there is none.
+    TypeError
+        If `params` holds something else, or a group mixes dtypes or devices.
+
+    References
+    ----------
+    A. Graves, "Generating sequences with recurrent neural networks", arXiv:1308.0850 (2013);
+    https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.parameter import Parameter
+    >>> w = Parameter(np.array([1.0, 2.0]))
+    >>> w.grad = [1e-3, -1e3]
+    >>> RMSprop([w], lr=0.1).step()  # the first step goes by the sign: 1 / sqrt(1 - alpha) = 10
+    >>> w.data.round(3)
+    array([0., 3.])
+    """
+
+    _slots = 3
+
+    def __init__(
+        self,
+        params: Iterable[Parameter | dict[str, Any]],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+        )
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        super()._check(settings)
+        for name in ("alpha", "eps", "momentum"):
+            check_number(name, settings[name])
+
+    def _update(
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+    ) -> None:
+        xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
+        v, a, m, scratch = state
+        alpha, mu = group["alpha"], group["momentum"]
+        g = grad
+        if group["weight_decay"]:
+            g = data * number(group["weight_decay"]) + grad
+        v *= number(alpha)
+        scratch[...] = g
+        scratch *= number((1 - alpha) ** 0.5)  # squared last, so it overflows the later
+        scratch *= scratch
+        v += scratch
+        if group["centered"]:
+            a *= number(alpha)
+            a += xp.multiply(g, number(1 - alpha), scratch)
+            root = xp.sqrt(v - a * a)
+        else:
+            root = xp.sqrt(v, scratch)
+        root += number(group["eps"])
+        step = xp.divide(g, root, scratch)
+        if mu:
+            m *= number(mu)
+            m += step
+            step = m
+        data -= step * number(group["lr"])
