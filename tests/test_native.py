@@ -444,3 +444,45 @@ def test_the_command_reports_which_path_a_layer_takes(wish):
     for name in report:
         assert name in text
     assert f"minirnn.{room}.rnn" in text
+
+
+def infinite_through_a_dead_unit():
+    """Return dx of a ReLU layer with a dead unit, whose output's gradient is infinite, and of NaN states."""
+    layer = minirnn.RNN(1, 2, nonlinearity="relu", dtype=np.float64, rng=0)
+    layer.bias_ih_l0.data[:] = -5, 5
+    x = np.ones((2, 1, 1))
+    (y, _), ctx = layer.forward(x)
+    dy = np.zeros_like(y)
+    dy[1, 0] = np.inf, 1
+    dead, _ = layer.backward(ctx, dy)
+    x[0] = np.nan
+    (y, _), ctx = layer.forward(x)
+    passed, _ = layer.backward(ctx, np.ones_like(y))
+    return dead, passed
+
+
+def nan_behind_a_mask(cell):
+    """Return dx where the only sequence's NaN state is dropped before the recurrent product."""
+    layer = getattr(minirnn, cell)(2, 3, dtype=np.float64, rng=0, recurrent_dropout=1.0)
+    x = np.random.default_rng(1).standard_normal((3, 1, 2))
+    state = np.full((1, 1, 3), np.nan)
+    given = (state, np.zeros((1, 1, 3))) if cell == "LSTM" else state
+    (y, _), ctx = layer.forward(x, given)
+    dx, _ = layer.backward(ctx, np.ones_like(y))
+    return y, dx
+
+
+@built
+def test_what_is_excluded_has_no_influence_in_c_as_in_numpy():
+    found = []
+    for enabled in (False, True):
+        minirnn.set_native(enabled)
+        try:
+            found.append([*infinite_through_a_dead_unit()])
+            for cell in ("RNN", "LSTM"):
+                found[-1] += nan_behind_a_mask(cell)
+        finally:
+            minirnn.set_native(minirnn.native_available())
+    for numpy, native in zip(*found, strict=True):
+        assert np.isfinite(numpy).all()
+        np.testing.assert_allclose(native, numpy, rtol=1e-12)

@@ -99,10 +99,10 @@ TARGET static void NAME(tanh_all)(void *const *at, Size count, Size unused) {
 
 /* ---- recurrent dropout -------------------------------------------------------------------------------------------- */
 
-/* What enters the recurrent product: mu * h_{t-1}, if there is a mask. */
+/* What enters the recurrent product: mu * h_{t-1}, if there is a mask; what it excludes has no influence, NaN too. */
 INLINE const REAL *NAME(entering)(const REAL *h_prev, const REAL *restrict mask, REAL *restrict room, Size count) {
     if (!mask) return h_prev;
-    for (Size j = 0; j < count; j++) room[j] = h_prev[j] * mask[j];
+    for (Size j = 0; j < count; j++) room[j] = mask[j] == 0 ? 0 : h_prev[j] * mask[j];
     return room;
 }
 
@@ -115,7 +115,7 @@ INLINE void NAME(add_to_previous)(REAL *dh, const REAL *dz, const REAL *w, const
     }
     memset(room, 0, sizeof(REAL) * n * H);
     NAME(add_product)(room, dz, w, n, K, H, dz_row, 0);
-    for (Size j = 0; j < n * H; j++) dh[j] += mask[j] * room[j];
+    for (Size j = 0; j < n * H; j++) dh[j] += mask[j] == 0 ? 0 : mask[j] * room[j];
 }
 
 /* dh_t: what came back through time, and what came from the output. */
@@ -160,7 +160,7 @@ INLINE void NAME(rnn_backward)(void *const *at, Batch batch, int relu) {
         const REAL *restrict y = h + start * H;
         SIMD
         for (Size j = 0; j < n * H; j++) {
-            dz[j] = d[j] * (relu ? (REAL)(y[j] > 0) : 1 - y[j] * y[j]);
+            dz[j] = relu ? (y[j] <= 0 ? 0 : d[j]) : d[j] * (1 - y[j] * y[j]);
             d[j] = 0;
         }
         NAME(add_to_previous)(dh, dz, w, mask, room, n, H, H, H);
