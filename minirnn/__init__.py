@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 from . import functional, init
+from .activations import LayerNorm, ReLU, Sigmoid, Tanh
 from .backend import (
     asnumpy,
     get_array_module,
@@ -22,6 +23,7 @@ from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
 from .export import to_onnx
 from .files import load_checkpoint, load_weights, save_checkpoint, save_weights
+from .functional.activation import log_softmax, softmax
 from .layers import Dropout, Embedding, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .lr_scheduler import (
@@ -90,6 +92,7 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "LambdaLR",
+    "LayerNorm",
     "Linear",
     "LinearLR",
     "MSELoss",
@@ -102,11 +105,14 @@ __all__ = [
     "PolynomialLR",
     "RMSprop",
     "RNNCell",
+    "ReLU",
     "Recurrent",
     "ReduceLROnPlateau",
     "Sequential",
     "SequentialLR",
+    "Sigmoid",
     "StepLR",
+    "Tanh",
     "Trace",
     "TruncatedWindow",
     "asnumpy",
@@ -120,6 +126,7 @@ __all__ = [
     "last_step",
     "load_checkpoint",
     "load_weights",
+    "log_softmax",
     "manual_seed",
     "native_available",
     "pack_padded_sequence",
@@ -134,6 +141,7 @@ __all__ = [
     "set_num_threads",
     "set_rng_state",
     "set_tf32",
+    "softmax",
     "to_onnx",
     "truncated_bptt",
     "unpack_sequence",

@@ -20,25 +20,28 @@ from .packing import PackedSequence, Packing
 from .parameter import Parameter
 
 
-def _data(x: Any) -> Any:
+def data_of(x: Any) -> Any:
+    """Return the array of `x`, packed or not."""
     return x.data if isinstance(x, PackedSequence) else x
 
 
-def _packing(x: Any) -> Packing | None:
+def packing_of(x: Any) -> Packing | None:
+    """Return how `x` is packed, or None."""
     return x.packing if isinstance(x, PackedSequence) else None
 
 
-def _in_form_of(x: Any, rows: Array) -> Any:
+def in_form_of(x: Any, rows: Array) -> Any:
     """Return `rows` in the form of `x`: packed in the same way, or as they are."""
     return x._with(rows) if isinstance(x, PackedSequence) else rows
 
 
-def _check_gradient(dy: Any, shape: tuple[int, ...], like: Array, packing: Packing | None) -> Array:
+def check_gradient(dy: Any, shape: tuple[int, ...], like: Array, packing: Packing | None) -> Array:
+    """Return the rows of `dy`, if it is like the output."""
     if packing is not None:
         packing.check("dy", dy)
     elif isinstance(dy, PackedSequence):
         raise TypeError("dy: expected an array like the output, got PackedSequence")
-    rows = _data(dy)
+    rows = data_of(dy)
     checks.floating("dy", rows, like)
     checks.shape("dy", rows, shape, "that of the output")
     return rows
@@ -102,7 +105,7 @@ class Linear(Module):
         -------
         y, ctx : array of shape (..., out_features), or PackedSequence; Context
         """
-        rows = _data(input)
+        rows = data_of(input)
         weight = self.weight.data
         checks.floating("input", rows, weight)
         least = 2 if isinstance(input, PackedSequence) else 1
@@ -114,7 +117,7 @@ class Linear(Module):
         y, saved = linear.forward(checks.kept(flat) if save else flat, weight, bias, save)
         if rows.ndim != 2:
             y = y.reshape(*rows.shape[:-1], self.out_features)
-        return _in_form_of(input, y), Context(self, saved and (saved, y.shape, _packing(input)))
+        return in_form_of(input, y), Context(self, saved and (saved, y.shape, packing_of(input)))
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Add to the parameters' gradients and return that of `input`.
@@ -129,12 +132,12 @@ class Linear(Module):
         array, or PackedSequence, like `input`
         """
         saved, shape, packing = self._saved(ctx)
-        rows = _check_gradient(dy, shape, saved.weight, packing)
+        rows = check_gradient(dy, shape, saved.weight, packing)
         dx, dweight, dbias = linear.backward(saved, rows.reshape(-1, self.out_features))
         self.weight.grad += dweight
         if self.bias is not None:
             self.bias.grad += dbias
-        return _in_form_of(dy, dx if len(shape) == 2 else dx.reshape(*shape[:-1], self.in_features))
+        return in_form_of(dy, dx if len(shape) == 2 else dx.reshape(*shape[:-1], self.in_features))
 
     def _describe(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
@@ -208,7 +211,7 @@ class Embedding(Module):
         IndexError
             If a token is outside ``[0, num_embeddings)``: the first, with its position.
         """
-        index = _data(input)
+        index = data_of(input)
         checks.integers("input", index)
         checks.array_module(input=index, weight=self.weight.data)
         if reads_values(index):
@@ -218,7 +221,7 @@ class Embedding(Module):
         )
         if index.ndim != 1:
             y = y.reshape(*index.shape, self.embedding_dim)
-        return _in_form_of(input, y), Context(self, saved and (saved, y.shape, _packing(input)))
+        return in_form_of(input, y), Context(self, saved and (saved, y.shape, packing_of(input)))
 
     def backward(self, ctx: Context, dy: Any) -> None:
         """Add to the table's gradient; tokens have none.
@@ -229,7 +232,7 @@ class Embedding(Module):
         dy : array, or PackedSequence, like `y`
         """
         saved, shape, packing = self._saved(ctx)
-        rows = _check_gradient(dy, shape, self.weight.data, packing)
+        rows = check_gradient(dy, shape, self.weight.data, packing)
         self.weight.grad += embedding.backward(saved, rows.reshape(-1, self.embedding_dim))
 
     def _describe(self) -> str:
@@ -273,15 +276,15 @@ class Dropout(Module):
         -------
         y, ctx : array, or PackedSequence, like `input`; Context
         """
-        rows = _data(input)
+        rows = data_of(input)
         checks.floating("input", rows)
         if not self.training or self.p == 0:
             like = get_array_module(rows).empty(0, rows.dtype)
-            nothing = (None, rows.shape, _packing(input), like)
+            nothing = (None, rows.shape, packing_of(input), like)
             return input, Context(self, nothing if saving() else None)
         y, saved = dropout.forward(rows, self.p, self._rng, saving())
-        ctx = Context(self, saved and (saved, rows.shape, _packing(input), saved.mask))
-        return _in_form_of(input, y), ctx
+        ctx = Context(self, saved and (saved, rows.shape, packing_of(input), saved.mask))
+        return in_form_of(input, y), ctx
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Return the gradient of `input`, through the same mask.
@@ -296,8 +299,8 @@ class Dropout(Module):
         array, or PackedSequence, like `input`
         """
         saved, shape, packing, like = self._saved(ctx)
-        rows = _check_gradient(dy, shape, like, packing)
-        return dy if saved is None else _in_form_of(dy, dropout.backward(saved, rows))
+        rows = check_gradient(dy, shape, like, packing)
+        return dy if saved is None else in_form_of(dy, dropout.backward(saved, rows))
 
     def _describe(self) -> str:
         return str(self.p)

@@ -17,7 +17,7 @@ FLOORS = [
     ["functional", "packing", "parameter", "init", "threads"],
     ["bptt", "forms", "module", "outputs", "cuda", "native", "optim", "clip"],
     ["layers", "losses", "weights", "lr_scheduler", "sequential", "rmsprop", "data"],
-    ["lr_schedules", "plateau", "stepper"],
+    ["activations", "lr_schedules", "plateau", "stepper"],
     ["recurrent", "cells", "files"],
     ["truncated", "export", "diagnostics", "parallel"],
     ["__init__", "__main__"],

@@ -1,0 +1,217 @@
+"""Activations and layer normalisation as layers, for heads of more than one Linear."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import checks
+from .backend import Array, default_xp
+from .functional import activation
+from .functional.shared import column_sums
+from .layers import check_gradient, data_of, in_form_of, packing_of
+from .module import Context, Module, saving
+from .parameter import Parameter
+
+
+class _Elementwise(Module):
+    _forward: ClassVar[staticmethod[[Array], Array]]
+    _backward: ClassVar[staticmethod[[Array, Array], Array]]
+
+    def forward(self, input: Any) -> tuple[Any, Context]:
+        """Return the activation of every entry.
+
+        Parameters
+        ----------
+        input : array of floating point, or PackedSequence
+
+        Returns
+        -------
+        y, ctx : array, or PackedSequence, like `input`; Context
+
+        Raises
+        ------
+        TypeError
+            If `input` is not floating point.
+        """
+        x = data_of(input)
+        checks.floating("input", x)
+        y = self._forward(x)
+        saved = (y, packing_of(input)) if saving() else None
+        return in_form_of(input, checks.shown(y) if saved else y), Context(self, saved)
+
+    def backward(self, ctx: Context, dy: Any) -> Any:
+        """Return the gradient of `input`.
+
+        Parameters
+        ----------
+        ctx : Context
+        dy : array, or PackedSequence, like `y`
+
+        Returns
+        -------
+        array, or PackedSequence, like `input`
+        """
+        y, packing = self._saved(ctx)
+        rows = check_gradient(dy, y.shape, y, packing)
+        return in_form_of(dy, self._backward(y, rows))
+
+
+class ReLU(_Elementwise):
+    r""":math:`\max(x, 0)` of every entry.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, ctx = ReLU().forward(np.array([-1.0, 2.0]))
+    >>> y
+    array([0., 2.])
+    """
+
+    _forward = staticmethod(activation.relu_forward)
+    _backward = staticmethod(activation.relu_backward)
+
+
+class Tanh(_Elementwise):
+    r""":math:`\tanh x` of every entry.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
+    """
+
+    _forward = staticmethod(activation.tanh_forward)
+    _backward = staticmethod(activation.tanh_backward)
+
+
+class Sigmoid(_Elementwise):
+    r""":math:`1 / (1 + e^{-x})` of every entry.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
+    """
+
+    _forward = staticmethod(activation.sigmoid_forward)
+    _backward = staticmethod(activation.sigmoid_backward)
+
+
+class LayerNorm(Module):
+    r"""Every row with mean 0 and variance 1 over its last axes, then a gain and a bias.
+
+    .. math::  y = g \odot \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + b
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        The last axes of the input.
+    eps : float
+    elementwise_affine : bool
+        Whether there are a gain and a bias.
+    bias : bool
+        Whether there is a bias, if there is a gain.
+    dtype : dtype, keyword-only
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape `normalized_shape`, or None
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        shape = (
+            normalized_shape if isinstance(normalized_shape, tuple | list) else [normalized_shape]
+        )
+        for size in shape:
+            checks.positive(normalized_shape=size)
+        checks.at_least_zero("eps", eps)
+        self.normalized_shape, self.eps = tuple(map(int, shape)), eps
+        xp = default_xp()
+        self.weight = (
+            Parameter(xp.ones(self.normalized_shape, dtype)) if elementwise_affine else None
+        )
+        affine = elementwise_affine and bias
+        self.bias = Parameter(xp.zeros(self.normalized_shape, dtype)) if affine else None
+
+    def forward(self, input: Any) -> tuple[Any, Context]:
+        """Return the normalised rows.
+
+        Parameters
+        ----------
+        input : array of shape (..., *normalized_shape), or PackedSequence of such rows
+
+        Returns
+        -------
+        y, ctx : array, or PackedSequence, like `input`; Context
+
+        Raises
+        ------
+        TypeError
+            If `input` is not floating point, or not of the gain's dtype.
+        ValueError
+            If its last axes are others.
+        """
+        x = data_of(input)
+        checks.floating("input", x, None if self.weight is None else self.weight.data)
+        own = self.normalized_shape
+        if x.shape[x.ndim - len(own) :] != own:
+            raise ValueError(
+                f"input: expected shape (..., {', '.join(map(str, own))}), got {x.shape}"
+            )
+        weight, bias = ((None if p is None else p.data.ravel()) for p in (self.weight, self.bias))
+        rows = x.reshape(-1, math.prod(own))
+        y, saved = activation.layer_norm_forward(rows, weight, bias, self.eps)
+        ctx = Context(self, (saved, x.shape, packing_of(input)) if saving() else None)
+        return in_form_of(input, y.reshape(x.shape)), ctx
+
+    def backward(self, ctx: Context, dy: Any) -> Any:
+        """Add to the gradients of gain and bias; return that of `input`.
+
+        Parameters
+        ----------
+        ctx : Context
+        dy : array, or PackedSequence, like `y`
+
+        Returns
+        -------
+        array, or PackedSequence, like `input`
+        """
+        saved, shape, packing = self._saved(ctx)
+        given = check_gradient(dy, shape, saved.x_hat, packing)
+        rows = given.reshape(saved.x_hat.shape)
+        dx = activation.layer_norm_backward(saved, rows)
+        if self.weight is not None:
+            self.weight.grad += column_sums(rows * saved.x_hat).reshape(self.weight.shape)
+        if self.bias is not None:
+            self.bias.grad += column_sums(rows).reshape(self.bias.shape)
+        return in_form_of(dy, dx.reshape(shape))
+
+    def _describe(self) -> str:
+        return str(self.normalized_shape)

@@ -1,0 +1,132 @@
+r"""Elementwise activations, the softmax, and layer normalisation over the last axis.
+
+.. math::
+    \mathrm{relu}(x) = \max(x, 0), \quad dx = dy\,[y > 0]; \qquad
+    \tanh: \; dx = dy\,(1 - y^2); \qquad
+    \sigma(x) = \frac{1}{1 + e^{-x}}, \quad dx = dy\, y (1 - y)
+
+Layer normalisation, with :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}` over n features:
+
+.. math::
+    y = g \odot \hat x + b, \qquad d\hat x = g \odot dy, \qquad
+    dx = \frac{d\hat x - \mathrm{mean}(d\hat x) - \hat x\, \mathrm{mean}(d\hat x \odot \hat x)}
+              {\sqrt{\sigma^2 + \epsilon}}
+
+References
+----------
+J. Ba, J. Kiros, G. Hinton, "Layer normalization", arXiv:1607.06450 (2016)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..backend import Array, get_array_module
+
+
+def relu_forward(x: Array) -> Array:
+    """Return ``max(x, 0)``; NaN stays."""
+    return get_array_module(x).maximum(x, 0)
+
+
+def relu_backward(y: Array, dy: Array) -> Array:
+    """Return dx: dy where the unit is not dead, else 0, also of an infinite dy."""
+    return get_array_module(y).where(y <= 0, dy.dtype.type(0), dy)
+
+
+def tanh_forward(x: Array) -> Array:
+    """Return ``tanh(x)``."""
+    return get_array_module(x).tanh(x)
+
+
+def tanh_backward(y: Array, dy: Array) -> Array:
+    """Return dx."""
+    return dy * (1 - y * y)
+
+
+def sigmoid_forward(x: Array) -> Array:
+    """Return the sigmoid by ``exp(-|x|)``, which neither overflows nor loses the tail's digits."""
+    xp = get_array_module(x)
+    e = xp.exp(-abs(x))
+    return xp.where(x < 0, e, e.dtype.type(1)) / (1 + e)
+
+
+def sigmoid_backward(y: Array, dy: Array) -> Array:
+    """Return dx."""
+    return dy * (y * (1 - y))
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    r"""Return :math:`x - \log \sum e^x` along an axis; no overflow.
+
+    Parameters
+    ----------
+    x : array of floating point
+    axis : int
+
+    Returns
+    -------
+    array of the shape of `x`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_softmax(np.array([0.0, 1000.0]))
+    array([-1000.,     0.])
+    """
+    xp: Any = get_array_module(x)
+    shifted = x - x.max(axis=axis, keepdims=True)
+    return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    r"""Return :math:`e^x / \sum e^x` along an axis; no overflow.
+
+    Parameters
+    ----------
+    x : array of floating point
+    axis : int
+
+    Returns
+    -------
+    array of the shape of `x`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softmax(np.array([1.0, 1.0, 1001.0, 1001.0]))
+    array([0. , 0. , 0.5, 0.5])
+    """
+    xp: Any = get_array_module(x)
+    e = xp.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+class LayerNormContext(NamedTuple):
+    """The normalised rows, what they were divided by, and the gain."""
+
+    x_hat: Array  # (N, features)
+    deviation: Array  # (N, 1)
+    weight: Array | None  # (features,)
+
+
+def layer_norm_forward(
+    x: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, LayerNormContext]:
+    """Return y for rows x of shape (N, features)."""
+    xp = get_array_module(x)
+    x_hat = x - x.mean(axis=1, keepdims=True)
+    deviation = xp.sqrt((x_hat * x_hat).mean(axis=1, keepdims=True) + x.dtype.type(eps))
+    x_hat /= deviation
+    y = x_hat.copy() if weight is None else x_hat * weight
+    if bias is not None:
+        y += bias
+    return y, LayerNormContext(x_hat, deviation, weight)
+
+
+def layer_norm_backward(ctx: LayerNormContext, dy: Array) -> Array:
+    """Return dx; the gain's gradient is the sum of ``dy * x_hat``, the bias' of ``dy``."""
+    x_hat, deviation, weight = ctx
+    dx_hat = dy if weight is None else dy * weight
+    along = (dx_hat * x_hat).mean(axis=1, keepdims=True)
+    return (dx_hat - dx_hat.mean(axis=1, keepdims=True) - x_hat * along) / deviation

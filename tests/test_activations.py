@@ -1,0 +1,73 @@
+"""Activations, layer normalisation and the softmax, compared with torch and at the ends of their range."""
+
+import numpy as np
+import pytest
+from helpers import close
+
+import minirnn
+
+LAYERS = {
+    "ReLU": {},
+    "Tanh": {},
+    "Sigmoid": {},
+    "LayerNorm": {"normalized_shape": 5},
+    "LayerNorm of two axes": {"normalized_shape": (3, 5)},
+    "LayerNorm without bias": {"normalized_shape": 5, "bias": False},
+    "LayerNorm alone": {"normalized_shape": 5, "elementwise_affine": False, "eps": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_and_gradients_are_those_of_torch(name):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    cls, options = name.split()[0], LAYERS[name]
+    dtype = {"dtype": np.float64} if cls == "LayerNorm" else {}
+    layer = getattr(minirnn, cls)(**options, **dtype)
+    reference = getattr(torch.nn, cls)(**options).double()
+    for p, q in zip(layer.parameters(), reference.parameters(), strict=True):
+        p.data = rng.standard_normal(p.shape)
+        q.data = torch.tensor(p.data.copy())
+    x, dy = 2 * rng.standard_normal((2, 4, 3, 5))
+    z = torch.tensor(x, requires_grad=True)
+    expected = reference(z)
+    expected.backward(torch.tensor(dy))
+    y, ctx = layer.forward(x)
+    close(y, expected.detach().numpy())
+    close(layer.backward(ctx, dy), z.grad.numpy())
+    for p, q in zip(layer.parameters(), reference.parameters(), strict=True):
+        close(p.grad, q.grad.numpy())
+    close(layer(x), y)
+
+
+@pytest.mark.parametrize("name", ["ReLU", "Tanh", "Sigmoid", "LayerNorm"])
+def test_packed_rows_are_rows(name):
+    layer = minirnn.LayerNorm(3) if name == "LayerNorm" else getattr(minirnn, name)()
+    packed = minirnn.pack_sequence([np.array([[1, -2, 3]] * 2, "f4"), np.zeros((1, 3), "f4")])
+    y, ctx = layer.forward(packed)
+    rows, ctx_rows = layer.forward(packed.data)
+    assert (y.data == rows).all()
+    assert (layer.backward(ctx, packed).data == layer.backward(ctx_rows, packed.data)).all()
+
+
+def test_tails_and_extremes():
+    x = np.array([-80.0, -18.0, 0.0, 18.0, 1000.0, -1000.0], np.float32)
+    y = minirnn.Sigmoid()(x)
+    np.testing.assert_allclose(y[:2], [1.8048513e-35, 1.5229979e-8], rtol=1e-6)
+    assert y[2:].tolist() == [0.5, 1.0, 1.0, 0.0]
+    relu = minirnn.ReLU()
+    y, ctx = relu.forward(np.array([-1.0, np.nan]))
+    dx = relu.backward(ctx, np.array([np.inf, 3.0]))
+    assert dx.tolist() == [0, 3]
+    with pytest.raises(ValueError, match="read-only"):
+        y *= 2
+    with pytest.raises(ValueError, match=r"input: expected shape \(\.\.\., 3\)"):
+        minirnn.LayerNorm(3)(np.ones((2, 4), np.float32))
+
+
+def test_softmax():
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((3, 4, 5)) * 300
+    for axis in (0, 1, -1):
+        close(minirnn.softmax(x, axis), torch.softmax(torch.tensor(x), axis).numpy())
+        close(minirnn.log_softmax(x, axis), torch.log_softmax(torch.tensor(x), axis).numpy())
