@@ -289,7 +289,7 @@ def sum_mod(machine, repeats):
         for _ in range(steps):
             tokens, sums = next(torch_data)
             rows = embedding(torch.from_numpy(tokens.data).to(device))
-            packed = rnn.PackedSequence(rows, torch.from_numpy(tokens.batch_sizes))
+            packed = rnn.PackedSequence(rows, torch.tensor(tokens.batch_sizes))
             logits = head(recurrent(packed)[1][-1])
             loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(sums).to(device))
             torch_optimizer.zero_grad()

@@ -53,9 +53,7 @@ class Pair:
             self.x = minirnn.pack_padded_sequence(x, lengths)
             self.dy = minirnn.pack_padded_sequence(dy, lengths)
             rows = torch.from_numpy(self.x.data).requires_grad_()
-            self.torch_x = torch.nn.utils.rnn.PackedSequence(
-                rows, torch.from_numpy(self.x.batch_sizes)
-            )
+            self.torch_x = torch.nn.utils.rnn.PackedSequence(rows, torch.tensor(self.x.batch_sizes))
             self.torch_dy = torch.from_numpy(self.dy.data)
         self.torch_leaf = self.torch_x if lengths is None else self.torch_x.data
 

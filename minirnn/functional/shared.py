@@ -58,16 +58,18 @@ def number(value: float, like: Array) -> Array:
     return get_array_module(like).asarray(value, like.dtype)
 
 
-# A thread keeps so many arrays, each of so many bytes at most: 1 MiB in all.
-_SHAPES = 16
-_BYTES = 1 << 16
+# A thread keeps so many arrays, of so many bytes in all.
+_BYTES = 1 << 20
+_ARRAYS = 16
 
 
 class _Scratch(threading.local):
-    """Arrays that a thread uses again and again."""
+    """Arrays that a thread uses again and again, by shape, dtype and place."""
 
     def __init__(self) -> None:
-        self.arrays: dict[tuple[Any, ...], Array] = {}
+        self.arrays: dict[tuple[Any, ...], list[Array]] = {}
+        self.bytes = 0
+        self.count = 0
 
 
 _scratch = _Scratch()
@@ -79,18 +81,25 @@ def scratch(shape: tuple[int, ...], like: Array) -> Array:
     So that a step of a stream allocates nothing but its result. It is taken out of its place meanwhile: a
     signal handler that interrupts the step and takes one of its own gets other memory.
     """
-    array = _scratch.arrays.pop((shape, like.dtype, type(like)), None)
-    return get_array_module(like).empty(shape, like.dtype) if array is None else array
+    free = _scratch.arrays.get((shape, like.dtype, type(like)))
+    if not free:
+        return get_array_module(like).empty(shape, like.dtype)
+    array = free.pop()
+    _scratch.bytes -= array.nbytes
+    _scratch.count -= 1
+    return array
 
 
 def keep(*arrays: Array) -> None:
-    """Put arrays of :func:`scratch` back for the next call, small ones only."""
-    kept = _scratch.arrays
+    """Put arrays of :func:`scratch` back for the next call, as far as there is room for them."""
     for array in arrays:
-        if array.nbytes <= _BYTES:
-            if len(kept) >= _SHAPES:
-                kept.clear()
-            kept[array.shape, array.dtype, type(array)] = array
+        if array.nbytes > _BYTES:
+            continue
+        if _scratch.count >= _ARRAYS or _scratch.bytes + array.nbytes > _BYTES:
+            _scratch.__init__()  # type: ignore[misc]
+        _scratch.arrays.setdefault((array.shape, array.dtype, type(array)), []).append(array)
+        _scratch.bytes += array.nbytes
+        _scratch.count += 1
 
 
 def gate_sums(w: Array, b: Array | None, x: Array, out: Array) -> Array:
