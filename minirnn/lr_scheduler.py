@@ -90,7 +90,13 @@ class LRScheduler:
         raise NotImplementedError
 
     def _own_rates(self) -> list[float]:
-        return [self.rate(base, self.last_epoch, k) for k, base in enumerate(self.base_lrs)]
+        rates = [self.rate(base, self.last_epoch, k) for k, base in enumerate(self.base_lrs)]
+        for k, rate in enumerate(rates):
+            if not math.isfinite(rate):
+                raise ValueError(
+                    f"rate: expected a finite one for group {k} at step {self.last_epoch}, got {rate}"
+                )
+        return rates
 
     def _write(self, rates: list[float]) -> None:
         for k, (group, before, rate) in enumerate(
@@ -105,8 +111,16 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go on by one step and set the rates that change."""
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:  # come since
+            self.base_lrs.append(float(group.setdefault("initial_lr", group["lr"])))
+            self._rates.append(group["lr"])
         self.last_epoch += 1
-        self._write(self._own_rates())
+        try:
+            rates = self._own_rates()
+        except BaseException:
+            self.last_epoch -= 1
+            raise
+        self._write(rates)
 
     def get_last_lr(self) -> list[float]:
         """Return the rates in force, one a group."""

@@ -52,6 +52,8 @@ class Optimizer:
         self._state: list[list[Array]] = []
         # The rate that a schedule wrote last into each group: another one is somebody else's.
         self.scheduled: list[float | None] = []
+        # The step at which each group came: a mean's bias is corrected by the group's own age.
+        self._started: list[int] = []
         for group in groups:
             self.add_param_group(group)
 
@@ -77,6 +79,7 @@ class Optimizer:
         self._state.append(self._zeros(group["params"]))
         self.param_groups.append(group)
         self.scheduled.append(None)
+        self._started.append(self._steps)
 
     def _checked(self, group: Any, defaults: dict[str, Any]) -> dict[str, Any]:
         """Return `group` with the defaults filled in, if it is one."""
@@ -152,7 +155,7 @@ class Optimizer:
                     raise ValueError(
                         "params: expected arrays that can be written to, got a read-only one"
                     )
-                work.append((group, data, grad, state))
+                work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
         # What is too small for the dtype is zero, whatever the user wants to hear of elsewhere.
         with np.errstate(under="ignore"):
@@ -161,9 +164,9 @@ class Optimizer:
         return loss
 
     def _update(
-        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        """Apply the formula to one piece, in place, leaving `grad` as it is."""
+        """Apply the formula to one piece at its step t, 1 at first, in place, leaving `grad` as it is."""
         raise NotImplementedError
 
     def zero_grad(self, set_to_none: bool = False) -> None:
@@ -184,12 +187,14 @@ class Optimizer:
         Returns
         -------
         dict
-            ``"steps"``, an int; ``"state"``, a copy of every group's state, an array of shape (slots,
-            number of weights); ``"groups"``, every group's settings; ``"names"`` and ``"shapes"`` of
-            every group's parameters. Arrays, numbers, strings, lists and dicts, nothing else.
+            ``"steps"``, an int; ``"started"``, at which of them each group came; ``"state"``, a copy of
+            every group's state, an array of shape (slots, number of weights); ``"groups"``, every group's
+            settings; ``"names"`` and ``"shapes"`` of its parameters. Arrays, numbers, strings, lists and
+            dicts, nothing else.
         """
         return {
             "steps": self._steps,
+            "started": list(self._started),
             "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
             "groups": [
                 {
@@ -223,6 +228,11 @@ class Optimizer:
             for name, entries in (("state", state), ("groups", groups))
             if len(entries) != len(self.param_groups)
         ]
+        started = list(state_dict.get("started", [0] * len(self.param_groups)))
+        if len(started) != len(self.param_groups) or not all(
+            isinstance(n, int | np.integer) and n >= 0 for n in started
+        ):
+            problems.append(f"started: expected a step for each group, got {started!r}")
         located = []
         for k, (own, s, settings) in enumerate(zip(self.param_groups, state, groups, strict=False)):
             located.append(self._fitting_state(k, s, problems))
@@ -232,7 +242,7 @@ class Optimizer:
             raise ValueError(
                 f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
             )
-        self._steps = int(steps)
+        self._steps, self._started = int(steps), started
         for k, own in enumerate(self.param_groups):
             own.update(groups[k])
             self.scheduled[k] = own["lr"] if "initial_lr" in own else None
@@ -251,6 +261,8 @@ class Optimizer:
             if array.dtype.kind != "f":
                 problems.append(f"state[{k}]: expected floating point, got dtype {array.dtype}")
                 return None
+            if not np.isfinite(array).all():
+                problems.append(f"state[{k}]: expected finite numbers")
             return get_array_module(like).asarray(array, like.dtype)
         except (TypeError, ValueError, RuntimeWarning) as error:
             problems.append(f"state[{k}]: {error}")
@@ -385,7 +397,7 @@ class SGD(Optimizer):
             )
 
     def _update(
-        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
         xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
         m, scratch = state
@@ -397,7 +409,7 @@ class SGD(Optimizer):
         if mu:
             m *= number(mu)
             # From m = 0, undampened, the first step makes m = g.
-            damped = group["dampening"] and self._steps > 1
+            damped = group["dampening"] and t > 1
             m += xp.multiply(g, number(1 - group["dampening"]), scratch) if damped else g
         if not mu or group["nesterov"]:
             data -= xp.multiply(g, number(lr), scratch)
@@ -477,7 +489,7 @@ class Adam(Optimizer):
                 raise ValueError(f"betas[{k}]: expected a number in [0, 1), got {beta!r}")
 
     def _update(
-        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
         xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
         m, v, scratch = state
@@ -497,11 +509,11 @@ class Adam(Optimizer):
         g *= g
         v += g
         # Both bias corrections go into two numbers, not into passes over arrays.
-        root = math.sqrt(1 - beta2**self._steps)
+        root = math.sqrt(1 - beta2**t)
         denominator = xp.sqrt(v, scratch)
         denominator += number(group["eps"] * root)
         update = xp.divide(m, denominator, scratch)
-        update *= number(lr * root / (1 - beta1**self._steps))
+        update *= number(lr * root / (1 - beta1**t))
         data -= update
 
 

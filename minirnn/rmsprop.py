@@ -89,7 +89,7 @@ class RMSprop(Optimizer):
             check_number(name, settings[name])
 
     def _update(
-        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array]
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
         xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
         v, a, m, scratch = state

@@ -153,3 +153,25 @@ def test_the_rates_are_those_of_torch(name, options):
     if name == "OneCycleLR":
         with pytest.raises(ValueError, match="at most 59"):
             mine.step()
+
+
+def test_a_step_that_cannot_be_done_is_not_counted():
+    made = optimizer()
+    schedule = minirnn.LambdaLR(made, lambda step: float("nan") if step == 2 else 0.5)
+    schedule.step()
+    with pytest.raises(ValueError, match="finite"):
+        schedule.step()
+    assert (schedule.last_epoch, made.param_groups[0]["lr"]) == (1, 0.5)
+    cycle = minirnn.OneCycleLR(optimizer(), 0.5, 2)
+    cycle.step()
+    with pytest.raises(ValueError, match="at most 1"):
+        cycle.step()
+    assert cycle.last_epoch == 1
+
+
+def test_a_group_that_comes_later_is_scheduled_too():
+    made = optimizer()
+    schedule = minirnn.ExponentialLR(made, 0.5)
+    made.add_param_group({"params": [minirnn.Parameter(np.ones(1))], "lr": 0.25})
+    schedule.step()
+    assert schedule.get_last_lr() == [0.5, 0.125]

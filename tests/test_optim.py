@@ -167,3 +167,34 @@ def test_rmsprop_steps_as_torch_does(options):
         ours.step()
         theirs.step()
         np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [("Adam", {"lr": 0.1}, 0.9), ("SGD", {"lr": 0.5, "momentum": 0.9, "dampening": 0.5}, 0.5)],
+)
+def test_a_group_that_comes_later_has_its_own_first_step(name, options, expected):
+    first, second = weight(1.0), weight(1.0)
+    optimizer = getattr(minirnn, name)([first], **options)
+    first.grad[:] = 1
+    for _ in range(100):
+        optimizer.step()
+    optimizer.add_param_group({"params": [second]})
+    second.grad[:] = 1
+    again = getattr(minirnn, name)(
+        [{"params": [weight(1.0)]}, {"params": [weight(1.0)]}], **options
+    )
+    again.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    assert second.data[0] == pytest.approx(expected)
+    again.param_groups[1]["params"][0].grad[:] = 1
+    again.step()
+    assert again.param_groups[1]["params"][0].data[0] == pytest.approx(expected)
+
+
+def test_a_state_that_is_not_finite_is_refused():
+    optimizer = minirnn.Adam([weight(1.0)])
+    state = optimizer.state_dict()
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite"):
+            optimizer.load_state_dict({**state, "state": [np.full((2, 1), bad)]})
