@@ -53,10 +53,10 @@ def clip_grad_norm_(
     TypeError
         If `parameters` holds something else.
 
-    Frozen parameters (``requires_grad = False``) are left out.
-
     Notes
     -----
+    Frozen parameters (``requires_grad = False``) are left out.
+
     On the host a 2-norm whose square is too large for the dtype (in float32 one above 1.8e19, where
     torch returns infinity and zeroes the gradients) still comes out right.
 
