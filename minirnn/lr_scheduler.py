@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import checks
-from .optim import Optimizer
+from .optimizer import Optimizer
 
 
 class LRScheduler:

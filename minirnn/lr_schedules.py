@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from . import checks
 from .lr_scheduler import LRScheduler
-from .optim import Optimizer
+from .optimizer import Optimizer
 
 
 class ConstantLR(LRScheduler):

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import checks
 from .lr_scheduler import groups_of, one_a_group
-from .optim import Optimizer
+from .optimizer import Optimizer
 
 
 class ReduceLROnPlateau:

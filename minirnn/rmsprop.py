@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .backend import Array, get_array_module
-from .optim import Optimizer, check_number
+from .optimizer import Optimizer, check_number
 from .parameter import Parameter
 
 
