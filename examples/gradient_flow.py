@@ -7,10 +7,12 @@ and its norm tells how much of the loss arrives there: it vanishes or explodes b
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
 import minirnn
+from minirnn.atomic import atomic_write
 
 
 def gradient_norms(layer, steps, batch_size=32, seed=0):
@@ -44,7 +46,7 @@ def main(argv=None):
     """Print a table of the norms and draw them."""
     p = argparse.ArgumentParser(description="Show gradients on their way back through time.")
     p.add_argument("--steps", type=int, default=200)
-    p.add_argument("--picture", default="gradient_flow.png")
+    p.add_argument("--picture", type=Path, default=Path("gradient_flow.png"))
     args = p.parse_args(argv)
     if args.steps < 2:
         p.error(f"--steps: expected at least 2, got {args.steps}")
@@ -71,7 +73,8 @@ def main(argv=None):
     axis.set_ylabel(r"$\|dL/dh_t\|$, relative to the last step")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", fontsize="small")
-    figure.savefig(args.picture, dpi=120)
+    with atomic_write(args.picture) as file:
+        figure.savefig(file, dpi=120, format=args.picture.suffix[1:] or "png")
     print(f"picture in {args.picture}")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from .atomic import PathLike, atomic_write
 from .backend import Array, asnumpy
-from .files import PathLike, atomic_write
 from .layers import Dropout, Embedding, Linear
 from .module import Module
 from .recurrent import GRU, LSTM, RNN, Recurrent

@@ -15,7 +15,6 @@ import io
 import json
 import math
 import os
-import secrets
 import stat
 import zipfile
 import zlib
@@ -26,56 +25,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from .atomic import PathLike, atomic_write
 from .backend import Array, asnumpy, get_rng_state, set_rng_state
 from .module import Module
-
-PathLike = str | os.PathLike[str]
 
 _MADE_BY = {"made_by": "minirnn", "format": "1"}
 _SAFETENSORS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _HEADER = 10_000  # bytes: what describes one array
 _ARRAY = "__array__"
-
-
-@contextmanager
-def atomic_write(path: PathLike) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes the name `path` only when it is whole and on the disk.
-
-    If the block raises, or the process dies in it, what was at `path` stays as it is.
-
-    Raises
-    ------
-    ValueError
-        If there is something at `path` that is no regular file.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
-    >>> with atomic_write(path) as file:
-    ...     _ = file.write(b"whole")
-    >>> path.read_bytes()
-    b'whole'
-    """
-    final = Path(os.path.realpath(path))  # a link stays one, and what it points to is replaced
-    if final.exists() and not final.is_file():
-        raise ValueError(f"path: expected the name of a file, got {path}, which is none")
-    partial = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(partial, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, final)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name, too, has to reach the disk
-        folder = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @contextmanager

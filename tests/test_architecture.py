@@ -13,7 +13,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "build" not in p.parts)
 # From the ground up; a folder is a room. A room imports only from floors below, and within a folder.
 FLOORS = [
     ["backend"],
-    ["layout", "checks", "places"],
+    ["layout", "checks", "places", "atomic"],
     ["functional", "packing", "parameter", "init", "threads"],
     ["bptt", "forms", "module", "outputs", "cuda", "native", "optimizer", "clip"],
     ["layers", "losses", "weights", "lr_scheduler", "sequential", "optim", "rmsprop", "data"],

@@ -9,11 +9,14 @@ import sys
 import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import minirnn
+from minirnn import atomic
+from minirnn.atomic import atomic_write
 
 LAYERS = [
     ("RNN", {"nonlinearity": "relu"}),
@@ -250,12 +253,72 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     before = path.read_bytes()
     with pytest.raises(TypeError, match=r"extra\.f: expected"):
         minirnn.save_checkpoint(path, model=layer, extra={"f": print})
-    from minirnn.files import atomic_write
-
     with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:  # noqa: PT012
         file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["c"]
+
+
+DIES = """
+import os, signal, sys
+from minirnn.atomic import atomic_write
+with atomic_write(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_path):
+    path = tmp_path / "c[1]"  # not a pattern
+    path.write_bytes(b"old")
+    subprocess.run([sys.executable, "-c", DIES, path], check=False)
+    (left,) = set(os.listdir(tmp_path)) - {path.name}
+    assert left.endswith(".tmp")
+    assert path.read_bytes() == b"old"
+    others = [".c1.01234567.tmp", ".c[1].0123456.tmp", ".c[1].0123456g.tmp", "c[1].01234567.tmp"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".c[1].00000000.tmp").symlink_to(tmp_path / others[0])
+    os.mkfifo(tmp_path / ".c[1].00000001.tmp")
+    with atomic_write(path) as outer:
+        outer.write(b"outer")
+        with atomic_write(path) as inner:  # another writer: the first one's file is not a leftover
+            inner.write(b"inner")
+        assert path.read_bytes() == b"inner"
+    assert path.read_bytes() == b"outer"
+    kept = {*others, ".c[1].00000000.tmp", ".c[1].00000001.tmp", path.name}
+    assert set(os.listdir(tmp_path)) == kept
+
+
+def test_a_writer_whose_file_was_taken_for_a_leftover_makes_another(tmp_path, monkeypatch):
+    locked = []
+
+    def lock(file, wait):
+        locked.append(file)
+        if len(locked) == 1:
+            (partial,) = tmp_path.iterdir()
+            partial.unlink()
+
+    monkeypatch.setattr(atomic, "_lock", lock)
+    with atomic_write(tmp_path / "c") as file:
+        file.write(b"whole")
+    assert (tmp_path / "c").read_bytes() == b"whole"
+    assert len(locked) == 2
+
+
+def test_many_may_write_to_one_name(tmp_path):
+    contents = [bytes([k]) * 5000 for k in range(4)]
+
+    def write(content):
+        for _ in range(25):
+            with atomic_write(tmp_path / "c") as file:
+                file.write(content)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, contents))
+    assert (tmp_path / "c").read_bytes() in contents
     assert os.listdir(tmp_path) == ["c"]
 
 
@@ -370,5 +433,7 @@ def test_a_killed_run_leaves_a_whole_checkpoint(tmp_path):
             time.sleep(rng.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
         run = Run(seed=9).load(path)
+        run.save(path)
+        assert os.listdir(tmp_path) == ["c"]  # nor is what it was writing left beside it
         steps = run.step + 3
         same(run.train(steps).model.state_dict(), Run().train(steps).model.state_dict())

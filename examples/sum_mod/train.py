@@ -28,7 +28,7 @@ import numpy as np
 from model import SumMod, accuracy, batches, place
 
 import minirnn
-from minirnn.files import atomic_write
+from minirnn.atomic import atomic_write
 
 LOGGED = ("step", "loss", "accuracy", "grad_norm", "lr", "eval_accuracy")
 # Where a gated cell's best recipe differs from the tanh RNN's, which is that of the flags' defaults.
