@@ -5,29 +5,37 @@ The gradient of a mean over n terms is the weighted mean of the parts' gradients
 .. math::  \nabla \frac1n \sum_{i} \ell_i = \sum_r \frac{n_r}{n}\, \nabla \frac1{n_r} \sum_{i \in r} \ell_i,
 
 so ranks that start with the same weights, each take the gradient of its own part, and average those with the
-weights :math:`n_r` take exactly the steps of one process with the whole batch. A step of a user's own loop is
-then ::
+weights :math:`n_r` take exactly the steps of one process with the whole batch. A user's own loop is then ::
 
-    part = shard((tokens, targets), comm.Get_rank(), comm.Get_size())   # the same batch on every rank
-    optimizer.zero_grad()
-    if part is not None:                                                # a rank may get none
-        ...                                                             # forward and backward as ever
-    average_gradients(model, comm, weight=0 if part is None else len(part[1]))
-    clip_grad_norm_(model.parameters(), 1.0)                            # of the average: the same everywhere
-    optimizer.step()
+    with world() as comm:
+        broadcast(model, comm)
+        for tokens, targets in batches:                                 # the same on every rank
+            part = shard((tokens, targets), comm.Get_rank(), comm.Get_size())
+            optimizer.zero_grad()
+            if part is not None:                                            # a rank may get none
+                ...                                                     # forward and backward as ever
+            average_gradients(model, comm, weight=0 if part is None else len(part[1]))
+            clip_grad_norm_(model.parameters(), 1.0)                    # of the average, everywhere
+            optimizer.step()
+
+and ``mpiexec -n 4 python program.py`` runs it on four processes, ``python program.py`` on one.
 
 A communicator is any object with the methods of mpi4py's that are used here: ``Get_rank``, ``Get_size``,
 ``allgather`` of Python objects, and ``Allreduce`` and ``Bcast`` of buffers. ``mpi4py.MPI.COMM_WORLD`` is one
 (``pip install 'minirnn[mpi]'``). Arrays on the GPU are handed over as they are, which needs an MPI that
-knows CUDA. Run a program by ``mpiexec -n 4 python -m mpi4py program.py``: so a rank that fails ends all of
-them, where the others would wait for it without end.
+knows CUDA.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
+import sys
+import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +55,89 @@ class Communicator(Protocol):
     def Allreduce(self, sendbuf: Any, recvbuf: Any) -> Any: ...  # noqa: D102, N802
     def Bcast(self, buf: Any, root: int = 0) -> Any: ...  # noqa: D102, N802
     def allgather(self, sendobj: Any) -> list[Any]: ...  # noqa: D102
+
+
+class Alone:
+    """The communicator of a process that is not one of several."""
+
+    def Get_rank(self) -> int:  # noqa: D102, N802
+        return 0
+
+    def Get_size(self) -> int:  # noqa: D102, N802
+        return 1
+
+    def Allreduce(self, sendbuf: Any, recvbuf: Any) -> None:  # noqa: D102, N802
+        recvbuf[...] = sendbuf
+
+    def Bcast(self, buf: Any, root: int = 0) -> None:  # noqa: D102, N802
+        pass
+
+    def allgather(self, sendobj: Any) -> list[Any]:  # noqa: D102
+        return [sendobj]
+
+
+# What the programs that start ranks tell each of them: MPICH's and Intel's, Open MPI's, Slurm's with PMIx.
+STARTED = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
+
+
+@contextmanager
+def world() -> Iterator[Communicator]:
+    """Yield the communicator of all the processes that ``mpiexec`` started, or of this one alone.
+
+    An error that leaves the block ends all ranks, after it was shown with the number of its rank: the others
+    would wait for this one without end. So does ``sys.exit`` with anything but success, with its code.
+
+    Yields
+    ------
+    Communicator
+        ``mpi4py.MPI.COMM_WORLD``, or one of size 1, for which mpi4py need not be installed.
+
+    Raises
+    ------
+    ImportError
+        If the process is one of several and there is no mpi4py.
+
+    Examples
+    --------
+    >>> from minirnn.parallel import world
+    >>> with world() as comm:
+    ...     print(f"rank {comm.Get_rank()} of {comm.Get_size()}")
+    rank 0 of 1
+    """
+    if not any(name in os.environ for name in STARTED):
+        yield Alone()
+        return
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ImportError(
+            "mpi4py: expected in a program started by mpiexec: pip install 'minirnn[mpi]'"
+        ) from error
+    comm = MPI.COMM_WORLD
+    try:
+        yield comm
+    except BaseException as error:
+        code = _exit_code(error)
+        if code == 0:
+            raise
+        _show(error, comm.Get_rank())
+        comm.Abort(code)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _show(error: BaseException, rank: int) -> None:
+    """Write the error where Python would have, and all that was printed before it."""
+    sys.stdout.flush()
+    if not isinstance(error, SystemExit):
+        print(f"rank {rank}: ", "".join(traceback.format_exception(error)), sep="", file=sys.stderr)
+    elif isinstance(error.code, str):
+        print(error.code, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def shard(batch: Any, rank: int, size: int) -> Any:
@@ -95,6 +186,8 @@ def shard(batch: Any, rank: int, size: int) -> Any:
             f"batch: expected a PackedSequence, or a tuple with one, got {type(batch).__name__}"
         )
     _check_parts(parts, packed)
+    if size == 1:
+        return batch
     own = _dealt(packed, int(size))[rank]
     if not len(own):
         return None
@@ -166,6 +259,8 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
     """
     if not isinstance(weight, checks.NUMBER) or not 0 <= weight < math.inf:
         raise ValueError(f"weight: expected a finite number >= 0, got {weight!r}")
+    if comm.Get_size() == 1 and weight:
+        return  # the mean over one is itself
     parameters = listed("model", model.parameters())
     xp: Any = require_one_kind("model", parameters)
     flat = pieces(parameters)

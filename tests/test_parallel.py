@@ -1,6 +1,7 @@
 """minirnn.parallel: N ranks in threads against one process with the whole batch."""
 
 import copy
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -138,7 +139,7 @@ def test_ranks_take_the_steps_of_one_process(size, flat):
         assert actual.keys() == expected.keys()
         for name in expected:
             close(actual[name], expected[name], 1e-12)
-    assert shared[0]["allreduces"] == [STEPS] * size  # one a step
+    assert shared[0]["allreduces"] == [STEPS * (size > 1)] * size  # one a step
 
 
 # -- shard ---------------------------------------------------------------------------------------
@@ -263,6 +264,28 @@ def test_check_in_step_names_the_rank_that_differs(size, guilty):
     for error in on_ranks(size, run):
         assert isinstance(error, RuntimeError)
         assert f"ranks [{guilty}] of {size}" in str(error)
+
+
+def test_a_process_alone_is_a_world_of_one(monkeypatch):
+    for name in parallel.STARTED:
+        monkeypatch.delenv(name, raising=False)
+    expected, model = train(Model()), Model()
+    with parallel.world() as comm:
+        parallel.broadcast(model, comm)
+        actual = train(model, comm)
+        parallel.check_in_step(model, comm)
+    for name in expected:
+        assert np.array_equal(actual[name], expected[name])
+    with pytest.raises(ZeroDivisionError), parallel.world():
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize("name", parallel.STARTED)
+def test_a_rank_without_mpi4py_says_what_to_install(monkeypatch, name):
+    monkeypatch.setenv(name, "0")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ImportError, match=r"pip install 'minirnn\[mpi\]'"), parallel.world():
+        pass
 
 
 def test_mpi4py_is_such_a_communicator():

@@ -3,6 +3,7 @@
     python examples/sum_mod/train.py
     python examples/sum_mod/train.py --cell gru
     python examples/sum_mod/train.py --cell gru --resume        # after Ctrl-C, or worse
+    mpiexec -n 4 python examples/sum_mod/train.py               # each rank a part of every batch
     python examples/sum_mod/train.py --batch_size 64 --lr 0.005 --hidden_dim 32 --num_layers 3 \
         --warmup_step 2000 --min_lr 1e-4
 
@@ -29,6 +30,7 @@ from model import SumMod, accuracy, batches, place
 
 import minirnn
 from minirnn.atomic import atomic_write
+from minirnn.parallel import Alone, average_gradients, broadcast, check_in_step, shard, world
 
 LOGGED = ("step", "loss", "accuracy", "grad_norm", "lr", "eval_accuracy")
 # Where a gated cell's best recipe differs from the tanh RNN's, which is that of the flags' defaults.
@@ -118,12 +120,15 @@ def train(
     keep=lambda step, **parts: None,
     stopped=lambda: False,
     checkpoint=None,
+    comm=None,
 ):
     """Train a model, or go on from a checkpoint.
 
     `report` gets a row of metrics now and then, `save` the model, and `keep` what else a run needs to go on.
-    When `stopped` says so it ends after the step, saved, with a KeyboardInterrupt.
+    When `stopped` says so it ends after the step, saved, with a KeyboardInterrupt. Of several processes each
+    takes a part of every batch, and `comm` is what they share.
     """
+    comm = comm or Alone()
     minirnn.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     model = SumMod(args.cell, args.max_number, args.embed_dim, args.hidden_dim, args.num_layers)
@@ -142,34 +147,58 @@ def train(
         for row in kept["extra"]:
             report(row)
         next(itertools.islice(data, done - 1, done))  # what it has seen
+    broadcast(model, comm)
     for step in range(done + 1, args.total_steps + 1):
-        tokens, sums = next(data)
-        logits, ctx = model.forward(tokens)
-        loss, ctx_loss = criterion.forward(logits, sums)
+        part = shard(next(data), comm.Get_rank(), comm.Get_size())
         optimizer.zero_grad()
-        model.backward(ctx, criterion.backward(ctx_loss))
+        count, loss, logits = gradient(model, criterion, part)
+        average_gradients(model, comm, weight=count)
         norm = minirnn.clip_grad_norm_(parameters, args.clip)
         optimizer.step()
         last = step == args.total_steps
         evaluate = last or step % args.eval_every == 0
         if evaluate or step % args.log_every == 0:
+            loss, right = of_all_ranks(comm, part, loss, logits)
             row = {
                 "step": step,
-                "loss": float(loss),
-                "accuracy": float((logits.argmax(1) == sums).mean()),
+                "loss": loss,
+                "accuracy": right,
                 "grad_norm": float(norm),
                 "lr": scheduler.get_last_lr()[0],
                 "eval_accuracy": accuracy(model, *lengths) if evaluate else None,
             }
             report(row)
         scheduler.step()
-        interrupted = stopped()
+        if last or step % args.save_every == 0:
+            check_in_step(model, comm)
+        interrupted = not last and stopped()
         if last or interrupted or step % args.save_every == 0:
             keep(step, **parts)
             save(model, step)
-        if interrupted and not last:
+        if interrupted:
             raise KeyboardInterrupt
     return model
+
+
+def gradient(model, criterion, part):
+    """Add the gradient of the mean loss over a part of a batch; return its count, loss and logits."""
+    if part is None:  # more ranks than sequences
+        return 0, None, None
+    tokens, sums = part
+    logits, ctx = model.forward(tokens)
+    loss, ctx_loss = criterion.forward(logits, sums)
+    model.backward(ctx, criterion.backward(ctx_loss))
+    return len(sums), loss, logits
+
+
+def of_all_ranks(comm, part, loss, logits):
+    """Return mean loss and accuracy of the whole batch."""
+    own = (0, 0.0, 0.0)
+    if part is not None:
+        sums = part[1]
+        own = (len(sums), float(loss) * len(sums), float((logits.argmax(1) == sums).sum()))
+    count, loss, right = np.sum(comm.allgather(own), axis=0).tolist()
+    return loss / count, right / count
 
 
 def plot(rows, path):
@@ -234,12 +263,22 @@ def resumed(args):
 
 
 def main(argv=None):
+    """Train, on as many processes as mpiexec started; the first of them writes and shows."""
+    with world() as comm:
+        args, checkpoint = arguments(argv), None
+        if args.resume:
+            args, checkpoint = resumed(args)
+        if comm.Get_rank() == 0:
+            return lead(args, checkpoint, comm)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 ends all, when it has saved
+        train(args, checkpoint=checkpoint, comm=comm)
+        return None
+
+
+def lead(args, checkpoint, comm):
     """Train, and write all there is to know of the run into its folder."""
-    args = arguments(argv)
-    folder, checkpoint, rows = args.save_dir / args.run_name, None, []
-    if args.resume:
-        args, checkpoint = resumed(args)
-    else:
+    folder, rows = args.save_dir / args.run_name, []
+    if checkpoint is None:
         set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
         settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
@@ -279,12 +318,13 @@ def main(argv=None):
     pressed = []
     before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     try:
-        model = train(args, report, save, keep, lambda: bool(pressed), checkpoint)
+        model = train(args, report, save, keep, lambda: bool(pressed), checkpoint, comm)
     except KeyboardInterrupt:
         flags = (
             f"--save_dir {shlex.quote(str(args.save_dir))} --run_name {shlex.quote(args.run_name)}"
         )
-        print(f"\nstopped and saved; go on with: python {__file__} {flags} --resume")
+        ranks = f"mpiexec -n {comm.Get_size()} " if comm.Get_size() > 1 else ""
+        print(f"\nstopped and saved; go on with: {ranks}python {__file__} {flags} --resume")
         raise SystemExit(130) from None
     except ValueError as error:
         raise SystemExit(str(error)) from None
