@@ -22,7 +22,7 @@ from .bptt.traces import Trace
 from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
 from .export import to_onnx
-from .files import load_checkpoint, load_weights, save_checkpoint, save_weights
+from .files import load_weights, save_weights
 from .functional.activation import log_softmax, softmax
 from .layers import Dropout, Embedding, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
@@ -44,8 +44,8 @@ from .lr_schedules import (
 from .module import Module
 from .optim import SGD, Adam, AdamW
 from .outputs import by_layer_direction, last_step
+from .packed_sequence import PackedSequence
 from .packing import (
-    PackedSequence,
     pack_padded_sequence,
     pack_sequence,
     pad_packed_sequence,
@@ -57,6 +57,7 @@ from .parameter import Parameter, ParameterBuffer
 from .places import native_available, set_native
 from .plateau import ReduceLROnPlateau
 from .recurrent import GRU, LSTM, RNN, Recurrent
+from .resume import load_checkpoint, save_checkpoint
 from .rmsprop import RMSprop
 from .sequential import Sequential
 from .threads import set_num_threads

@@ -11,7 +11,7 @@ from typing import Any
 from . import checks
 from .backend import Array, get_array_module
 from .layout import Layout, equal_lengths
-from .packing import PackedSequence
+from .packed_sequence import PackedSequence
 
 
 def of(name: str, x: Any, features: int, batch_first: bool, like: Array) -> tuple[Form, Array]:

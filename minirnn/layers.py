@@ -16,7 +16,7 @@ from . import checks
 from .backend import RNG, Array, default_xp, generator, get_array_module, reads_values, uniform
 from .functional import dropout, embedding, linear
 from .module import Context, Module, describe, saving
-from .packing import PackedSequence, Packing
+from .packed_sequence import PackedSequence, Packing
 from .parameter import Parameter
 
 

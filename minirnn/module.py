@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from .backend import BACKENDS, Array, asnumpy, get_array_module, load_backend
-from .parameter import Parameter, ParameterBuffer, pieces, shared_buffer
+from .parameter import Parameter
+from .state import Stateful
 
 M = TypeVar("M", bound="Module")
 
@@ -30,21 +27,6 @@ def saving() -> bool:
     return not _inference.active
 
 
-class IncompatibleKeys(NamedTuple):
-    """What :meth:`Module.load_state_dict` returns.
-
-    Attributes
-    ----------
-    missing_keys : list of str
-        Names of parameters that the state dict does not have; these were left as they were.
-    unexpected_keys : list of str
-        Names in the state dict that no parameter has.
-    """
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
 class Context(NamedTuple):
     """What a layer's ``forward`` hands to its ``backward``.
 
@@ -61,7 +43,7 @@ class Context(NamedTuple):
     saved: Any
 
 
-class Module:
+class Module(Stateful):
     """A piece of a model: it owns :class:`Parameter` and other modules, found by attribute.
 
     Modules and parameters in a list, tuple or dict that is an attribute are found too, however deep, under
@@ -210,25 +192,6 @@ class Module:
         """Iterate over the parameters, in the order of definition, each once."""
         return (parameter for _, parameter in self.named_parameters())
 
-    def zero_grad(self, set_to_none: bool = False) -> None:
-        """Set all gradients to zero.
-
-        Parameters
-        ----------
-        set_to_none : bool
-            As in torch, and without effect: a gradient is never ``None`` here.
-        """
-        for piece in pieces(list(self.parameters())):
-            piece.zero_grad()
-
-    def flatten_parameters(self) -> ParameterBuffer:
-        """Move all parameters and gradients into one contiguous buffer each, and return it.
-
-        Values do not change. Do it after ``to`` and before training starts; arrays taken from
-        ``parameter.data`` earlier are no longer the parameter's.
-        """
-        return ParameterBuffer(self.parameters())
-
     def train(self: M, mode: bool = True) -> M:
         """Switch this module and all inside it to training (dropout on), or with ``False`` off."""
         for module in self.modules():
@@ -238,125 +201,6 @@ class Module:
     def eval(self: M) -> M:
         """Switch this module and all inside it to evaluation: dropout is off."""
         return self.train(False)
-
-    def to(self: M, target: str | DTypeLike) -> M:
-        """Move the parameters to a backend (``"numpy"``, ``"cupy"``) or convert them to a dtype.
-
-        Values and gradients go along; a parameter buffer is made anew. The module is changed in
-        place and returned.
-
-        Raises
-        ------
-        TypeError
-            If `target` is neither a backend nor a floating-point dtype.
-        ImportError
-            If CuPy is asked for and not installed.
-
-        Examples
-        --------
-        >>> import minirnn
-        >>> minirnn.Linear(3, 2).to("float64").weight.dtype
-        dtype('float64')
-        """
-        move: Callable[[Array], Array]
-        if isinstance(target, str) and target in BACKENDS:
-            xp = load_backend(target)
-            move = asnumpy if xp is np else xp.asarray
-        else:
-            try:
-                dtype = np.dtype(target)
-            except TypeError:
-                dtype = np.dtype(object)
-            if target is None or dtype.kind != "f":
-                raise TypeError(
-                    f"to: expected 'numpy', 'cupy' or a floating-point dtype, got {target!r}"
-                )
-
-            def move(x: Array) -> Array:
-                return x.astype(dtype, copy=False)
-
-        parameters, modules = list(self.parameters()), list(self.modules())
-        buffer = shared_buffer(parameters)
-        # All is converted before anything is changed: where warnings are errors, an overflow raises.
-        moved = [(move(p._data), None if p._grad is None else move(p._grad)) for p in parameters]
-        before = [dict(vars(module)) for module in modules]
-        try:
-            for module in modules:
-                module._move_arrays(move)
-        except BaseException:
-            for module, attributes in zip(modules, before, strict=True):
-                vars(module).update(attributes)
-            raise
-        for p, (data, grad) in zip(parameters, moved, strict=True):
-            p._move(data, grad, None)
-        if buffer is not None:
-            ParameterBuffer(parameters)
-        return self
-
-    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
-        """Move what else the module computes with, beside its parameters."""
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return a copy of every parameter's value under its dotted name, those of torch."""
-        return {name: p.data.copy() for name, p in self._all_names("")}
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True
-    ) -> IncompatibleKeys:
-        """Copy values into the parameters, by name.
-
-        Parameters
-        ----------
-        state_dict : mapping from str to array-like
-            What :meth:`state_dict` returned, an ``.npz`` file opened by NumPy, or a torch
-            ``state_dict`` of CPU tensors. Values are converted to the parameters' dtype.
-        strict : bool
-            With ``False``, names that are missing or unexpected are passed over.
-
-        Returns
-        -------
-        IncompatibleKeys
-            The names that were missing and unexpected: look at them if not `strict`.
-
-        Raises
-        ------
-        ValueError
-            If entries are missing, unexpected, of another shape or not floating point: all of them
-            in one message, and the module unchanged.
-        TypeError
-            If `state_dict` is no mapping.
-        """
-        if not hasattr(state_dict, "keys"):
-            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
-        own = dict(self._all_names(""))
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in own]
-        problems = []
-        if strict:
-            problems += [f"missing: {name}" for name in missing]
-            problems += [f"unexpected: {name}" for name in unexpected]
-        values = {}
-        for name, parameter in own.items():
-            if name not in state_dict:
-                continue
-            try:
-                value = asnumpy(state_dict[name])
-            except (TypeError, ValueError, RuntimeError) as error:
-                problems.append(f"{name}: expected what NumPy makes an array of, {error}")
-                continue
-            if value.shape != parameter.shape:
-                problems.append(f"{name}: expected shape {parameter.shape}, got {value.shape}")
-            elif value.dtype.kind != "f":
-                problems.append(f"{name}: expected floating point, got dtype {value.dtype}")
-            else:
-                values[name] = get_array_module(parameter.data).asarray(value, parameter.dtype)
-        if problems:
-            raise ValueError(
-                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
-            )
-        for name, value in values.items():
-            own[name].data = value
-        return IncompatibleKeys(missing, unexpected)
 
     def _describe(self) -> str:
         """Return the constructor's arguments as ``repr`` shows them."""

@@ -18,24 +18,8 @@ from .backend import Array, asnumpy, get_array_module
 from .parameter import Parameter, listed, pieces, require_one_kind
 
 
-class Optimizer:
-    """What all optimisers share: groups of parameters, their state, and the checks.
-
-    A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
-    gradient zero, where torch would leave it out.
-
-    Parameters
-    ----------
-    params : iterable of Parameter, or of dict
-        A dict is a group: its ``"params"``, and settings that differ from `defaults`.
-    **defaults
-        The settings of every group that does not set its own.
-
-    Attributes
-    ----------
-    param_groups : list of dict
-        Every group's ``"params"``, a list, and its settings; schedules set ``"lr"`` here.
-    """
+class _Groups:
+    """Groups of parameters, and what an optimiser remembers of each between two steps."""
 
     # How many arrays of the parameters' size the formula remembers between two steps.
     _slots: int
@@ -113,6 +97,141 @@ class Optimizer:
             state = self._state[k] = [xp.asarray(asnumpy(s), like.dtype) for s in state]
         return state
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a run needs to go on bit for bit, the parameters themselves apart.
+
+        Returns
+        -------
+        dict
+            ``"steps"``, an int; ``"started"``, at which of them each group came; ``"state"``, a copy of
+            every group's state, an array of shape (slots, number of weights); ``"groups"``, every group's
+            settings; ``"names"`` and ``"shapes"`` of its parameters. Arrays, numbers, strings, lists and
+            dicts, nothing else.
+        """
+        return {
+            "steps": self._steps,
+            "started": list(self._started),
+            "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
+            "groups": [
+                {
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in group.items()
+                    if name != "params"
+                }
+                for group in self.param_groups
+            ],
+            "names": [[p.name for p in group["params"]] for group in self.param_groups],
+            "shapes": [[list(p.shape) for p in group["params"]] for group in self.param_groups],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is of other groups, settings, sizes or parameters, or in another order: all that does not
+            fit in one message, and the optimiser unchanged. (The states of Adam and AdamW look alike.)
+        """
+        if missing := sorted({"steps", "state", "groups"} - state_dict.keys()):
+            raise ValueError(f"state_dict: expected steps, state and groups, {missing} missing")
+        groups, steps = list(state_dict["groups"]), state_dict["steps"]
+        state, problems = list(state_dict["state"]), []
+        if not _is_step(steps):
+            problems.append(f"steps: expected an integer >= 0, got {steps!r}")
+        count = len(self.param_groups)
+        problems += [
+            f"{name}: expected {count} groups, got {len(entries)}"
+            for name, entries in (("state", state), ("groups", groups))
+            if len(entries) != count
+        ]
+        started = list(state_dict.get("started", [0] * count))
+        if len(started) != count or not all(map(_is_step, started)):
+            problems.append(f"started: expected a step for each group, got {started!r}")
+        located = []
+        for k, (own, s, settings) in enumerate(zip(self.param_groups, state, groups, strict=False)):
+            located.append(self._fitting_state(k, s, problems))
+            self._check_group(k, own, settings, problems)
+            self._check_order(k, own["params"], state_dict, problems)
+        if problems:
+            raise ValueError(
+                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
+            )
+        self._steps, self._started = int(steps), started
+        for k, own in enumerate(self.param_groups):
+            own.update(groups[k])
+            self.scheduled[k] = own["lr"] if "initial_lr" in own else None
+            for slot, values in zip(self._located(k), located[k], strict=False):
+                slot[...] = values
+
+    def _fitting_state(self, k: int, values: Any, problems: list[str]) -> Any:
+        """Return group `k`'s state where its parameters are and of their dtype."""
+        like = self.param_groups[k]["params"][0].data
+        expected = (self._slots, self._state[k][0].size)
+        try:
+            array = asnumpy(values)
+            if array.shape != expected:
+                problems.append(f"state[{k}]: expected shape {expected}, got {array.shape}")
+                return None
+            if array.dtype.kind != "f":
+                problems.append(f"state[{k}]: expected floating point, got dtype {array.dtype}")
+                return None
+            if not np.isfinite(array).all():
+                problems.append(f"state[{k}]: expected finite numbers")
+            return get_array_module(like).asarray(array, like.dtype)
+        except (TypeError, ValueError, RuntimeWarning) as error:
+            problems.append(f"state[{k}]: {error}")
+            return None
+
+    def _check_group(self, k: int, own: dict[str, Any], settings: Any, problems: list[str]) -> None:
+        names = sorted(own.keys() - {"params", "initial_lr"})
+        if not isinstance(settings, Mapping) or sorted(settings.keys() - {"initial_lr"}) != names:
+            got = sorted(settings) if isinstance(settings, Mapping) else type(settings).__name__
+            problems.append(f"groups[{k}]: expected {names}, got {got}")
+            return
+        try:
+            self._check({**own, **settings})
+            check_number("initial_lr", settings.get("initial_lr", 0))
+        except (TypeError, ValueError) as error:
+            problems.append(f"groups[{k}]: {error}")
+
+    def _check_order(
+        self, k: int, params: list[Parameter], state_dict: Mapping[str, Any], problems: list[str]
+    ) -> None:
+        """Compare shapes and names; a name may be that of the parameter in a part of the model."""
+        shapes = [list(p.shape) for p in params]
+        compared: tuple[tuple[str, list[Any], Callable[[Any, Any], bool]], ...] = (
+            ("shapes", shapes, lambda a, b: list(a) == b),
+            ("names", [p.name for p in params], _same_name),
+        )
+        for what, own, same in compared:
+            saved = state_dict.get(what)
+            if saved is None:
+                continue
+            fits = len(saved) == len(self.param_groups) and len(saved[k]) == len(own)
+            if not fits or not all(map(same, saved[k], own)):
+                problems.append(f"{what}[{k}]: expected {own}, got {saved[k] if fits else saved}")
+
+
+class Optimizer(_Groups):
+    """What all optimisers share: groups of parameters, their state, and the checks.
+
+    A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
+    gradient zero, where torch would leave it out.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        A dict is a group: its ``"params"``, and settings that differ from `defaults`.
+    **defaults
+        The settings of every group that does not set its own.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Every group's ``"params"``, a list, and its settings; schedules set ``"lr"`` here.
+    """
+
     def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
         """Iterate over flat ``(data, grad, (*slots, scratch))`` that make up group `k`."""
         params: list[Parameter] = self.param_groups[k]["params"]
@@ -181,121 +300,9 @@ class Optimizer:
             for piece in pieces(group["params"]):
                 piece.zero_grad()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a run needs to go on bit for bit, the parameters themselves apart.
 
-        Returns
-        -------
-        dict
-            ``"steps"``, an int; ``"started"``, at which of them each group came; ``"state"``, a copy of
-            every group's state, an array of shape (slots, number of weights); ``"groups"``, every group's
-            settings; ``"names"`` and ``"shapes"`` of its parameters. Arrays, numbers, strings, lists and
-            dicts, nothing else.
-        """
-        return {
-            "steps": self._steps,
-            "started": list(self._started),
-            "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
-            "groups": [
-                {
-                    name: list(value) if isinstance(value, tuple) else value
-                    for name, value in group.items()
-                    if name != "params"
-                }
-                for group in self.param_groups
-            ],
-            "names": [[p.name for p in group["params"]] for group in self.param_groups],
-            "shapes": [[list(p.shape) for p in group["params"]] for group in self.param_groups],
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
-
-        Raises
-        ------
-        ValueError
-            If it is of other groups, settings, sizes or parameters, or in another order: all that does not
-            fit in one message, and the optimiser unchanged. (The states of Adam and AdamW look alike.)
-        """
-        if missing := sorted({"steps", "state", "groups"} - state_dict.keys()):
-            raise ValueError(f"state_dict: expected steps, state and groups, {missing} missing")
-        groups, steps = list(state_dict["groups"]), state_dict["steps"]
-        state, problems = list(state_dict["state"]), []
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
-            problems.append(f"steps: expected an integer >= 0, got {steps!r}")
-        problems += [
-            f"{name}: expected {len(self.param_groups)} groups, got {len(entries)}"
-            for name, entries in (("state", state), ("groups", groups))
-            if len(entries) != len(self.param_groups)
-        ]
-        started = list(state_dict.get("started", [0] * len(self.param_groups)))
-        if len(started) != len(self.param_groups) or not all(
-            isinstance(n, int | np.integer) and n >= 0 for n in started
-        ):
-            problems.append(f"started: expected a step for each group, got {started!r}")
-        located = []
-        for k, (own, s, settings) in enumerate(zip(self.param_groups, state, groups, strict=False)):
-            located.append(self._fitting_state(k, s, problems))
-            self._check_group(k, own, settings, problems)
-            self._check_order(k, own["params"], state_dict, problems)
-        if problems:
-            raise ValueError(
-                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
-            )
-        self._steps, self._started = int(steps), started
-        for k, own in enumerate(self.param_groups):
-            own.update(groups[k])
-            self.scheduled[k] = own["lr"] if "initial_lr" in own else None
-            for slot, values in zip(self._located(k), located[k], strict=False):
-                slot[...] = values
-
-    def _fitting_state(self, k: int, values: Any, problems: list[str]) -> Any:
-        """Return group `k`'s state where its parameters are and of their dtype."""
-        like = self.param_groups[k]["params"][0].data
-        expected = (self._slots, self._state[k][0].size)
-        try:
-            array = asnumpy(values)
-            if array.shape != expected:
-                problems.append(f"state[{k}]: expected shape {expected}, got {array.shape}")
-                return None
-            if array.dtype.kind != "f":
-                problems.append(f"state[{k}]: expected floating point, got dtype {array.dtype}")
-                return None
-            if not np.isfinite(array).all():
-                problems.append(f"state[{k}]: expected finite numbers")
-            return get_array_module(like).asarray(array, like.dtype)
-        except (TypeError, ValueError, RuntimeWarning) as error:
-            problems.append(f"state[{k}]: {error}")
-            return None
-
-    def _check_group(self, k: int, own: dict[str, Any], settings: Any, problems: list[str]) -> None:
-        names = sorted(own.keys() - {"params", "initial_lr"})
-        if not isinstance(settings, Mapping) or sorted(settings.keys() - {"initial_lr"}) != names:
-            got = sorted(settings) if isinstance(settings, Mapping) else type(settings).__name__
-            problems.append(f"groups[{k}]: expected {names}, got {got}")
-            return
-        try:
-            self._check({**own, **settings})
-            check_number("initial_lr", settings.get("initial_lr", 0))
-        except (TypeError, ValueError) as error:
-            problems.append(f"groups[{k}]: {error}")
-
-    def _check_order(
-        self, k: int, params: list[Parameter], state_dict: Mapping[str, Any], problems: list[str]
-    ) -> None:
-        """Compare shapes and names; a name may be that of the parameter in a part of the model."""
-        shapes = [list(p.shape) for p in params]
-        compared: tuple[tuple[str, list[Any], Callable[[Any, Any], bool]], ...] = (
-            ("shapes", shapes, lambda a, b: list(a) == b),
-            ("names", [p.name for p in params], _same_name),
-        )
-        for what, own, same in compared:
-            saved = state_dict.get(what)
-            if saved is None:
-                continue
-            fits = len(saved) == len(self.param_groups) and len(saved[k]) == len(own)
-            if not fits or not all(map(same, saved[k], own)):
-                problems.append(f"{what}[{k}]: expected {own}, got {saved[k] if fits else saved}")
+def _is_step(n: Any) -> bool:
+    return not isinstance(n, bool) and isinstance(n, int | np.integer) and bool(n >= 0)
 
 
 def _same_name(a: str, b: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, asnumpy, get_array_module
-from .packing import PackedSequence
+from .packed_sequence import PackedSequence
 
 
 def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Array:

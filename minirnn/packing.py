@@ -1,301 +1,22 @@
-"""Packed batches: sequences of different lengths, stored step by step without any padding.
-
-Sort the sequences by descending length and write down, time step by time step, the rows that are
-still running::
-
-    lengths 4, 2, 1                 t = 0      1    2  3
-    a b c d                         a e g  |  b f | c | d
-    e f           is packed as
-    g                               batch_sizes = 3, 2, 1, 1
-
-A recurrence then runs over the first ``batch_sizes[t]`` rows of its state at step t and never meets a
-padded value. The format is that of ``torch.nn.utils.rnn`` and so are the functions' names.
+"""From sequences of different lengths to a packed batch and back, as ``torch.nn.utils.rnn`` does it.
 
 Packing moves values and drops padding, so it is linear, and its adjoint is padding with zeros: the
 gradient of ``pack_padded_sequence`` is ``pad_packed_sequence`` of the gradient, and the other way
-round.
+round. What a packed batch looks like is said in :mod:`minirnn.packed_sequence`.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from . import checks
-from .backend import Array, asnumpy, get_array_module, is_array
+from .backend import Array, asnumpy, get_array_module
 from .layout import Layout, step_and_sequence
-
-
-class Packing(NamedTuple):
-    """How a batch is packed."""
-
-    layout: Layout
-    sorted_indices: Array | None
-
-    def check(self, name: str, x: Any) -> None:
-        """Require `x` to be a PackedSequence that is packed in this way."""
-        if not isinstance(x, PackedSequence):
-            raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}")
-        other = x.packing
-        if other.layout is self.layout and other.sorted_indices is self.sorted_indices:
-            return
-        if other.layout.sizes != self.layout.sizes:
-            raise ValueError(
-                f"{name}: expected batch_sizes {checks.brief(self.layout.sizes)}, "
-                f"got {checks.brief(other.layout.sizes)}"
-            )
-        if other._order() != self._order():
-            raise ValueError(
-                f"{name}: expected the sequences in the order {checks.brief(self._order())}, "
-                f"got {checks.brief(other._order())}"
-            )
-
-    def _order(self) -> list[int]:
-        if self.sorted_indices is None:
-            return list(range(self.layout.batch_size))
-        order: list[int] = self.sorted_indices.tolist()
-        return order
-
-
-class _Arithmetic:
-    """``+ - * /`` on rows: with a number, with an array of the data's shape, or packed in the same way.
-
-    A tuple's own sum and multiples are longer tuples, which nobody means here.
-    """
-
-    # Of an array and a packed sequence, the sequence decides.
-    __array_ufunc__ = None
-
-    def _combine(self, operation: Callable[[Any, Any], Any], other: Any) -> PackedSequence:
-        raise NotImplementedError
-
-    def __add__(self, other: Any) -> PackedSequence:
-        return self._combine(operator.add, other)
-
-    def __radd__(self, other: Any) -> PackedSequence:
-        return self._combine(operator.add, other)
-
-    def __sub__(self, other: Any) -> PackedSequence:
-        return self._combine(operator.sub, other)
-
-    def __rsub__(self, other: Any) -> PackedSequence:
-        return self._combine(lambda rows, x: x - rows, other)
-
-    def __mul__(self, other: Any) -> PackedSequence:
-        return self._combine(operator.mul, other)
-
-    def __rmul__(self, other: Any) -> PackedSequence:
-        return self._combine(operator.mul, other)
-
-    def __truediv__(self, other: Any) -> PackedSequence:
-        return self._combine(operator.truediv, other)
-
-    def __rtruediv__(self, other: Any) -> PackedSequence:
-        return self._combine(lambda rows, x: x / rows, other)
-
-    def __neg__(self) -> PackedSequence:
-        return self._combine(operator.mul, -1)
-
-
-class _Fields(NamedTuple):
-    data: Array
-    batch_sizes: Array
-    sorted_indices: Array | None = None
-    unsorted_indices: Array | None = None
-
-
-class PackedSequence(_Arithmetic, _Fields):
-    """Sequences of different lengths as one array of rows; see the module's text for the order.
-
-    Made by :func:`pack_padded_sequence` or :func:`pack_sequence`, seldom by hand. ``+ - * /`` act on the
-    rows, with numbers, arrays of the data's shape, and sequences that are packed in the same way; for all
-    else there is :meth:`map`.
-
-    Parameters
-    ----------
-    data : array of shape (sum of lengths, ...)
-        The rows, on the host or on the GPU.
-    batch_sizes : array of int64 on the host, shape (T,)
-        How many sequences are still running at each step; descending.
-    sorted_indices : array of int64 on the host, shape (B,), optional
-        ``sorted_indices[k]`` is the place, in the batch as it was given, of the k-th longest sequence.
-        ``None`` means that the batch was given in descending order, and B is ``batch_sizes[0]``. It is
-        there also for a sorted batch if some lengths are zero, since `batch_sizes` cannot count those.
-    unsorted_indices : array of int64 on the host, shape (B,), optional
-        The inverse permutation; derived from `sorted_indices` if not given.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the batch sizes are not descending positive integers that add up to the rows of `data`, or if
-        an index array is no permutation.
-
-    References
-    ----------
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.PackedSequence.html
-    """
-
-    _layout: Layout
-
-    def __new__(  # noqa: D102 (described by the class)
-        cls,
-        data: Array,
-        batch_sizes: Any,
-        sorted_indices: Any = None,
-        unsorted_indices: Any = None,
-    ) -> PackedSequence:
-        checks.storable("data", data)
-        sizes = _host_integers("batch_sizes", batch_sizes)
-        if np.any(sizes[1:] > sizes[:-1]) or (len(sizes) and sizes[-1] < 1):
-            raise ValueError(
-                f"batch_sizes: expected positive and descending, got {checks.brief(sizes)}"
-            )
-        rows = sum(sizes.tolist())  # of Python's integers, which do not wrap around
-        if data.ndim < 1 or len(data) != rows:
-            raise ValueError(
-                f"data: expected {rows} rows, the sum of batch_sizes, got shape {data.shape}"
-            )
-        if sorted_indices is None and unsorted_indices is not None:
-            sorted_indices = _inverse(_permutation("unsorted_indices", unsorted_indices))
-        if sorted_indices is None:
-            if not len(sizes):
-                raise ValueError("batch_sizes: expected at least one step, got none")
-            return cls._make_valid(data, sizes, None, None, Layout(sizes, int(sizes[0])))
-        order = _permutation("sorted_indices", sorted_indices)
-        if len(sizes) and len(order) < sizes[0]:
-            raise ValueError(
-                f"sorted_indices: expected at least batch_sizes[0] = {sizes[0]} entries, got {len(order)}"
-            )
-        inverse = _inverse(order)
-        if unsorted_indices is not None and not np.array_equal(
-            _permutation("unsorted_indices", unsorted_indices), inverse
-        ):
-            raise ValueError("unsorted_indices: expected the inverse of sorted_indices")
-        return cls._make_valid(data, sizes, order, inverse, Layout(sizes, len(order)))
-
-    @classmethod
-    def _make_valid(
-        cls,
-        data: Array,
-        batch_sizes: Array,
-        sorted_indices: Array | None,
-        unsorted_indices: Array | None,
-        layout: Layout,
-    ) -> PackedSequence:
-        for indices in (batch_sizes, sorted_indices, unsorted_indices):
-            if indices is not None:
-                # Whatever unpacks the batch relies on what was checked here.
-                indices.flags.writeable = False
-        packed = super().__new__(cls, data, batch_sizes, sorted_indices, unsorted_indices)
-        packed._layout = layout
-        return packed
-
-    def _with(self, data: Array) -> PackedSequence:
-        """Return `data`, which has a row for each of this batch's, packed in the same way."""
-        return self._make_valid(data, *self[1:], self._layout)
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        return tuple(self)
-
-    @classmethod
-    def _make(cls, iterable: Any) -> PackedSequence:  # type: ignore[override]
-        return cls(*iterable)  # also what _replace calls
-
-    @property
-    def packing(self) -> Packing:
-        """All but the rows: what two sequences have in common that are packed in the same way."""
-        return Packing(self._layout, self.sorted_indices)
-
-    @property
-    def layout(self) -> Layout:
-        """Where each step lies in the rows; shared by all that :meth:`map` makes from this batch."""
-        return self._layout
-
-    @property
-    def batch_size(self) -> int:
-        """The number of sequences, those of length zero included."""
-        return self._layout.batch_size
-
-    def _combine(self, operation: Callable[[Any, Any], Any], other: Any) -> PackedSequence:
-        if isinstance(other, PackedSequence):
-            self.packing.check("other", other)
-            other = other.data
-        if isinstance(other, checks.NUMBER):
-            # A NumPy scalar of another precision would promote the rows.
-            other = other.item() if isinstance(other, np.generic) else other
-        elif not is_array(other):
-            raise TypeError(
-                "PackedSequence: + - * / expected a number, an array of the shape of .data, or sequences "
-                f"packed in the same way, got {type(other).__name__}; see .map and .data"
-            )
-        else:
-            checks.array_module(data=self.data, other=other)
-            checks.shape("other", other, self.data.shape, "that of .data")
-            if other.dtype != self.data.dtype:
-                raise TypeError(f"other: expected dtype {self.data.dtype}, got {other.dtype}")
-        return self._with(operation(self.data, other))
-
-    def map(self, fn: Callable[[Array], Array]) -> PackedSequence:
-        """Apply `fn` to all rows at once and return the result, packed in the same way.
-
-        Parameters
-        ----------
-        fn : callable
-            Takes `data`; returns an array with as many rows.
-
-        Raises
-        ------
-        ValueError
-            If the result has another number of rows.
-
-        Examples
-        --------
-        >>> packed = pack_sequence([np.array([1.0, 2.0]), np.array([3.0])])
-        >>> packed.map(lambda rows: 10 * rows).data
-        array([10., 30., 20.])
-        """
-        data = fn(self.data)
-        checks.array_module(map=data)
-        if data.ndim < 1 or len(data) != self._layout.rows:
-            raise ValueError(
-                f"map: expected {self._layout.rows} rows from the function, got shape {data.shape}"
-            )
-        return self._with(data)
-
-
-def _host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Array:
-    """Return `values` as a one-dimensional int64 array on the host, refusing anything inexact."""
-    if is_array(values):
-        checks.array_module(**{name: values})
-    array = asnumpy(values)
-    if array.size == 0 and not hasattr(values, "dtype"):
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
-    if array.ndim != 1 or (shape is not None and array.shape != shape):
-        raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
-    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name}: expected integers below 2**63, got {checks.brief(array)}")
-    return array.astype(np.int64)  # a copy: the caller may use the array again
-
-
-def _permutation(name: str, values: Any) -> Array:
-    order = _host_integers(name, values)
-    if not np.array_equal(np.sort(order), np.arange(len(order))):
-        raise ValueError(
-            f"{name}: expected a permutation of 0..{len(order) - 1}, got {checks.brief(order)}"
-        )
-    return order
-
-
-def _inverse(order: Array) -> Array:
-    inverse = np.empty_like(order)
-    inverse[order] = np.arange(len(order))
-    return inverse
+from .packed_sequence import PackedSequence, host_integers, inverse_of, require_packed
 
 
 def _sort(lengths: Array, enforce_sorted: bool) -> tuple[Array, Array | None]:
@@ -329,7 +50,7 @@ def _pack(
         flat.take(xp.asarray(place(step, sequence)), axis=0),
         batch_sizes,
         order,
-        None if order is None else _inverse(order),
+        None if order is None else inverse_of(order),
         Layout(batch_sizes, len(lengths)),
     )
 
@@ -407,7 +128,7 @@ def pack_padded_sequence(
 
 
 def _checked_lengths(lengths: Any, B: int, T: int) -> Array:
-    lengths = _host_integers("lengths", lengths, (B,))
+    lengths = host_integers("lengths", lengths, (B,))
     if B and (lengths.min() < 0 or lengths.max() > T):
         raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {checks.brief(lengths)}")
     return lengths
@@ -486,7 +207,7 @@ def pad_packed_sequence(
     (array([[ 1,  2,  3],
            [ 4, -1, -1]]), array([3, 1]))
     """
-    layout = _require_packed("sequence", sequence).layout
+    layout = require_packed("sequence", sequence).layout
     B, T = layout.batch_size, layout.steps
     if total_length is not None:
         whole = isinstance(total_length, int | np.integer) and not isinstance(total_length, bool)
@@ -562,7 +283,7 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     >>> unpack_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]))
     [array([1, 2, 3]), array([4])]
     """
-    packed = _require_packed("packed_sequences", packed_sequences)
+    packed = require_packed("packed_sequences", packed_sequences)
     step, sequence = packed.layout._step_and_sequence
     lengths = packed.layout.lengths
     if packed.sorted_indices is not None:
@@ -573,12 +294,6 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     rows = get_array_module(packed.data).asarray(rows)
     bounds = [0, *ends.tolist()]
     return [packed.data.take(rows[a:b], axis=0) for a, b in pairwise(bounds)]
-
-
-def _require_packed(name: str, x: Any) -> PackedSequence:
-    if not isinstance(x, PackedSequence):
-        raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}")
-    return x
 
 
 def pad_sequence(

@@ -43,7 +43,8 @@ import numpy as np
 from . import checks
 from .backend import Array, asnumpy, generator, get_array_module
 from .module import Module
-from .packing import PackedSequence, pack_sequence, unpack_sequence
+from .packed_sequence import PackedSequence
+from .packing import pack_sequence, unpack_sequence
 from .parameter import Parameter, listed, pieces, require_one_kind
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, forms
-from .backend import RNG, Array, generator, get_array_module
+from .backend import RNG, Array, generator
 from .bptt import execution, traces
 from .bptt.checkpoints import Checkpointed
 from .bptt.passes import Pass
@@ -17,11 +17,10 @@ from .bptt.stack import Stack
 from .functional import dropout as dropout_pair
 from .functional import gru, lstm, rnn
 from .functional.recurrence import Recurrence
-from .layout import Layout, equal_lengths
+from .layout import Layout
 from .module import Context, describe, saving
 from .places import pair_for
-from .stepper import Stepper
-from .weights import RecurrentWeights
+from .streaming import Streaming
 
 
 class Options(TypedDict, total=False):
@@ -43,7 +42,7 @@ class _Saved(NamedTuple):
     like: Array
 
 
-class Recurrent(RecurrentWeights):
+class Recurrent(Streaming):
     """What RNN, LSTM and GRU share; a new cell is a subclass with a recurrence of its own.
 
     Attributes
@@ -160,11 +159,6 @@ class Recurrent(RecurrentWeights):
             return result, ctx
         return (*result, traces.of_states(stack.passes, contexts, form, self.num_directions)), ctx
 
-    def _enter(
-        self, name: str, state: Any, form: forms.Form, like: Array, copy: bool = True
-    ) -> list[Array]:
-        return form.states(name, state, len(self._names), self._state_sizes, like, copy)
-
     def _per_pass(self, states: list[Array]) -> list[list[Array]]:
         """Return for each pass its own of the state's arrays (L * D, B, size)."""
         return [[s[k] for s in states] for k in range(len(self._names))]
@@ -189,94 +183,6 @@ class Recurrent(RecurrentWeights):
 
     def _mask(self, p: float, rows: int, features: int, like: Array) -> Array:
         return dropout_pair.draw_mask((rows, features), p, self._rng, like)
-
-    def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
-        """Take one time step at inference: streaming, equal to the forward pass over all steps.
-
-        No dropout acts, whatever `training` says.
-
-        Parameters
-        ----------
-        x_t : array of shape (B, input_size) or (input_size,)
-        state : array of shape (num_layers, B, H), or for the LSTM a pair, optional
-            The state that the step before returned; without the axis B if `x_t` has none.
-
-        Returns
-        -------
-        output, state
-            The last layer's h, (B, H) or (H,), and the state for the next step.
-
-        Raises
-        ------
-        ValueError
-            If the layer is bidirectional: its reverse direction would have to begin at the end. If a
-            shape does not fit.
-        TypeError
-            If an array is not floating point, not of the weights' dtype, or on another device.
-        """
-        if self.bidirectional:
-            raise ValueError("step: a bidirectional layer cannot run step by step")
-        like = self._like
-        checks.floating("x_t", x_t, like)
-        if x_t.ndim not in (1, 2) or x_t.shape[-1] != self.input_size or not len(x_t):
-            raise ValueError(
-                f"x_t: expected shape (B, {self.input_size}) or ({self.input_size},), got {x_t.shape}"
-            )
-        batched = x_t.ndim == 2
-        x = x_t if batched else x_t[None]
-        form = (forms.Padded if batched else forms.Unbatched)(equal_lengths(1, len(x)))
-        xp, shape = get_array_module(x), (self.num_layers, len(x))
-        after = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
-        before = self._enter("state", state, form, like, copy=False)
-        recurrence = pair_for(self.recurrence, x)
-        for k in range(self.num_layers):
-            new = [s[k] for s in after]
-            recurrence.step(x, [s[k] for s in before], self._values(k), new, **self._options)
-            x = new[0]
-        return (x if batched else x[0]).copy(), form.restore_states(after)
-
-    def stepper(self, batch_size: int = 1, state: Any = None) -> Stepper:
-        """Return :meth:`step` prepared for a stream: checked once, arrays made once, the state kept.
-
-        It computes with the weights as they are now; make another one after they have changed.
-
-        Parameters
-        ----------
-        batch_size : int
-        state : array of shape (num_layers, B, H), or for the LSTM a pair, optional
-            To start from, zero if not given.
-
-        Returns
-        -------
-        callable
-            From x_t, (B, input_size) or for a batch of one (input_size,), to the output. ``.state`` is the
-            state as it is, ``.reset()`` goes back to the start.
-
-        Raises
-        ------
-        ValueError
-            If the layer is bidirectional, `batch_size` no positive integer, or a shape does not fit.
-        TypeError
-            If `state` is not floating point, not of the weights' dtype, or on another device.
-
-        Examples
-        --------
-        >>> import numpy as np, minirnn
-        >>> gru = minirnn.GRU(3, 5)
-        >>> stepper = gru.stepper()
-        >>> for x_t in np.ones((4, 3), np.float32):
-        ...     y = stepper(x_t)
-        >>> y.shape, stepper.state.shape
-        ((5,), (1, 1, 5))
-        """
-        if self.bidirectional:
-            raise ValueError("stepper: a bidirectional layer cannot run step by step")
-        checks.positive(batch_size=batch_size)
-        like, layers = self._like, range(self.num_layers)
-        form = forms.Padded(equal_lengths(1, int(batch_size)))
-        start = self._enter("state", state, form, like, copy=False)
-        weights = [self._values(k) for k in layers]
-        return Stepper(pair_for(self.recurrence, like), weights, self._options, start)
 
     # -- backward ------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from . import checks, forms
 from .layout import Layout
 from .module import Context
-from .packing import PackedSequence
+from .packed_sequence import PackedSequence
 from .recurrent import Recurrent
 
 

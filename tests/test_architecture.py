@@ -1,4 +1,4 @@
-"""The rooms of the package: who may import whom."""
+"""The rooms of the package: who may import whom, and how large they may grow."""
 
 import ast
 from pathlib import Path
@@ -14,11 +14,12 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "build" not in p.parts)
 FLOORS = [
     ["backend"],
     ["layout", "checks", "places", "atomic"],
-    ["functional", "packing", "parameter", "init", "threads"],
-    ["bptt", "forms", "module", "outputs", "cuda", "native", "optimizer", "clip"],
-    ["layers", "losses", "weights", "lr_scheduler", "sequential", "optim", "rmsprop", "data"],
-    ["activations", "lr_schedules", "plateau", "stepper"],
-    ["recurrent", "cells", "files"],
+    ["functional", "packed_sequence", "parameter", "init", "threads", "archive"],
+    ["bptt", "forms", "packing", "state", "outputs", "cuda", "native", "optimizer", "clip"],
+    ["module", "optim", "rmsprop", "lr_scheduler"],
+    ["layers", "losses", "weights", "sequential", "data"],
+    ["activations", "lr_schedules", "plateau", "streaming"],
+    ["recurrent", "cells", "files", "resume"],
     ["truncated", "export", "diagnostics", "parallel"],
     ["__init__", "__main__"],
 ]
@@ -56,3 +57,53 @@ def test_a_room_imports_only_from_below(path):
 
 def test_every_room_has_its_floor():
     assert {room_of(p) for p in FILES} == set(HEIGHT)
+
+
+# What a reader takes in at once, in lines; of a function those of code, without docstring and comments.
+FILE, CLASS, FUNCTION = 550, 260, 30
+# The loop over time of a recurrence is read beside its equations, from the first line to the last.
+GATED = {
+    f"{room}/{cell}.py:{name}"
+    for room in ("functional", "native")
+    for cell in ("rnn", "lstm", "gru")
+    for name in ("forward", "backward")
+}
+
+
+def lines_of_code(function, source):
+    """Count the lines of a function's body that hold code."""
+    body = function.body[ast.get_docstring(function, clean=False) is not None :]
+    if not body:
+        return 0
+    lines = source.splitlines()[body[0].lineno - 1 : function.end_lineno]
+    return sum(1 for line in lines if line.strip() and not line.strip().startswith("#"))
+
+
+def too_long(name, source):
+    """Return what in a file is over its limit, and by how much."""
+    measured = [(name, len(source.splitlines()), FILE)]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            measured.append((node.name, node.end_lineno - node.lineno + 1, CLASS))
+        if isinstance(node, ast.FunctionDef) and node.name not in ("__init__", "__new__"):
+            length = 0 if f"{name}:{node.name}" in GATED else lines_of_code(node, source)
+            measured.append((node.name, length, FUNCTION))
+    return [
+        f"{what}: {length} lines, over {most}" for what, length, most in measured if length > most
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_room_is_walked_in_one_breath(path):
+    name = path.relative_to(PACKAGE).as_posix()
+    assert not too_long(name, path.read_text(encoding="utf-8"))
+
+
+def test_what_is_too_long_is_found():
+    body = "    x = 1\n" * 31
+    function = f'def f():\n    """One."""\n    # no code\n\n{body}'
+    assert too_long("a.py", function) == ["f: 31 lines, over 30"]
+    assert not too_long("a.py", function.replace("def f()", "def __init__()"))
+    assert not too_long("a.py", function.replace("    x = 1\n", "", 1))
+    assert too_long("a.py", "class C:\n" + "    x = 1\n" * 260) == ["C: 261 lines, over 260"]
+    assert too_long("a.py", "\n" * 551) == ["a.py: 551 lines, over 550"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import RNG, Array, asnumpy, generator, get_array_module, is_array
 from ..module import Module
-from ..packing import PackedSequence
+from ..packed_sequence import PackedSequence
 
 
 def check_gradients(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backend import Array, asnumpy
 from ..bptt.traces import Trace
-from ..packing import PackedSequence
+from ..packed_sequence import PackedSequence
 
 
 def gradient_flow(trace: Trace, *, batch_first: bool = False) -> Array:

@@ -29,7 +29,7 @@ from ..forms import Packed
 from ..layers import Embedding, Linear
 from ..layout import Layout
 from ..module import Module
-from ..packing import Packing
+from ..packed_sequence import Packing
 from ..parameter import Parameter
 from ..recurrent import Recurrent
 from . import steps

@@ -117,15 +117,7 @@ def cross_entropy_forward(
     N, C = logits.shape
     kept = None if ignore_index is None else targets != ignore_index
     target = targets if kept is None else xp.where(kept, targets, 0)
-    row_weight = None
-    if weight is not None:
-        row_weight = weight.take(target)
-        if not label_smoothing:
-            # With smoothing such a row still says something about the other classes.
-            heavy = row_weight != 0
-            kept = heavy if kept is None else kept & heavy
-    if kept is not None:
-        row_weight = kept.astype(logits.dtype) if row_weight is None else row_weight * kept
+    kept, row_weight = _of_rows(target, kept, weight, label_smoothing, logits.dtype)
     p, best, rest, shifted, log_total = _softmax(logits, kept)
     at_target = xp.arange(N), target
     missing = xp.where(target == best, rest, 1 - p[at_target])
@@ -151,6 +143,22 @@ def cross_entropy_forward(
         p, missing, target, weight, kept, row_weight, denominator, reduction, label_smoothing
     )
     return _reduce(losses, reduction, denominator), ctx
+
+
+def _of_rows(
+    target: Array, kept: Array | None, weight: Array | None, smoothing: float, dtype: Any
+) -> tuple[Array | None, Array | None]:
+    """Return which rows have a say, and the weight of each, as :class:`CrossEntropyContext` keeps them."""
+    row_weight = None
+    if weight is not None:
+        row_weight = weight.take(target)
+        if not smoothing:
+            # With smoothing such a row still says something about the other classes.
+            heavy = row_weight != 0
+            kept = heavy if kept is None else kept & heavy
+    if kept is not None:
+        row_weight = kept.astype(dtype) if row_weight is None else row_weight * kept
+    return kept, row_weight
 
 
 @_quiet_tails

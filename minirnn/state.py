@@ -1,0 +1,186 @@
+"""The parameters of a model as its state: zeroed, moved, saved and loaded, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .backend import BACKENDS, Array, asnumpy, get_array_module, load_backend
+from .parameter import Parameter, ParameterBuffer, pieces, shared_buffer
+
+
+class IncompatibleKeys(NamedTuple):
+    """What :meth:`Module.load_state_dict` returns.
+
+    Attributes
+    ----------
+    missing_keys : list of str
+        Names of parameters that the state dict does not have; these were left as they were.
+    unexpected_keys : list of str
+        Names in the state dict that no parameter has.
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Stateful:
+    """What a module does with its parameters, wherever in it they lie."""
+
+    def modules(self) -> Iterator[Any]:
+        """Iterate over this module and all modules inside it, each once."""
+        raise NotImplementedError
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Iterate over the parameters, in the order of definition, each once."""
+        raise NotImplementedError
+
+    def _all_names(self, prefix: str) -> list[tuple[str, Parameter]]:
+        """Return the names of all parameters, more than one of what is shared."""
+        raise NotImplementedError
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Set all gradients to zero.
+
+        Parameters
+        ----------
+        set_to_none : bool
+            As in torch, and without effect: a gradient is never ``None`` here.
+        """
+        for piece in pieces(list(self.parameters())):
+            piece.zero_grad()
+
+    def flatten_parameters(self) -> ParameterBuffer:
+        """Move all parameters and gradients into one contiguous buffer each, and return it.
+
+        Values do not change. Do it after ``to`` and before training starts; arrays taken from
+        ``parameter.data`` earlier are no longer the parameter's.
+        """
+        return ParameterBuffer(self.parameters())
+
+    def to(self, target: str | DTypeLike) -> Self:
+        """Move the parameters to a backend (``"numpy"``, ``"cupy"``) or convert them to a dtype.
+
+        Values and gradients go along; a parameter buffer is made anew. The module is changed in
+        place and returned.
+
+        Raises
+        ------
+        TypeError
+            If `target` is neither a backend nor a floating-point dtype.
+        ImportError
+            If CuPy is asked for and not installed.
+
+        Examples
+        --------
+        >>> import minirnn
+        >>> minirnn.Linear(3, 2).to("float64").weight.dtype
+        dtype('float64')
+        """
+        move = _mover(target)
+        parameters, modules = list(self.parameters()), list(self.modules())
+        buffer = shared_buffer(parameters)
+        # All is converted before anything is changed: where warnings are errors, an overflow raises.
+        moved = [(move(p._data), None if p._grad is None else move(p._grad)) for p in parameters]
+        before = [dict(vars(module)) for module in modules]
+        try:
+            for module in modules:
+                module._move_arrays(move)
+        except BaseException:
+            for module, attributes in zip(modules, before, strict=True):
+                vars(module).update(attributes)
+            raise
+        for p, (data, grad) in zip(parameters, moved, strict=True):
+            p._move(data, grad, None)
+        if buffer is not None:
+            ParameterBuffer(parameters)
+        return self
+
+    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
+        """Move what else the module computes with, beside its parameters."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of every parameter's value under its dotted name, those of torch."""
+        return {name: p.data.copy() for name, p in self._all_names("")}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Copy values into the parameters, by name.
+
+        Parameters
+        ----------
+        state_dict : mapping from str to array-like
+            What :meth:`state_dict` returned, an ``.npz`` file opened by NumPy, or a torch
+            ``state_dict`` of CPU tensors. Values are converted to the parameters' dtype.
+        strict : bool
+            With ``False``, names that are missing or unexpected are passed over.
+
+        Returns
+        -------
+        IncompatibleKeys
+            The names that were missing and unexpected: look at them if not `strict`.
+
+        Raises
+        ------
+        ValueError
+            If entries are missing, unexpected, of another shape or not floating point: all of them
+            in one message, and the module unchanged.
+        TypeError
+            If `state_dict` is no mapping.
+        """
+        if not hasattr(state_dict, "keys"):
+            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
+        own = dict(self._all_names(""))
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        problems = []
+        if strict:
+            problems += [f"missing: {name}" for name in missing]
+            problems += [f"unexpected: {name}" for name in unexpected]
+        values = {}
+        for name in own:
+            if name not in state_dict:
+                continue
+            try:
+                values[name] = _fitting(state_dict[name], own[name])
+            except ValueError as problem:
+                problems.append(f"{name}: {problem}")
+        if problems:
+            raise ValueError(
+                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
+            )
+        for name, value in values.items():
+            own[name].data = value
+        return IncompatibleKeys(missing, unexpected)
+
+
+def _mover(target: Any) -> Callable[[Array], Array]:
+    """Return what moves an array to a backend, or converts it to a dtype."""
+    if isinstance(target, str) and target in BACKENDS:
+        xp = load_backend(target)
+        return asnumpy if xp is np else xp.asarray
+    try:
+        dtype = np.dtype(target)
+    except TypeError:
+        dtype = np.dtype(object)
+    if target is None or dtype.kind != "f":
+        raise TypeError(f"to: expected 'numpy', 'cupy' or a floating-point dtype, got {target!r}")
+    return lambda x: x.astype(dtype, copy=False)
+
+
+def _fitting(value: Any, parameter: Parameter) -> Array:
+    """Return `value` as an array like the parameter's, if it is one of floating point and of its shape."""
+    try:
+        value = asnumpy(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected what NumPy makes an array of, {error}") from None
+    if value.shape != parameter.shape:
+        raise ValueError(f"expected shape {parameter.shape}, got {value.shape}")
+    if value.dtype.kind != "f":
+        raise ValueError(f"expected floating point, got dtype {value.dtype}")
+    array: Array = get_array_module(parameter.data).asarray(value, parameter.dtype)
+    return array
