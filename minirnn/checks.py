@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,13 @@ def at_least_zero(name: str, value: Any) -> None:
     """Require `value` to be a number that is not negative."""
     if not isinstance(value, NUMBER) or not value >= 0:
         raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
+
+
+def finite(name: str, value: Any) -> None:
+    """Require `value` to be a finite number that is not negative."""
+    at_least_zero(name, value)
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
 
 
 def whole(name: str, value: Any) -> int:

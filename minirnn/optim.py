@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from . import checks
 from .backend import Array, get_array_module
@@ -44,6 +44,8 @@ class SGD(Optimizer):
         The factor of an L2 penalty.
     nesterov : bool
         Look ahead along m; needs momentum, and no dampening.
+    maximize : bool, keyword-only
+        Step along the gradient, not against it.
 
     Raises
     ------
@@ -72,7 +74,7 @@ class SGD(Optimizer):
     array([-0.25,  2.  ])
     """
 
-    _slots = 1
+    _slots = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -82,9 +84,12 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         super().__init__(
             params,
+            maximize=maximize,
             lr=lr,
             momentum=momentum,
             dampening=dampening,
@@ -92,8 +97,13 @@ class SGD(Optimizer):
             nesterov=nesterov,
         )
 
-    def _check(self, settings: dict[str, Any]) -> None:
-        super()._check(settings)
+    def needed_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what the formula reads under these settings."""
+        return self._slots if settings["momentum"] else ()
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raise if the settings make no sense."""
+        super().check(settings)
         for name in ("momentum", "dampening"):
             checks.at_least_zero(name, settings[name])
         if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
@@ -133,6 +143,7 @@ class Adam(Optimizer):
         \theta &\leftarrow \theta - \eta \, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
     `weight_decay` is an L2 penalty here, so it is divided by the root as well; in :class:`AdamW` it is not.
+    With `amsgrad` the root is of the largest v so far.
 
     Parameters
     ----------
@@ -146,6 +157,11 @@ class Adam(Optimizer):
         Keeps the quotient finite.
     weight_decay : float
         The factor of the penalty.
+    amsgrad : bool
+        Let no rate grow again after a large gradient (Reddi, Kale, Kumar, "On the convergence of Adam and
+        beyond", ICLR 2018).
+    maximize : bool, keyword-only
+        Step along the gradient, not against it.
 
     Raises
     ------
@@ -171,8 +187,9 @@ class Adam(Optimizer):
     array([0.9, 1.9, 3.1])
     """
 
-    _slots = 2
+    _slots = ("exp_avg", "exp_avg_sq")
     _decoupled = False
+    _implied: ClassVar[Mapping[str, Any]] = {"decoupled_weight_decay": False}
 
     def __init__(
         self,
@@ -181,12 +198,22 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, maximize=maximize, **settings, amsgrad=amsgrad)
 
-    def _check(self, settings: dict[str, Any]) -> None:
-        super()._check(settings)
+    def slots_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return two running means, and with `amsgrad` the largest of the second."""
+        return (*self._slots, "max_exp_avg_sq") if settings["amsgrad"] else self._slots
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raise if the settings make no sense."""
+        super().check(settings)
         checks.at_least_zero("eps", settings["eps"])
+        checks.flags(amsgrad=settings["amsgrad"])
         betas = settings["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {betas!r}")
@@ -198,7 +225,7 @@ class Adam(Optimizer):
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
         xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
-        m, v, scratch = state
+        m, v, *largest, scratch = state
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         g = grad
         if decay and self._decoupled:
@@ -214,6 +241,8 @@ class Adam(Optimizer):
         g *= number(math.sqrt(1 - beta2) / (1 - beta1))
         g *= g
         v += g
+        if largest:
+            v = xp.maximum(v, largest[0], out=largest[0])
         # Both bias corrections go into two numbers, not into passes over arrays.
         root = math.sqrt(1 - beta2**t)
         denominator = xp.sqrt(v, scratch)
@@ -236,6 +265,8 @@ class AdamW(Adam):
         As for :class:`Adam`, and with its errors.
     weight_decay : float
         Times `lr`, the share of each weight that is taken off in a step.
+    amsgrad, maximize : bool
+        As for :class:`Adam`.
 
     References
     ----------
@@ -244,6 +275,7 @@ class AdamW(Adam):
     """
 
     _decoupled = True
+    _implied: ClassVar[Mapping[str, Any]] = {"decoupled_weight_decay": True}
 
     def __init__(
         self,
@@ -252,5 +284,8 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)

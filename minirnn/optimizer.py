@@ -7,30 +7,57 @@ the order of the parameters, so they may move into a buffer, to another dtype or
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from . import checks
+from . import checks, torch_state
 from .backend import Array, asnumpy, get_array_module
+from .optimizer_state import fitting, settings
 from .parameter import Parameter, listed, pieces, require_one_kind
 
 
-class _Groups:
-    """Groups of parameters, and what an optimiser remembers of each between two steps."""
+class Optimizer:
+    """What all optimisers share: groups of parameters, their state, and the checks.
 
-    # How many arrays of the parameters' size the formula remembers between two steps.
-    _slots: int
+    A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
+    gradient zero, where torch would leave it out.
 
-    def __init__(self, params: Iterable[Parameter | dict[str, Any]], **defaults: Any) -> None:
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        A dict is a group: its ``"params"``, and settings that differ from `defaults`. Parameters may come
+        with their names, from ``named_parameters``.
+    maximize : bool
+        Step along the gradient, not against it.
+    **defaults
+        The settings of every group that does not set its own.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Every group's ``"params"``, a list, and its settings; schedules set ``"lr"`` here.
+    """
+
+    # torch's names of the arrays that the formula remembers between two steps, of the parameters' size.
+    _slots: tuple[str, ...]
+    # What torch has as a setting and here is another class.
+    _implied: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(
+        self,
+        params: Iterable[Parameter | tuple[str, Parameter] | dict[str, Any]],
+        *,
+        maximize: bool = False,
+        **defaults: Any,
+    ) -> None:
         given: list[Any] = (
             list(params) if isinstance(params, Iterable) else listed("params", params)
         )
         groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
-        self._defaults = defaults
+        self._defaults = {**defaults, "maximize": maximize}
         self._steps = 0
         # For each group its slots and, last, a scratch array, so that a step allocates nothing.
         self._state: list[list[Array]] = []
@@ -60,7 +87,7 @@ class _Groups:
             if id(p) in known:
                 raise ValueError(f"params: expected every parameter once, got {p.name} twice")
             known.add(id(p))
-        self._state.append(self._zeros(group["params"]))
+        self._state.append(_zeros(group["params"], len(self.slots_under(group)) + 1))
         self.param_groups.append(group)
         self.scheduled.append(None)
         self._started.append(self._steps)
@@ -70,24 +97,29 @@ class _Groups:
         if not isinstance(group, dict) or "params" not in group:
             got = sorted(group) if isinstance(group, dict) else type(group).__name__
             raise TypeError(f"params: expected dicts with 'params' in them, got {got}")
-        params = listed("params", group["params"])
+        params = listed("params", _unnamed(group["params"]))
         require_one_kind("params", params)
         # A schedule made on this group before leaves the rate it started from.
         known = {"params", "initial_lr", *defaults}
         if unknown := sorted(group.keys() - known):
             raise ValueError(f"params: expected settings among {sorted(defaults)}, got {unknown}")
         settings = {**defaults, **group, "params": params}
-        self._check(settings)
+        self.check(settings)
         return settings
 
-    def _check(self, settings: dict[str, Any]) -> None:
+    def check(self, settings: dict[str, Any]) -> None:
         """Raise if a group's settings make no sense; a subclass checks its own as well."""
         for name in ("lr", "weight_decay"):
-            check_number(name, settings[name])
+            checks.finite(name, settings[name])
+        checks.flags(maximize=settings["maximize"])
 
-    def _zeros(self, params: list[Parameter]) -> list[Array]:
-        xp, size = get_array_module(params[0].data), sum(p.size for p in params)
-        return [xp.zeros(size, params[0].dtype) for _ in range(self._slots + 1)]
+    def slots_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of what the formula remembers under these settings."""
+        return self._slots
+
+    def needed_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return those without which it would not go on as it was."""
+        return self.slots_under(settings)
 
     def _located(self, k: int) -> list[Array]:
         """Return the state of group `k`, where its parameters are by now and of their dtype."""
@@ -96,141 +128,6 @@ class _Groups:
             xp = get_array_module(like)
             state = self._state[k] = [xp.asarray(asnumpy(s), like.dtype) for s in state]
         return state
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a run needs to go on bit for bit, the parameters themselves apart.
-
-        Returns
-        -------
-        dict
-            ``"steps"``, an int; ``"started"``, at which of them each group came; ``"state"``, a copy of
-            every group's state, an array of shape (slots, number of weights); ``"groups"``, every group's
-            settings; ``"names"`` and ``"shapes"`` of its parameters. Arrays, numbers, strings, lists and
-            dicts, nothing else.
-        """
-        return {
-            "steps": self._steps,
-            "started": list(self._started),
-            "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
-            "groups": [
-                {
-                    name: list(value) if isinstance(value, tuple) else value
-                    for name, value in group.items()
-                    if name != "params"
-                }
-                for group in self.param_groups
-            ],
-            "names": [[p.name for p in group["params"]] for group in self.param_groups],
-            "shapes": [[list(p.shape) for p in group["params"]] for group in self.param_groups],
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
-
-        Raises
-        ------
-        ValueError
-            If it is of other groups, settings, sizes or parameters, or in another order: all that does not
-            fit in one message, and the optimiser unchanged. (The states of Adam and AdamW look alike.)
-        """
-        if missing := sorted({"steps", "state", "groups"} - state_dict.keys()):
-            raise ValueError(f"state_dict: expected steps, state and groups, {missing} missing")
-        groups, steps = list(state_dict["groups"]), state_dict["steps"]
-        state, problems = list(state_dict["state"]), []
-        if not _is_step(steps):
-            problems.append(f"steps: expected an integer >= 0, got {steps!r}")
-        count = len(self.param_groups)
-        problems += [
-            f"{name}: expected {count} groups, got {len(entries)}"
-            for name, entries in (("state", state), ("groups", groups))
-            if len(entries) != count
-        ]
-        started = list(state_dict.get("started", [0] * count))
-        if len(started) != count or not all(map(_is_step, started)):
-            problems.append(f"started: expected a step for each group, got {started!r}")
-        located = []
-        for k, (own, s, settings) in enumerate(zip(self.param_groups, state, groups, strict=False)):
-            located.append(self._fitting_state(k, s, problems))
-            self._check_group(k, own, settings, problems)
-            self._check_order(k, own["params"], state_dict, problems)
-        if problems:
-            raise ValueError(
-                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
-            )
-        self._steps, self._started = int(steps), started
-        for k, own in enumerate(self.param_groups):
-            own.update(groups[k])
-            self.scheduled[k] = own["lr"] if "initial_lr" in own else None
-            for slot, values in zip(self._located(k), located[k], strict=False):
-                slot[...] = values
-
-    def _fitting_state(self, k: int, values: Any, problems: list[str]) -> Any:
-        """Return group `k`'s state where its parameters are and of their dtype."""
-        like = self.param_groups[k]["params"][0].data
-        expected = (self._slots, self._state[k][0].size)
-        try:
-            array = asnumpy(values)
-            if array.shape != expected:
-                problems.append(f"state[{k}]: expected shape {expected}, got {array.shape}")
-                return None
-            if array.dtype.kind != "f":
-                problems.append(f"state[{k}]: expected floating point, got dtype {array.dtype}")
-                return None
-            if not np.isfinite(array).all():
-                problems.append(f"state[{k}]: expected finite numbers")
-            return get_array_module(like).asarray(array, like.dtype)
-        except (TypeError, ValueError, RuntimeWarning) as error:
-            problems.append(f"state[{k}]: {error}")
-            return None
-
-    def _check_group(self, k: int, own: dict[str, Any], settings: Any, problems: list[str]) -> None:
-        names = sorted(own.keys() - {"params", "initial_lr"})
-        if not isinstance(settings, Mapping) or sorted(settings.keys() - {"initial_lr"}) != names:
-            got = sorted(settings) if isinstance(settings, Mapping) else type(settings).__name__
-            problems.append(f"groups[{k}]: expected {names}, got {got}")
-            return
-        try:
-            self._check({**own, **settings})
-            check_number("initial_lr", settings.get("initial_lr", 0))
-        except (TypeError, ValueError) as error:
-            problems.append(f"groups[{k}]: {error}")
-
-    def _check_order(
-        self, k: int, params: list[Parameter], state_dict: Mapping[str, Any], problems: list[str]
-    ) -> None:
-        """Compare shapes and names; a name may be that of the parameter in a part of the model."""
-        shapes = [list(p.shape) for p in params]
-        compared: tuple[tuple[str, list[Any], Callable[[Any, Any], bool]], ...] = (
-            ("shapes", shapes, lambda a, b: list(a) == b),
-            ("names", [p.name for p in params], _same_name),
-        )
-        for what, own, same in compared:
-            saved = state_dict.get(what)
-            if saved is None:
-                continue
-            fits = len(saved) == len(self.param_groups) and len(saved[k]) == len(own)
-            if not fits or not all(map(same, saved[k], own)):
-                problems.append(f"{what}[{k}]: expected {own}, got {saved[k] if fits else saved}")
-
-
-class Optimizer(_Groups):
-    """What all optimisers share: groups of parameters, their state, and the checks.
-
-    A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
-    gradient zero, where torch would leave it out.
-
-    Parameters
-    ----------
-    params : iterable of Parameter, or of dict
-        A dict is a group: its ``"params"``, and settings that differ from `defaults`.
-    **defaults
-        The settings of every group that does not set its own.
-
-    Attributes
-    ----------
-    param_groups : list of dict
-        Every group's ``"params"``, a list, and its settings; schedules set ``"lr"`` here.
-    """
 
     def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
         """Iterate over flat ``(data, grad, (*slots, scratch))`` that make up group `k`."""
@@ -263,23 +160,27 @@ class Optimizer(_Groups):
         Raises
         ------
         ValueError, TypeError
-            If a group's settings make no sense by now, or a parameter is read-only; nothing is changed.
+            If a group's settings make no sense by now, or with the state there is, or a parameter is
+            read-only; nothing is changed.
         """
         loss = None if closure is None else closure()
         work = []
         for k, group in enumerate(self.param_groups):
-            self._check(group)
+            self.check(group)
+            if len(slots := self.slots_under(group)) != len(self._state[k]) - 1:
+                raise ValueError(
+                    f"settings: expected those under which group {k} was made, got some under which "
+                    f"{slots} are remembered; make the optimiser anew"
+                )
             for data, grad, state in self._pieces(k):
                 if not getattr(data.flags, "writeable", True):
-                    raise ValueError(
-                        "params: expected arrays that can be written to, got a read-only one"
-                    )
+                    raise ValueError("params: expected arrays to write to, got a read-only one")
                 work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
         # What is too small for the dtype is zero, whatever the user wants to hear of elsewhere.
         with np.errstate(under="ignore"):
-            for one in work:
-                self._update(*one)
+            for group, data, grad, state, t in work:
+                self._update(group, data, -grad if group["maximize"] else grad, state, t)
         return loss
 
     def _update(
@@ -300,17 +201,89 @@ class Optimizer(_Groups):
             for piece in pieces(group["params"]):
                 piece.zero_grad()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a run needs to go on bit for bit, the parameters themselves apart.
 
-def _is_step(n: Any) -> bool:
-    return not isinstance(n, bool) and isinstance(n, int | np.integer) and bool(n >= 0)
+        Returns
+        -------
+        dict
+            ``"steps"``, an int; ``"started"``, at which of them each group came; ``"state"``, a copy of
+            every group's state, an array of shape (slots, number of weights); ``"groups"``, every group's
+            settings; ``"names"`` and ``"shapes"`` of its parameters. Arrays, numbers, strings, lists and
+            dicts, nothing else.
+        """
+        return {
+            "steps": self._steps,
+            "started": list(self._started),
+            "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
+            "groups": [
+                {
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in settings(group).items()
+                }
+                for group in self.param_groups
+            ],
+            "names": [[p.name for p in group["params"]] for group in self.param_groups],
+            "shapes": [[list(p.shape) for p in group["params"]] for group in self.param_groups],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned, or that of torch's optimiser of this name.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            torch's, as it is or with NumPy arrays, has to be of parameters in the same groups and order, as
+            those of a model that loads torch's weights are.
+
+        Raises
+        ------
+        ValueError
+            If it is of other groups, settings, sizes or parameters, or in another order: all that does not
+            fit in one message, and the optimiser unchanged. (The states of Adam and AdamW look alike.)
+        """
+        if "param_groups" in state_dict:
+            groups = self._torch_groups(torch_state.groups_of(state_dict))
+            state_dict = torch_state.from_torch(state_dict, groups)
+        state = fitting(self, state_dict)
+        self._steps, self._started = state.steps, state.started
+        for k, (own, given, slots) in enumerate(
+            zip(self.param_groups, state.groups, state.slots, strict=True)
+        ):
+            own.update(given)
+            self.scheduled[k] = own["lr"] if "initial_lr" in own else None
+            self._state[k] = [*slots, self._located(k)[-1]]
+
+    def _torch_groups(self, theirs: Sequence[Mapping[str, Any]] = ()) -> list[torch_state.Group]:
+        """Return the groups for torch's form, under the settings of `theirs` if there are some."""
+        groups = []
+        for k, group in enumerate(self.param_groups):
+            own = settings(group)
+            under = {**own, **(torch_state.settings_of(theirs[k], own) if k < len(theirs) else {})}
+            slots, needed = self.slots_under(under), self.needed_under(under)
+            groups.append(torch_state.Group(own, group["params"], slots, needed, self._implied))
+        return groups
+
+    def torch_state_dict(self) -> dict[str, Any]:
+        """Return the state as torch's optimiser of this name has it, its tensors as NumPy arrays.
+
+        Returns
+        -------
+        dict
+            ``"state"``, for each parameter's index a dict of ``"step"`` and arrays of its shape, to be made
+            tensors of by ``torch.as_tensor``; and ``"param_groups"``.
+        """
+        steps = [self._steps - started for started in self._started]
+        return torch_state.to_torch(self._torch_groups(), [s[:-1] for s in self._state], steps)
 
 
-def _same_name(a: str, b: str) -> bool:
-    return f".{a}".endswith(f".{b}") or f".{b}".endswith(f".{a}")
+def _zeros(params: list[Parameter], rows: int) -> list[Array]:
+    xp, size = get_array_module(params[0].data), sum(p.size for p in params)
+    return [xp.zeros(size, params[0].dtype) for _ in range(rows)]
 
 
-def check_number(name: str, value: Any) -> None:
-    """Require a finite number that is not negative."""
-    checks.at_least_zero(name, value)
-    if isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+def _unnamed(params: Any) -> Any:
+    """Return `params` without the names that some of them come with."""
+    if not isinstance(params, Iterable):
+        return params
+    return [p[1] if type(p) is tuple and len(p) == 2 else p for p in params]

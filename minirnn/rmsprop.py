@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from . import checks
 from .backend import Array, get_array_module
-from .optimizer import Optimizer, check_number
+from .optimizer import Optimizer
 from .parameter import Parameter
 
 
@@ -37,6 +38,8 @@ class RMSprop(Optimizer):
         The share :math:`\mu` of m that is kept; 0 for none.
     centered : bool
         Divide by the root of the variance, not of the mean square.
+    maximize : bool, keyword-only
+        Step along the gradient, not against it.
 
     Raises
     ------
@@ -61,7 +64,7 @@ class RMSprop(Optimizer):
     array([0., 3.])
     """
 
-    _slots = 3
+    _slots = ("square_avg", "grad_avg", "momentum_buffer")
 
     def __init__(
         self,
@@ -72,9 +75,12 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         super().__init__(
             params,
+            maximize=maximize,
             lr=lr,
             alpha=alpha,
             eps=eps,
@@ -83,10 +89,16 @@ class RMSprop(Optimizer):
             centered=centered,
         )
 
-    def _check(self, settings: dict[str, Any]) -> None:
-        super()._check(settings)
+    def needed_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what the formula reads under these settings."""
+        used = True, settings["centered"], settings["momentum"]
+        return tuple(name for name, needed in zip(self._slots, used, strict=True) if needed)
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raise if the settings make no sense."""
+        super().check(settings)
         for name in ("alpha", "eps", "momentum"):
-            check_number(name, settings[name])
+            checks.finite(name, settings[name])
 
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int

@@ -14,7 +14,16 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "build" not in p.parts)
 FLOORS = [
     ["backend"],
     ["layout", "checks", "places", "atomic"],
-    ["functional", "packed_sequence", "parameter", "init", "threads", "archive"],
+    [
+        "functional",
+        "packed_sequence",
+        "parameter",
+        "init",
+        "threads",
+        "archive",
+        "torch_state",
+        "optimizer_state",
+    ],
     ["bptt", "forms", "packing", "state", "outputs", "cuda", "native", "optimizer", "clip"],
     ["module", "optim", "rmsprop", "lr_scheduler"],
     ["layers", "losses", "weights", "sequential", "data"],
