@@ -66,7 +66,7 @@ from .truncated import TruncatedWindow, truncated_bptt
 __version__ = "0.1.0"
 
 # On top of all else, and imported when first asked for.
-_ROOMS = ("data", "diagnostics", "parallel")
+_ROOMS = ("data", "diagnostics", "parallel", "trackers")
 
 
 def __getattr__(name: str) -> Any:

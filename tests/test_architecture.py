@@ -29,7 +29,7 @@ FLOORS = [
     ["layers", "losses", "weights", "sequential", "data"],
     ["activations", "lr_schedules", "plateau", "streaming"],
     ["recurrent", "cells", "files", "resume"],
-    ["truncated", "export", "diagnostics", "parallel"],
+    ["truncated", "export", "diagnostics", "parallel", "trackers"],
     ["__init__", "__main__"],
 ]
 HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
