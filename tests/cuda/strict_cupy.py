@@ -419,9 +419,18 @@ class _Stream(_Place):
         assert not null
         super().__init__(next(self._addresses))
 
+    @classmethod
+    def of(cls, number):
+        stream = cls.__new__(cls)
+        _Place.__init__(stream, number)
+        return stream
+
     @property
     def ptr(self):
         return self._number
+
+    def synchronize(self):
+        COUNTS["syncs"] += 1
 
 
 class _Event:
@@ -541,7 +550,7 @@ def make():
     module.cuda = types.SimpleNamespace(
         Device=_Device,
         Stream=_Stream,
-        get_current_stream=lambda: types.SimpleNamespace(ptr=CURRENT["stream"]),
+        get_current_stream=lambda: _Stream.of(CURRENT["stream"]),
         runtime=types.SimpleNamespace(getDevice=lambda: CURRENT["device"]),
         Event=_Event,
         get_elapsed_time=lambda start, end: (end.at - start.at) * 1e3,
