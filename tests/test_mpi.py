@@ -1,6 +1,7 @@
 """minirnn.parallel over a real MPI: exact, and never a hang when a rank fails."""
 
 import csv
+import importlib.util
 import os
 import shutil
 import signal
@@ -143,3 +144,23 @@ def test_sum_mod_is_stopped_and_goes_on_as_if_it_had_not_been(mpiexec, tmp_path,
     with whole, cut:
         for name in whole:
             np.testing.assert_array_equal(cut[name], whole[name])
+
+
+def test_the_benchmark_runs_and_computes_what_its_formula_says(mpiexec, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE.parent / "benchmarks"))
+    import scale
+
+    a, b, alpha, beta = 2e-3, 1e-11, 5e-6, 1e-9
+    one, many = scale.simulated(a, b, alpha, beta, 1000, np.array([1, 8]), 10**6).tolist()
+    np.testing.assert_allclose(one, 2e-3 + 1e-2)
+    np.testing.assert_allclose(many, 2e-3 + 1e-2 / 8 + 14 * (5e-6 + 1e-9 * 4e6 / 8))
+    found = {n: 2 * (3e-6 + 2e-9 * 4 * n / 2) for n in (1, 100, 10_000)}
+    np.testing.assert_allclose(scale.fit(found), (3e-6, 2e-9))
+    flags = ["--repeats", 1, "--sizes", 8, 16]
+    if importlib.util.find_spec("matplotlib"):
+        flags += ["--out", tmp_path]
+    result = run(mpiexec, 2, HERE.parent / "benchmarks" / "scale.py", *flags, check=True)
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("| 8 |", "| 16 |"))]
+    assert [row.split(" | ")[1] for row in rows] == ["522", "1,802"]
+    if "--out" in flags:
+        assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
