@@ -123,11 +123,11 @@ class Layout:
         self.equal = self.rows == self.steps * batch_size
         self._made: dict[Hashable, Any] = {}
         if not self.equal:
-            before = [0, *(batch_size + start for start in self.starts)]
+            entering = [0, *(batch_size + start for start in self.starts)]
             # Where each step's rows lie; where the states before it, that go on, lie in [h_0; all rows].
-            self._slices = list(map(slice, bounds, bounds[1:]))
-            self._shifted = list(map(slice, before, map(add, before, self.sizes)))
-            self._heads = list(map(slice, self.sizes))
+            self._of_steps = list(map(slice, bounds, bounds[1:]))
+            self._entering = list(map(slice, entering, map(add, entering, self.sizes)))
+            self._running = list(map(slice, self.sizes))
         self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
 
@@ -168,80 +168,12 @@ class Layout:
             first = stop
         return spans
 
-    def split(self, rows: Array | None, span: Span | None = None) -> list[Any]:
-        """Return one view per step of an array with one row for each of the batch's, or the span's.
+    def rows_of(self, steps: slice) -> slice:
+        """Return where the rows of some steps lie."""
+        stop = self.rows if steps.stop == self.steps else self.starts[steps.stop]
+        return slice(self.starts[steps.start], stop)
 
-        Of no array, one ``None`` per step.
-        """
-        if rows is None:
-            return [None] * (self.steps if span is None else span.steps.stop - span.steps.start)
-        if self.equal:
-            return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
-        return [rows[one] for one in self._step_slices(span)]
-
-    def split_blocks(self, blocks: Array | None, span: Span | None = None) -> list[Any]:
-        """Return one view (G, n, H) per step of an array (G, N, H), its rows in G blocks; or ``None``."""
-        if blocks is None:
-            return self.split(None, span)
-        if self.equal:
-            by_step = blocks.reshape(len(blocks), -1, self.batch_size, *blocks.shape[2:])
-            return list(by_step.swapaxes(0, 1))
-        return [blocks[:, one] for one in self._step_slices(span)]
-
-    def _step_slices(self, span: Span | None) -> list[slice]:
-        if span is None:
-            return self._slices
-        first = span.rows.start
-        if first == 0:
-            return self._slices[span.steps]
-        return [slice(s.start - first, s.stop - first) for s in self._slices[span.steps]]
-
-    def heads(self, rows: Array) -> list[Array]:
-        """Return, per step, the first of `rows`, as many as are running."""
-        if self.equal:
-            return [rows] * self.steps
-        return [rows[one] for one in self._heads]
-
-    def by_size(self, make: Callable[[int], T]) -> list[T]:
-        """Return ``make(batch size)`` for every step, made once for each size there is."""
-        if self.equal:
-            return [make(self.batch_size)] * self.steps
-        made = {size: make(size) for size in set(self.sizes)}
-        return [made[size] for size in self.sizes]
-
-    def transitions(self, states: Array) -> tuple[list[Array], list[Array]]:
-        """Return, per step, the states before it that go on, and those after it, both of [h_0; all rows]."""
-        if self.equal:
-            every = list(states.reshape(-1, self.batch_size, states.shape[1]))
-            return every[:-1], every[1:]
-        return [states[one] for one in self._shifted], self.split(states[self.batch_size :])
-
-    def previous_rows(self, states: Array, span: Span) -> Array:
-        """Return, for each row of the span, the state before, out of ``states = [h_0; all rows]``."""
-        if self.equal:
-            return states[span.rows]
-        xp = get_array_module(states)
-        return states.take(self.index("previous", xp)[span.rows], axis=0)
-
-    def last_states(self, states: Array) -> Array:
-        """Return each sequence's last state, out of ``states = [h_0; all rows]``."""
-        if self.equal:
-            return states[self.rows :]
-        xp = get_array_module(states)
-        return states.take(self.index("last", xp), axis=0)
-
-    def reversed_rows(self, rows: Array) -> Array:
-        """Return the rows with every sequence reversed in its own time."""
-        if self.equal:
-            by_step = rows.reshape(self.steps, self.batch_size, *rows.shape[1:])
-            return by_step[::-1].copy().reshape(rows.shape)
-        xp = get_array_module(rows)
-        return rows.take(self.index("reverse", xp), axis=0)
-
-    def spread(self, values: Array, span: Span) -> Array:
-        """Return, for each row of the span, the entry of `values`, one per sequence, of its sequence."""
-        xp = get_array_module(values)
-        return values.take(self.index("sequence", xp)[span.rows], axis=0)
+    # -- the batch cut into smaller ones ------------------------------------------------------------
 
     @_kept
     def windows(self) -> list[Window]:
@@ -275,6 +207,87 @@ class Layout:
         layout = Layout(np.array(sizes, np.intp), len(range(first, self.batch_size, count)))
         return Part(sequences, rows, layout)
 
+    # -- views of each step -------------------------------------------------------------------------
+
+    def split(self, rows: Array | None, span: Span | None = None) -> list[Any]:
+        """Return one view per step of an array with one row for each of the batch's, or the span's.
+
+        Of no array, one ``None`` per step.
+        """
+        if rows is None:
+            return [None] * (self.steps if span is None else span.steps.stop - span.steps.start)
+        if self.equal:
+            return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
+        return [rows[one] for one in self._step_slices(span)]
+
+    def split_blocks(self, blocks: Array | None, span: Span | None = None) -> list[Any]:
+        """Return one view (G, n, H) per step of an array (G, N, H), its rows in G blocks; or ``None``."""
+        if blocks is None:
+            return self.split(None, span)
+        if self.equal:
+            by_step = blocks.reshape(len(blocks), -1, self.batch_size, *blocks.shape[2:])
+            return list(by_step.swapaxes(0, 1))
+        return [blocks[:, one] for one in self._step_slices(span)]
+
+    def _step_slices(self, span: Span | None) -> list[slice]:
+        if span is None:
+            return self._of_steps
+        first = span.rows.start
+        if first == 0:
+            return self._of_steps[span.steps]
+        return [slice(s.start - first, s.stop - first) for s in self._of_steps[span.steps]]
+
+    def running(self, rows: Array) -> list[Array]:
+        """Return, per step, the first of `rows`, as many as are running."""
+        if self.equal:
+            return [rows] * self.steps
+        return [rows[one] for one in self._running]
+
+    def by_size(self, make: Callable[[int], T]) -> list[T]:
+        """Return ``make(batch size)`` for every step, made once for each size there is."""
+        if self.equal:
+            return [make(self.batch_size)] * self.steps
+        made = {size: make(size) for size in set(self.sizes)}
+        return [made[size] for size in self.sizes]
+
+    def transitions(self, states: Array) -> tuple[list[Array], list[Array]]:
+        """Return, per step, the states before it that go on, and those after it, both of [h_0; all rows]."""
+        if self.equal:
+            every = list(states.reshape(-1, self.batch_size, states.shape[1]))
+            return every[:-1], every[1:]
+        return [states[one] for one in self._entering], self.split(states[self.batch_size :])
+
+    # -- rows gathered ------------------------------------------------------------------------------
+
+    def previous_rows(self, states: Array, span: Span) -> Array:
+        """Return, for each row of the span, the state before it, out of ``states = [h_0; all rows]``."""
+        if self.equal:
+            return states[span.rows]
+        xp = get_array_module(states)
+        return states.take(self.index("previous_state", xp)[span.rows], axis=0)
+
+    def last_states(self, states: Array) -> Array:
+        """Return each sequence's last state, out of ``states = [h_0; all rows]``."""
+        if self.equal:
+            return states[self.rows :]
+        xp = get_array_module(states)
+        return states.take(self.index("last", xp), axis=0)
+
+    def reversed_rows(self, rows: Array) -> Array:
+        """Return the rows with every sequence reversed in its own time."""
+        if self.equal:
+            by_step = rows.reshape(self.steps, self.batch_size, *rows.shape[1:])
+            return by_step[::-1].copy().reshape(rows.shape)
+        xp = get_array_module(rows)
+        return rows.take(self.index("reverse", xp), axis=0)
+
+    def of_sequence(self, values: Array, span: Span) -> Array:
+        """Return, for each row of the span, the entry of `values`, one per sequence, of its sequence."""
+        xp = get_array_module(values)
+        return values.take(self.index("sequence", xp)[span.rows], axis=0)
+
+    # -- index arrays -------------------------------------------------------------------------------
+
     @_kept
     def _step_and_sequence(self) -> tuple[Array, Array]:
         """For every row, its time step and its sequence."""
@@ -291,7 +304,7 @@ class Layout:
         return np.array(self.sizes, np.int64)
 
     @_kept
-    def before(self) -> Array:
+    def state_starts(self) -> Array:
         """For every step, the row in ``[h_0; all rows]`` where the states before it begin.
 
         One more entry, the last, says where the last step's own states begin.
@@ -311,10 +324,10 @@ class Layout:
         A sequence of length zero ends where it began, in its row of ``h_0``.
         """
         B = self.batch_size
-        return self.before.take(self.lengths) + np.arange(B)
+        return self.state_starts.take(self.lengths) + np.arange(B)
 
     @_kept
-    def previous(self) -> Array:
+    def previous_state(self) -> Array:
         """For every row, the index of the state before it in ``[h_0; all rows]``."""
         B = self.batch_size
         sizes = np.array([B, *self.sizes], np.intp)

@@ -41,7 +41,7 @@ class MinimalGated:
         (h,), B = states, layout.batch_size
         mask = np.ones_like(h[:B]) if mask is None else mask
         ctx = cls.Context(x, h, weights, layout, mask, [])
-        per_step = layout.split(x), *layout.transitions(h), layout.heads(mask)
+        per_step = layout.split(x), *layout.transitions(h), layout.running(mask)
         for x_t, h_prev, h_t, mask_t in zip(*per_step, strict=True):
             *kept, h_t[...] = cls.equations(x_t, h_prev, h_prev * mask_t, weights)
             ctx.steps.append(kept)
@@ -55,7 +55,7 @@ class MinimalGated:
             ctx.steps,
             *map(layout.split, (ctx.x, dx)),
             layout.transitions(ctx.h)[0],
-            *map(layout.heads, (dstates[0], ctx.mask)),
+            *map(layout.running, (dstates[0], ctx.mask)),
             layout.split(dy),
             layout.split(None if trace is None else trace[0]),
         )

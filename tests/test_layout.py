@@ -24,7 +24,7 @@ def memory():
 def test_layouts_of_many_lengths_are_kept_in_a_few_megabytes(memory):
     for T in range(20_000, 20_064):
         layout = equal_lengths(T, 1)
-        assert layout.before[-1] == T
+        assert layout.state_starts[-1] == T
         assert layout.reverse[0] == T - 1
         del layout
     assert memory()[0] < 5 << 20

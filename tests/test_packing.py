@@ -142,7 +142,7 @@ def test_layout(batch):
     ids = [(k, t) for t in range(max(lengths)) for k in range(B) if ordered[k] > t]
     states = [(k, -1) for k in range(B)] + ids
     assert [states[i] for i in layout.last] == [(k, n - 1) for k, n in enumerate(ordered)]
-    assert [states[i] for i in layout.previous] == [(k, t - 1) for k, t in ids]
+    assert [states[i] for i in layout.previous_state] == [(k, t - 1) for k, t in ids]
     assert [ids[i] for i in layout.reverse] == [(k, ordered[k] - 1 - t) for k, t in ids]
     steps = [range(len(layout.sizes))[span.steps] for span in layout.spans]
     assert [t for span in steps for t in span] == list(range(len(layout.sizes)))

@@ -22,7 +22,7 @@ def test_trace(make):
         i, f, g, o = (trace.gates[name][1].data for name in "ifgo")
         c = trace.c[1]
         previous = np.zeros_like(c.data)
-        previous[:, :H] = np.r_[np.zeros((3, H)), c.data[:, :H]][c.layout.previous]
+        previous[:, :H] = np.r_[np.zeros((3, H)), c.data[:, :H]][c.layout.previous_state]
         # Directions stand side by side; check the equation of the forward one.
         one = slice(0, H)
         close(c.data[:, one], (f * previous + i * g)[:, one])
@@ -33,12 +33,12 @@ def test_trace(make):
     elif isinstance(layer, minirnn.GRU):
         _, z, n = (trace.gates[name][1].data[:, :H] for name in "rzn")
         h = trace.h[1]
-        previous = np.r_[np.zeros((3, H)), h.data[:, :H]][h.layout.previous]
+        previous = np.r_[np.zeros((3, H)), h.data[:, :H]][h.layout.previous_state]
         close(h.data[:, :H], (1 - z) * n + z * previous)
     elif isinstance(layer, MinimalGatedUnit):
         f, n = (trace.gates[name][1].data[:, :H] for name in "fn")
         h = trace.h[1]
-        previous = np.r_[np.zeros((3, H)), h.data[:, :H]][h.layout.previous]
+        previous = np.r_[np.zeros((3, H)), h.data[:, :H]][h.layout.previous_state]
         close(h.data[:, :H], (1 - f) * previous + f * n)
     else:
         assert trace.gates == {}

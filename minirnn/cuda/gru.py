@@ -106,7 +106,7 @@ def _backward_steps(
     product = xp.zeros_like(dh)
     arrays = (da_rzn, da_rzq, dh, product, mask, dy, trace_h, gates, q, h)
     kernel = launch.Stepwise("gru_step_backward", h, layout, *arrays)
-    da_rzqs, products = layout.split(da_rzq), layout.heads(product)
+    da_rzqs, products = layout.split(da_rzq), layout.running(product)
     for t in reversed(range(layout.steps)):
         kernel.run(t)
         xp.dot(da_rzqs[t], w_hh, products[t])  # the kernel of the step before adds it

@@ -137,7 +137,7 @@ class Persistent:
         self._xp, self._shape = xp, shape
         self._files = ("tile.h", f"{cell}.cu")
         self._last = (
-            layout.index("before", xp),
+            layout.index("state_starts", xp),
             layout.index("lengths", xp),
             np.int32(layout.batch_size),
         )
@@ -252,8 +252,8 @@ def forward_steps(
     masked = None if mask is None else h[:B] * mask  # what enters the next step's product
     product, w = xp.empty((B, len(w_hh)), h.dtype), w_hh.T
     step = Stepwise(kernel, h, layout, *arrays, masked, mask, product, b_ih, b_hh, *others)
-    entering = layout.transitions(h)[0] if masked is None else layout.heads(masked)
-    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
+    entering = layout.transitions(h)[0] if masked is None else layout.running(masked)
+    for t, (h_in, product_t) in enumerate(zip(entering, layout.running(product), strict=True)):
         xp.dot(h_in, w, product_t)
         step.run(t)
 
@@ -261,9 +261,9 @@ def forward_steps(
 def _places(layout: Layout) -> list[tuple[Any, ...]]:
     """Return for every step the kernel's arguments ``row, before, n, later``; see ``steps.cu``."""
     sizes = np.array([*layout.sizes, 0], np.int32)
-    rows = layout.before[1:] - layout.batch_size
+    rows = layout.state_starts[1:] - layout.batch_size
     # An array's items are NumPy scalars, as a kernel takes them.
-    return list(zip(rows, layout.before, sizes, sizes[1:], strict=False))
+    return list(zip(rows, layout.state_starts, sizes, sizes[1:], strict=False))
 
 
 def by_gate(gates: Array, names: Sequence[str]) -> dict[str, Array]:
@@ -304,7 +304,7 @@ def add_weight_gradients(
     whole = Span(slice(0, layout.steps), slice(0, layout.rows))
     h_prev = layout.previous_rows(h, whole)
     if mask is not None:
-        h_prev = h_prev * layout.spread(mask, whole)
+        h_prev = h_prev * layout.of_sequence(mask, whole)
     dw_ih += dz_ih.T @ x
     dw_hh += dz_hh.T @ h_prev
     if db_ih is not None and db_hh is not None:

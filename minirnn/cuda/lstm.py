@@ -73,9 +73,9 @@ def _forward_steps(ctx: LSTMContext, b_ih: Array | None, b_hh: Array | None) -> 
     product, w, w_m = xp.empty((B, len(w_hh)), h.dtype), w_hh.T, w_hr.T
     # What the kernel fills, o * tanh(c_t), is yet to be projected, and masked after that.
     kernel = launch.Stepwise(name, c, layout, gates, c, m, None, None, product, b_ih, b_hh)
-    entering = layout.transitions(h)[0] if masked is None else layout.heads(masked)
+    entering = layout.transitions(h)[0] if masked is None else layout.running(masked)
     ms, hs = layout.split(m), layout.split(h[B:])
-    for t, (h_in, product_t) in enumerate(zip(entering, layout.heads(product), strict=True)):
+    for t, (h_in, product_t) in enumerate(zip(entering, layout.running(product), strict=True)):
         xp.dot(h_in, w, product_t)
         kernel.run(t)
         xp.dot(ms[t], w_m, hs[t])
@@ -128,11 +128,11 @@ def _backward_steps(
 ) -> None:
     _, h, c, gates, m, _, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(h)
-    dzs, dhs = layout.split(dz), layout.heads(dh)
+    dzs, dhs = layout.split(dz), layout.running(dh)
     dm, others = dh, (mask, dy, trace_h)  # m_t = o * tanh(c_t) is h_t itself
     if w_hr is not None:
         dm, others = xp.empty_like(dc), (None, None, None)
-        dms, dh_rows = layout.heads(dm), xp.empty((layout.rows, h.shape[1]), h.dtype)
+        dms, dh_rows = layout.running(dm), xp.empty((layout.rows, h.shape[1]), h.dtype)
         dh_steps, dys = layout.split(dh_rows), None if dy is None else layout.split(dy)
     kernel = launch.Stepwise(
         "lstm_step_backward", c, layout, dz, dc, dm, *others, trace_c, gates, c

@@ -103,7 +103,7 @@ def _backward_steps(
 ) -> None:
     xp = get_array_module(h)
     kernel = launch.Stepwise("rnn_step_backward", h, layout, dz, dh, mask, dy, trace_h, h, relu)
-    dzs, dhs = layout.split(dz), layout.heads(dh)
+    dzs, dhs = layout.split(dz), layout.running(dh)
     for t in reversed(range(layout.steps)):
         kernel.run(t)
         xp.dot(dzs[t], w_hh, dhs[t])  # the kernel of the step before applies the mask

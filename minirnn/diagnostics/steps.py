@@ -127,7 +127,7 @@ def _of_context(p: Pass, ctx: Any) -> Steps:
         None if c is None else c[B:],
         layout.previous_rows(h, every),
         None if c is None else layout.previous_rows(c, every),
-        None if p.mask is None else layout.spread(p.mask, every),
+        None if p.mask is None else layout.of_sequence(p.mask, every),
         p.recurrence.gates(ctx),
     )
 

@@ -196,7 +196,7 @@ def backward(
         da = da.reshape(-1, 4 * H)
         da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
         if mask is not None:
-            h_prev = masked(h_prev, layout.spread(mask, span))
+            h_prev = masked(h_prev, layout.of_sequence(mask, span))
         xp.matmul(da_rzn, w_ih, out=dx[span.rows])
         # Here and above matmul: ndarray.dot would first copy these columns.
         dw_ih += da_rzn.T @ x[span.rows]

@@ -224,7 +224,7 @@ def backward(
         dz = dz.reshape(-1, 4 * H)
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            h_prev = masked(h_prev, layout.spread(mask, span))
+            h_prev = masked(h_prev, layout.of_sequence(mask, span))
         dz.dot(w_ih, dx[span.rows])
         dw_ih += dz.T.dot(x[span.rows])
         dw_hh += dz.T.dot(h_prev)

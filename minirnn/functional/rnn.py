@@ -106,7 +106,7 @@ def backward(
     dx = xp.empty(x.shape, x.dtype)
     dw_ih, dw_hh, *dbs = dweights
     (dh,) = dstates
-    dhs = layout.heads(dh)
+    dhs = layout.running(dh)
     dys = layout.split(dy)
     traces = layout.split(None if trace is None else trace[0])
     memory = xp.empty((layout.span_rows, len(w_hh)), x.dtype)
@@ -134,7 +134,7 @@ def backward(
                 masked_(dh_t, mask[: len(dh_t)])
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            h_prev = masked(h_prev, layout.spread(mask, span))
+            h_prev = masked(h_prev, layout.of_sequence(mask, span))
         dz.dot(w_ih, dx[span.rows])
         dw_ih += dz.T.dot(x[span.rows])
         dw_hh += dz.T.dot(h_prev)

@@ -102,7 +102,7 @@ def backward(
         da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            h_prev = h_prev * layout.spread(mask, span)
+            h_prev = h_prev * layout.of_sequence(mask, span)
         np.matmul(da_rzn, w_ih, out=dx[rows])
         # Here and above matmul: ndarray.dot would first copy these columns.
         dw_ih += da_rzn.T @ x[rows]

@@ -98,7 +98,7 @@ def backward(
         _loops.lstm_backward(dz, dh[:n], dc[:n], *given, *saved, *run.batch(H))
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            h_prev = h_prev * layout.spread(mask, span)
+            h_prev = h_prev * layout.of_sequence(mask, span)
         dz.dot(w_ih, dx[rows])
         dw_ih += dz.T.dot(x[rows])
         dw_hh += dz.T.dot(h_prev)

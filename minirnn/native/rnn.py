@@ -76,7 +76,7 @@ def backward(
         loop(dz, dh[:n], dy_s, trace_s, y, w, mask_s, room[:n], *run.batch(H))
         h_prev = layout.previous_rows(h, span)
         if mask is not None:
-            h_prev = h_prev * layout.spread(mask, span)
+            h_prev = h_prev * layout.of_sequence(mask, span)
         dz.dot(w_ih, dx[rows])
         dw_ih += dz.T.dot(x[rows])
         dw_hh += dz.T.dot(h_prev)

@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 def runs(layout: Layout) -> list[Run]:
     """Return one run for each span of the layout."""
-    sizes, before = layout.batch_sizes, layout.before
+    sizes, before = layout.batch_sizes, layout.state_starts
     result = []
     for steps, rows in layout.spans:
         entering = layout.sizes[steps.start - 1] if steps.start else layout.batch_size
