@@ -1,8 +1,13 @@
-"""The loops over time in C: built where there is a compiler, left out where there is none."""
+"""The loops over time in C, built where there is a compiler, and the readme as a package index shows it."""
 
 import os
+import re
+import tomllib
+from pathlib import Path
 
 from setuptools import Extension, setup
+
+HERE = Path(__file__).parent
 
 # No -ffast-math: NaN and infinities behave as in NumPy.
 FLAGS = [
@@ -14,7 +19,19 @@ FLAGS = [
     "-fno-trapping-math",
 ]
 
+
+def long_description():
+    """Return README.md with absolute links: a package index has none of the files beside it."""
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    source = project["urls"]["Source"]
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^]]*\]\()(?![a-z]+:|#)", rf"\1{source}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^][]*\]\()(?![a-z]+:|#)", rf"\1{source}/blob/main/", text)
+
+
 setup(
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "minirnn.native._loops",
@@ -23,5 +40,5 @@ setup(
             extra_compile_args=[] if os.name == "nt" else FLAGS,
             optional=True,
         )
-    ]
+    ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__
-from .backend import default_xp
+from .backend import default_xp, load_backend
 from .functional import gru, lstm, rnn
 from .places import native_available, pair_for
 from .threads import num_threads
@@ -27,8 +27,10 @@ def report() -> dict[str, Any]:
     return {
         "minirnn": __version__,
         "python": platform.python_version(),
+        "platform": platform.platform(),
         "numpy": np.__version__,
         "cupy": _cupy(),
+        "gpu": _gpu(),
         "new arrays": default_xp().__name__,
         "blas": f"{blas['name']} {blas['version']}",
         "blas threads": {name: os.environ[name] for name in _BLAS_THREADS if name in os.environ},
@@ -47,6 +49,18 @@ def _cupy() -> str | None:
     """Return CuPy's version, whatever its distribution for this CUDA is called."""
     names = metadata.packages_distributions().get("cupy")
     return metadata.version(names[0]) if names else None
+
+
+def _gpu() -> str | None:
+    """Return the names of the GPUs, None without CuPy, or why there are none: a report never fails."""
+    if _cupy() is None:
+        return None
+    try:
+        runtime = load_backend("cupy").cuda.runtime
+        devices = [runtime.getDeviceProperties(i) for i in range(runtime.getDeviceCount())]
+    except Exception as error:
+        return f"not usable: {error}"
+    return ", ".join(device["name"].decode() for device in devices) or None
 
 
 def _native() -> str | None:
