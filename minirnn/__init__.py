@@ -35,6 +35,7 @@ from .lr_scheduler import (
     StepLR,
 )
 from .lr_schedules import (
+    ChainedScheduler,
     ConstantLR,
     CosineAnnealingWarmRestarts,
     MultiStepLR,
@@ -83,6 +84,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",

@@ -175,3 +175,68 @@ def test_a_group_that_comes_later_is_scheduled_too():
     made.add_param_group({"params": [minirnn.Parameter(np.ones(1))], "lr": 0.25})
     schedule.step()
     assert schedule.get_last_lr() == [0.5, 0.125]
+
+
+CHAINS = [
+    [("ConstantLR", {"factor": 0.1, "total_iters": 20}), ("ExponentialLR", {"gamma": 0.9})],
+    [
+        ("LinearLR", {"total_iters": 7}),
+        ("StepLR", {"step_size": 5}),
+        ("PolynomialLR", {"total_iters": 90}),
+    ],
+    [("CosineAnnealingLR", {"T_max": 60}), ("MultiStepLR", {"milestones": [5, 9]})],
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_chain_multiplies_as_torch_does(chain):
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.7)
+    ours = optimizer(0.7)
+
+    def made(where, of):
+        return where.ChainedScheduler([getattr(where, name)(of, **o) for name, o in chain], of)
+
+    mine, reference = made(minirnn, ours), made(torch.optim.lr_scheduler, theirs)
+    for step in range(50):
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12)
+        if step == 20:
+            state, ours = json.loads(json.dumps(mine.state_dict())), optimizer(0.7)
+            mine = made(minirnn, ours)
+            mine.load_state_dict(state)
+        theirs.step()
+        reference.step()
+        mine.step()
+
+
+def test_what_cannot_be_chained_is_refused():
+    made = optimizer()
+    first = minirnn.ExponentialLR(made, 0.5)
+    for bad, error, message in [
+        ([], ValueError, "at least one"),
+        (
+            [first, minirnn.ReduceLROnPlateau(made)],
+            ValueError,
+            r"schedulers\[1\].*ReduceLROnPlateau",
+        ),
+        ([first, 3], TypeError, r"schedulers\[1\].*int"),
+        ([first, minirnn.StepLR(optimizer(), 2)], ValueError, r"schedulers\[1\].*another"),
+    ]:
+        with pytest.raises(error, match=message):
+            minirnn.ChainedScheduler(bad)
+    with pytest.raises(ValueError, match=r"schedulers\[0\].*another"):
+        minirnn.ChainedScheduler([first], optimizer())
+    first.step()
+    with pytest.raises(ValueError, match="step 0"):
+        minirnn.ChainedScheduler([first])
+    assert made.param_groups[0]["lr"] == 0.5
+
+
+def test_a_chain_in_a_sequence():
+    made = optimizer()
+    chain = minirnn.ChainedScheduler([minirnn.StepLR(made, 2), minirnn.ExponentialLR(made, 0.5)])
+    schedule = minirnn.SequentialLR(made, [minirnn.ConstantLR(made, 0.25, 9), chain], [2])
+    expected = [0.25, 0.25, 1, 0.5, 0.025]
+    for lr in expected:
+        assert schedule.get_last_lr() == pytest.approx([lr])
+        schedule.step()
