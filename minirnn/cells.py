@@ -11,7 +11,7 @@ from . import checks
 from .backend import RNG, Array, generator, get_array_module
 from .bptt.passes import Pass
 from .forms import pack_state, unpack_state
-from .functional import gru, lstm, rnn
+from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import equal_lengths
 from .module import Context, describe, saving
@@ -124,7 +124,7 @@ class _Cell(RecurrentWeights):
         return dx if batched else dx[0], self._leave(dstates, batched)
 
     def _describe(self) -> str:
-        defaults = {"bias": True, "nonlinearity": "tanh"}
+        defaults = {"bias": True, "nonlinearity": "tanh", "reset_after": True}
         return describe(self, ("input_size", "hidden_size"), defaults)
 
 
@@ -194,11 +194,29 @@ class LSTMCell(_Cell):
 class GRUCell(_Cell):
     """One step of :class:`~minirnn.GRU`.
 
-    Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`.
+    Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`, and `reset_after`,
+    keyword-only, that of :class:`~minirnn.GRU`.
 
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.GRUCell.html
     """
 
-    recurrence: ClassVar[Recurrence] = gru
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        checks.flags(reset_after=reset_after)
+        self.reset_after = reset_after
+        super().__init__(input_size, hidden_size, bias, dtype=dtype, rng=rng)
+
+    @property
+    def recurrence(self) -> Recurrence:
+        """The pair of functions that computes it."""
+        return gru if self.reset_after else gru_before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,9 @@ def pair_for(recurrence: Any, x: Array) -> Any:
 @cache
 def _counterpart(room: str, recurrence: str) -> Any:
     package, _, name = recurrence.rpartition(".")
-    return import_module(f"minirnn.{room}.{name}") if package == "minirnn.functional" else None
+    if package != "minirnn.functional" or not find_spec(f"minirnn.{room}.{name}"):
+        return None
+    return import_module(f"minirnn.{room}.{name}")
 
 
 @cache

@@ -15,7 +15,7 @@ from .bptt.checkpoints import Checkpointed
 from .bptt.passes import Pass
 from .bptt.stack import Stack
 from .functional import dropout as dropout_pair
-from .functional import gru, lstm, rnn
+from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import Layout
 from .module import Context, describe, saving
@@ -239,7 +239,7 @@ class Recurrent(Streaming):
     def _describe(self) -> str:
         defaults = {"num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False}
         defaults |= {"dropout": 0.0, "bidirectional": False, "proj_size": 0}
-        defaults |= {"recurrent_dropout": 0.0, "checkpoint": False}
+        defaults |= {"recurrent_dropout": 0.0, "checkpoint": False, "reset_after": True}
         return describe(self, ("input_size", "hidden_size"), defaults)
 
 
@@ -326,6 +326,14 @@ class GRU(Recurrent):
     :math:`h_t = (1 - z) \odot n + z \odot h_{t-1}`; see :mod:`minirnn.functional.gru` for it and its
     derivatives. Arguments, attributes and calls are those of :class:`RNN`, without `nonlinearity`.
 
+    Parameters
+    ----------
+    reset_after : bool, keyword-only
+        Whether the reset gate multiplies the recurrent product, as in torch and cuDNN, or what enters it:
+        :math:`n = \tanh(W_{in} x_t + b_{in} + W_{hn} (r \odot h_{t-1}) + b_{hn})`, Keras'
+        ``reset_after=False`` and ONNX's ``linear_before_reset=0``; see :mod:`minirnn.functional.gru_before`.
+        The names and shapes of the weights are the same, what they mean is not.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
@@ -338,7 +346,28 @@ class GRU(Recurrent):
     (5, 3, 8)
     """
 
-    recurrence: ClassVar[Recurrence] = gru
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        checks.flags(reset_after=reset_after)
+        self.reset_after = reset_after
+        sizes = input_size, hidden_size, num_layers
+        super().__init__(*sizes, bias, batch_first, dropout, bidirectional, **options)
+
+    @property
+    def recurrence(self) -> Recurrence:
+        """The pair of functions that computes it."""
+        return gru if self.reset_after else gru_before
 
 
 class LSTM(Recurrent):

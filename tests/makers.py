@@ -97,6 +97,7 @@ LIBRARY = {
     "lstm": (minirnn.LSTM, {}),
     "lstm_proj": (minirnn.LSTM, {"proj_size": 2}),
     "gru": (minirnn.GRU, {}),
+    "gru_before": (minirnn.GRU, {"reset_after": False}),
 }
 
 

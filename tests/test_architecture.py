@@ -74,7 +74,7 @@ FILE, CLASS, FUNCTION = 550, 260, 30
 GATED = {
     f"{room}/{cell}.py:{name}"
     for room in ("functional", "native")
-    for cell in ("rnn", "lstm", "gru")
+    for cell in ("rnn", "lstm", "gru", "gru_before")
     for name in ("forward", "backward")
 }
 

@@ -220,7 +220,9 @@ _CELLS: dict[Any, type[Elman]] = {rnn: Elman, gru: Gated, lstm: LongShortTerm}
 def cell_of(layer: Any, p: Pass, dtype: Any = None) -> Any:
     """Return one step's equations with the weights of `p`, on the host in `dtype` if that is given."""
     if getattr(layer, "recurrence", None) not in _CELLS:
-        raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {type(layer).__name__}")
+        raise TypeError(
+            f"layer: expected an RNN, GRU or LSTM with torch's equations, got {layer!r}"
+        )
     weights = list(p.weights)
     if dtype is not None:
         weights = [None if w is None else asnumpy(w).astype(dtype) for w in weights]
