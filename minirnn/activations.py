@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import checks
+from . import checks, forms
 from .backend import Array, default_xp
 from .functional import activation
 from .functional.shared import column_sums
-from .layers import check_gradient, data_of, in_form_of, packing_of
 from .module import Context, Module, saving
 from .parameter import Parameter
 
@@ -37,11 +36,12 @@ class _Elementwise(Module):
         TypeError
             If `input` is not floating point.
         """
-        x = data_of(input)
+        form, x = forms.per_entry("input", input)
         checks.floating("input", x)
         y = self._forward(x)
-        saved = (y, packing_of(input)) if saving() else None
-        return in_form_of(input, checks.shown(y) if saved else y), Context(self, saved)
+        if not saving():
+            return form.restore(y), self._context(None, form)
+        return form.restore(checks.shown(y)), self._context(y, form)
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Return the gradient of `input`.
@@ -55,9 +55,8 @@ class _Elementwise(Module):
         -------
         array, or PackedSequence, like `input`
         """
-        y, packing = self._saved(ctx)
-        rows = check_gradient(dy, y.shape, y, packing)
-        return in_form_of(dy, self._backward(y, rows))
+        y, form = self._saved(ctx)
+        return form.restore(self._backward(y, form.gradient("dy", dy, y)))
 
 
 class ReLU(_Elementwise):
@@ -153,6 +152,7 @@ class LayerNorm(Module):
             checks.positive(normalized_shape=size)
         checks.at_least_zero("eps", eps)
         self.normalized_shape, self.eps = tuple(map(int, shape)), eps
+        self.elementwise_affine = elementwise_affine
         xp = default_xp()
         self.weight = (
             Parameter(xp.ones(self.normalized_shape, dtype)) if elementwise_affine else None
@@ -178,18 +178,12 @@ class LayerNorm(Module):
         ValueError
             If its last axes are others.
         """
-        x = data_of(input)
+        form, x = forms.per_row("input", input, self.normalized_shape)
         checks.floating("input", x, None if self.weight is None else self.weight.data)
-        own = self.normalized_shape
-        if x.shape[x.ndim - len(own) :] != own:
-            raise ValueError(
-                f"input: expected shape (..., {', '.join(map(str, own))}), got {x.shape}"
-            )
         weight, bias = ((None if p is None else p.data.ravel()) for p in (self.weight, self.bias))
-        rows = x.reshape(-1, math.prod(own))
+        rows = x.reshape(-1, math.prod(self.normalized_shape))
         y, saved = activation.layer_norm_forward(rows, weight, bias, self.eps)
-        ctx = Context(self, (saved, x.shape, packing_of(input)) if saving() else None)
-        return in_form_of(input, y.reshape(x.shape)), ctx
+        return form.restore(y.reshape(x.shape)), self._context(saved if saving() else None, form)
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Add to the gradients of gain and bias; return that of `input`.
@@ -203,15 +197,12 @@ class LayerNorm(Module):
         -------
         array, or PackedSequence, like `input`
         """
-        saved, shape, packing = self._saved(ctx)
-        given = check_gradient(dy, shape, saved.x_hat, packing)
+        saved, form = self._saved(ctx)
+        given = form.gradient("dy", dy, self.normalized_shape, saved.x_hat)
         rows = given.reshape(saved.x_hat.shape)
         dx = activation.layer_norm_backward(saved, rows)
         if self.weight is not None:
             self.weight.grad += column_sums(rows * saved.x_hat).reshape(self.weight.shape)
         if self.bias is not None:
             self.bias.grad += column_sums(rows).reshape(self.bias.shape)
-        return in_form_of(dy, dx.reshape(shape))
-
-    def _describe(self) -> str:
-        return str(self.normalized_shape)
+        return form.restore(dx.reshape(given.shape))

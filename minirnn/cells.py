@@ -14,7 +14,7 @@ from .forms import pack_state, unpack_state
 from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import equal_lengths
-from .module import Context, describe, saving
+from .module import Context, saving
 from .places import pair_for
 from .weights import RecurrentWeights
 
@@ -122,10 +122,6 @@ class _Cell(RecurrentWeights):
         dstates = self._enter("dh", dh, p, batched, like)
         dx = p.backward(saved, None, dstates, self._gradients(0))
         return dx if batched else dx[0], self._leave(dstates, batched)
-
-    def _describe(self) -> str:
-        defaults = {"bias": True, "nonlinearity": "tanh", "reset_after": True}
-        return describe(self, ("input_size", "hidden_size"), defaults)
 
 
 class RNNCell(_Cell):

@@ -1,8 +1,10 @@
-"""The errors that bad input gets: what was expected, and what came, before anything is changed."""
+"""What bad input gets: an error that says what was expected and what came, before anything is changed."""
 
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -190,3 +192,14 @@ def index(what: str, index: Array, limit: int) -> None:
             f"{what}: expected 0 <= {what} < {limit}, got {int(index[where])} at position "
             f"{where[0] if len(where) == 1 else where}"
         )
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn the user: at the line that called into the package, however far in the call has come by now.
+
+    Of a model's own forward that is the line in it, where the call in question is written.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back and f"{frame.f_globals.get('__name__')}.".startswith(f"{__package__}."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -1,48 +1,44 @@
-"""The forms of a recurrent layer's input and state, and the rows that they all become.
+"""The forms of a layer's input, and of a recurrent layer's state, and the rows that they all become.
 
-Padded, batch first, unbatched, packed: whatever came in, what has its form goes back in it.
+Padded, batch first, unbatched, packed: whatever came in, what has its form goes back in it. A layer that acts
+on every row or entry by itself asks for less, :func:`per_row` and :func:`per_entry`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from . import checks
 from .backend import Array, get_array_module
 from .layout import Layout, equal_lengths
-from .packed_sequence import PackedSequence
+from .packed_sequence import PackedSequence, Packing
 
 
-def of(name: str, x: Any, features: int, batch_first: bool, like: Array) -> tuple[Form, Array]:
-    """Return the form of `x`, and its rows (N, features)."""
-    form: Form
+def of(name: str, x: Any, features: int, batch_first: bool, like: Array) -> Form:
+    """Return the form of `x`, an input of so many features."""
     if isinstance(x, PackedSequence):
-        form = Packed(x)
-    else:
-        checks.floating(name, x, like)
-        shape = x.shape
-        if len(shape) in (2, 3) and shape[-1] != features:
-            # Before a layout is made, which for a wrong shape may be of any size.
-            axes = (
-                ("(B, T, features)" if batch_first else "(T, B, features)")
-                if len(shape) == 3
-                else "(T, features)"
-            )
-            checks.shape(name, x, (*shape[:-1], features), axes)
+        _check_rows(name, x.data, features, like)
+        return Packed(x.packing)
+    checks.floating(name, x, like)
+    shape = x.shape
+    if len(shape) not in (2, 3):
+        axes = "(B, T, I)" if batch_first else "(T, B, I)"
+        raise ValueError(f"{name}: expected {axes}, (T, I) or a PackedSequence, got shape {shape}")
+    if shape[-1] != features:
+        # Before a layout is made, which for a wrong shape may be of any size.
+        axes = "(T, features)"
         if len(shape) == 3:
-            T, B = (shape[1], shape[0]) if batch_first else (shape[0], shape[1])
-            if B == 0:
-                raise ValueError(f"{name}: expected at least one sequence, got shape {shape}")
-            form = (BatchFirst if batch_first else Padded)(equal_lengths(T, B))
-        elif len(shape) == 2:
-            form = Unbatched(equal_lengths(shape[0], 1))
-        else:
-            axes = "(B, T, I)" if batch_first else "(T, B, I)"
-            raise ValueError(
-                f"{name}: expected {axes}, (T, I) or a PackedSequence, got shape {shape}"
-            )
-    return form, form.rows(name, x, features, like)
+            axes = "(B, T, features)" if batch_first else "(T, B, features)"
+        checks.shape(name, x, (*shape[:-1], features), axes)
+    if len(shape) == 2:
+        return Unbatched(equal_lengths(shape[0], 1))
+    T, B = (shape[1], shape[0]) if batch_first else (shape[0], shape[1])
+    if B == 0:
+        raise ValueError(f"{name}: expected at least one sequence, got shape {shape}")
+    return (BatchFirst if batch_first else Padded)(equal_lengths(T, B))
 
 
 class Form:
@@ -59,11 +55,30 @@ class Form:
 
     def rows(self, name: str, x: Any, features: int, like: Array) -> Array:
         """Return the rows (N, features) of `x`, which must be of this form, and of the dtype of `like`."""
+        self.check(name, x, features, like)
+        return self.flat(x)
+
+    def check(self, name: str, x: Any, features: int, like: Array) -> None:
+        """Require `x` to be of this form, of so many features, and of the dtype of `like`."""
+        raise NotImplementedError
+
+    def flat(self, x: Any) -> Array:
+        """Return the rows of what is of this form."""
         raise NotImplementedError
 
     def restore(self, rows: Array) -> Any:
         """Return `rows` in this form."""
         raise NotImplementedError
+
+    def windows(self, x: Any, k: int) -> Iterator[tuple[slice, slice | None, Any]]:
+        """Cut `x`, which is of this form, into windows of `k` steps: steps, rows if packed, window."""
+        for first in range(0, self.layout.steps, k):
+            steps = slice(first, min(first + k, self.layout.steps))
+            window, rows = self._window(x, steps)
+            yield steps, rows, window
+
+    def _window(self, x: Any, steps: slice) -> tuple[Any, slice | None]:
+        return x[steps], None
 
     def states(
         self,
@@ -100,11 +115,13 @@ class Form:
 class Padded(Form):
     """(T, B, features)."""
 
-    def rows(self, name: str, x: Any, features: int, like: Array) -> Array:  # noqa: D102
+    def check(self, name: str, x: Any, features: int, like: Array) -> None:  # noqa: D102
         checks.floating(name, x, like)
         T, B = self.layout.steps, self.layout.batch_size
         checks.shape(name, x, (T, B, features), "(T, B, features)")
-        return x.reshape(T * B, features)
+
+    def flat(self, x: Any) -> Array:  # noqa: D102
+        return x.reshape(self.layout.rows, x.shape[2])
 
     def restore(self, rows: Array) -> Array:  # noqa: D102
         return rows.reshape(self.layout.steps, self.layout.batch_size, rows.shape[1])
@@ -113,22 +130,29 @@ class Padded(Form):
 class BatchFirst(Padded):
     """(B, T, features)."""
 
-    def rows(self, name: str, x: Any, features: int, like: Array) -> Array:  # noqa: D102
+    def check(self, name: str, x: Any, features: int, like: Array) -> None:  # noqa: D102
         checks.floating(name, x, like)
         T, B = self.layout.steps, self.layout.batch_size
         checks.shape(name, x, (B, T, features), "(B, T, features)")
-        return x.swapaxes(0, 1).reshape(T * B, features)
+
+    def flat(self, x: Any) -> Array:  # noqa: D102
+        return super().flat(x.swapaxes(0, 1))
 
     def restore(self, rows: Array) -> Array:  # noqa: D102
         return super().restore(rows).swapaxes(0, 1)
+
+    def _window(self, x: Any, steps: slice) -> tuple[Any, slice | None]:
+        return x[:, steps], None
 
 
 class Unbatched(Form):
     """(T, features): rows already; the state has no axis B."""
 
-    def rows(self, name: str, x: Any, features: int, like: Array) -> Array:  # noqa: D102
+    def check(self, name: str, x: Any, features: int, like: Array) -> None:  # noqa: D102
         checks.floating(name, x, like)
         checks.shape(name, x, (self.layout.steps, features), "(T, features)")
+
+    def flat(self, x: Any) -> Array:  # noqa: D102
         return x
 
     def restore(self, rows: Array) -> Array:  # noqa: D102
@@ -146,25 +170,38 @@ class Unbatched(Form):
 class Packed(Form):
     """A PackedSequence: rows already; its sequences, and so the states, are sorted by length."""
 
-    def __init__(self, packed: PackedSequence) -> None:
-        super().__init__(packed.layout)
-        self.packed = packed
+    def __init__(self, packing: Packing) -> None:
+        super().__init__(packing.layout)
+        self.packing = packing
 
-    def rows(self, name: str, x: Any, features: int, like: Array) -> Array:  # noqa: D102
-        if x is not self.packed:
-            self.packed.packing.check(name, x)
-        checks.floating(name, x.data, like)
-        checks.shape(name, x.data, (self.layout.rows, features), "(rows, features)")
+    def check(self, name: str, x: Any, features: int, like: Array) -> None:  # noqa: D102
+        self.packing.check(name, x)
+        _check_rows(name, x.data, features, like)
+
+    def flat(self, x: Any) -> Array:  # noqa: D102
         return x.data
 
     def restore(self, rows: Array) -> PackedSequence:  # noqa: D102
-        return self.packed._with(rows)
+        return self.packing.of(rows)
+
+    def _window(self, x: PackedSequence, steps: slice) -> tuple[PackedSequence, slice]:
+        _, batch_sizes, order, inverse = self.packing
+        B, rows = self.layout.batch_size, self.layout.rows_of(steps)
+        if order is None or inverse is None:
+            order = inverse = np.arange(B)  # which say that sequences have ended
+        sizes = batch_sizes[steps]
+        return Packing(Layout(sizes, B), sizes, order, inverse).of(x.data[rows]), rows
 
     def _sorted(self, label: str, x: Array, shape: tuple[int, int, int]) -> Array:
-        return _permuted(super()._sorted(label, x, shape), self.packed.sorted_indices)
+        return _permuted(super()._sorted(label, x, shape), self.packing.sorted_indices)
 
     def restore_states(self, arrays: list[Array]) -> Any:  # noqa: D102
-        return pack_state([_permuted(x, self.packed.unsorted_indices) for x in arrays])
+        return pack_state([_permuted(x, self.packing.unsorted_indices) for x in arrays])
+
+
+def _check_rows(name: str, rows: Array, features: int, like: Array) -> None:
+    checks.floating(name, rows, like)
+    checks.shape(name, rows, (len(rows), features), "(rows, features)")
 
 
 def _permuted(x: Array, order: Array | None) -> Array:
@@ -204,3 +241,87 @@ def unpack_state(name: str, state: Any, count: int) -> list[tuple[str, Array | N
 def pack_state(arrays: Sequence[Array]) -> Any:
     """Return the arrays as the state that they make up."""
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+class PerRow(NamedTuple):
+    """The form of what a layer takes that acts on every row by itself.
+
+    Attributes
+    ----------
+    axes : tuple of int
+        The shape before the axes that make up a row.
+    packing : Packing, optional
+        How the rows are packed, if they are.
+    """
+
+    axes: tuple[int, ...]
+    packing: Packing | None
+
+    def restore(self, rows: Array) -> Any:
+        """Return `rows`, (N, ...), in this form."""
+        shape = self.axes + rows.shape[1:]
+        return _packed(rows if rows.shape == shape else rows.reshape(shape), self.packing)
+
+    def gradient(self, name: str, d: Any, row: tuple[int, ...], like: Array) -> Array:
+        """Return the rows, each of shape `row`, of an output's gradient: of this form and like `like`."""
+        data = _gradient(name, d, self.axes + row, like, self.packing)
+        return data if len(self.axes) == 1 else data.reshape(-1, *row)
+
+
+def per_row(name: str, x: Any, row: tuple[int, ...]) -> tuple[PerRow, Array]:
+    """Return the form of `x`, an array or packed, whose last axes make up a row, and its rows (N, *row)."""
+    data, packing = _unpacked(name, x)
+    cut = data.ndim - len(row)
+    if cut < (packing is not None) or data.shape[cut:] != row:
+        raise ValueError(
+            f"{name}: expected shape (..., {', '.join(map(str, row))}), got {data.shape}"
+        )
+    form = PerRow(data.shape[:cut], packing)
+    return form, data if cut == 1 else data.reshape(-1, *row)
+
+
+class PerEntry(NamedTuple):
+    """The form of what a layer takes that acts on every entry by itself: its shape and packing."""
+
+    shape: tuple[int, ...]
+    packing: Packing | None
+
+    def restore(self, x: Array) -> Any:
+        """Return `x`, of this shape, in this form."""
+        return _packed(x, self.packing)
+
+    def gradient(self, name: str, d: Any, like: Array) -> Array:
+        """Return the entries of an output's gradient: of this form and like `like`."""
+        return _gradient(name, d, self.shape, like, self.packing)
+
+
+def per_entry(name: str, x: Any) -> tuple[PerEntry, Array]:
+    """Return the form of `x`, an array or packed, and its entries."""
+    data, packing = _unpacked(name, x)
+    return PerEntry(data.shape, packing), data
+
+
+def _unpacked(name: str, x: Any) -> tuple[Array, Packing | None]:
+    if isinstance(x, PackedSequence):
+        return x.data, x.packing
+    if type(x) is not np.ndarray:
+        checks.array_module(**{name: x})
+    return x, None
+
+
+def _packed(data: Array, packing: Packing | None) -> Any:
+    return data if packing is None else packing.of(data)
+
+
+def _gradient(
+    name: str, d: Any, shape: tuple[int, ...], like: Array, packing: Packing | None
+) -> Array:
+    if packing is not None:
+        packing.check(name, d)
+        d = d.data
+    elif isinstance(d, PackedSequence):
+        raise TypeError(f"{name}: expected an array like the output, got PackedSequence")
+    checks.floating(name, d, like)
+    checks.shape(name, d, shape, "that of the output")
+    data: Array = d
+    return data

@@ -12,39 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import checks
-from .backend import RNG, Array, default_xp, generator, get_array_module, reads_values, uniform
+from . import checks, forms
+from .backend import RNG, default_xp, generator, get_array_module, reads_values, uniform
 from .functional import dropout, embedding, linear
-from .module import Context, Module, describe, saving
-from .packed_sequence import PackedSequence, Packing
+from .module import Context, Module, saving
 from .parameter import Parameter
-
-
-def data_of(x: Any) -> Any:
-    """Return the array of `x`, packed or not."""
-    return x.data if isinstance(x, PackedSequence) else x
-
-
-def packing_of(x: Any) -> Packing | None:
-    """Return how `x` is packed, or None."""
-    return x.packing if isinstance(x, PackedSequence) else None
-
-
-def in_form_of(x: Any, rows: Array) -> Any:
-    """Return `rows` in the form of `x`: packed in the same way, or as they are."""
-    return x._with(rows) if isinstance(x, PackedSequence) else rows
-
-
-def check_gradient(dy: Any, shape: tuple[int, ...], like: Array, packing: Packing | None) -> Array:
-    """Return the rows of `dy`, if it is like the output."""
-    if packing is not None:
-        packing.check("dy", dy)
-    elif isinstance(dy, PackedSequence):
-        raise TypeError("dy: expected an array like the output, got PackedSequence")
-    rows = data_of(dy)
-    checks.floating("dy", rows, like)
-    checks.shape("dy", rows, shape, "that of the output")
-    return rows
 
 
 class Linear(Module):
@@ -105,19 +77,12 @@ class Linear(Module):
         -------
         y, ctx : array of shape (..., out_features), or PackedSequence; Context
         """
-        rows = data_of(input)
-        weight = self.weight.data
-        checks.floating("input", rows, weight)
-        least = 2 if isinstance(input, PackedSequence) else 1
-        if rows.ndim < least or rows.shape[-1] != self.in_features:
-            raise ValueError(f"input: expected shape (..., {self.in_features}), got {rows.shape}")
-        flat = rows if rows.ndim == 2 else rows.reshape(-1, self.in_features)
-        bias = None if self.bias is None else self.bias.data
+        form, x = forms.per_row("input", input, (self.in_features,))
+        weight, bias = self.weight.data, None if self.bias is None else self.bias.data
+        checks.floating("input", x, weight)
         save = saving()
-        y, saved = linear.forward(checks.kept(flat) if save else flat, weight, bias, save)
-        if rows.ndim != 2:
-            y = y.reshape(*rows.shape[:-1], self.out_features)
-        return in_form_of(input, y), Context(self, saved and (saved, y.shape, packing_of(input)))
+        y, saved = linear.forward(checks.kept(x) if save else x, weight, bias, save)
+        return form.restore(y), self._context(saved, form)
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Add to the parameters' gradients and return that of `input`.
@@ -131,17 +96,13 @@ class Linear(Module):
         -------
         array, or PackedSequence, like `input`
         """
-        saved, shape, packing = self._saved(ctx)
-        rows = check_gradient(dy, shape, saved.weight, packing)
-        dx, dweight, dbias = linear.backward(saved, rows.reshape(-1, self.out_features))
+        saved, form = self._saved(ctx)
+        rows = form.gradient("dy", dy, (self.out_features,), saved.weight)
+        dx, dweight, dbias = linear.backward(saved, rows)
         self.weight.grad += dweight
         if self.bias is not None:
             self.bias.grad += dbias
-        return in_form_of(dy, dx if len(shape) == 2 else dx.reshape(*shape[:-1], self.in_features))
-
-    def _describe(self) -> str:
-        bias = "" if self.bias is not None else ", bias=False"
-        return f"{self.in_features}, {self.out_features}{bias}"
+        return form.restore(dx)
 
 
 class Embedding(Module):
@@ -211,17 +172,13 @@ class Embedding(Module):
         IndexError
             If a token is outside ``[0, num_embeddings)``: the first, with its position.
         """
-        index = data_of(input)
-        checks.integers("input", index)
-        checks.array_module(input=index, weight=self.weight.data)
-        if reads_values(index):
-            checks.index("token", index, self.num_embeddings)
-        y, saved = embedding.forward(
-            index.reshape(-1), self.weight.data, self.padding_idx, saving()
-        )
-        if index.ndim != 1:
-            y = y.reshape(*index.shape, self.embedding_dim)
-        return in_form_of(input, y), Context(self, saved and (saved, y.shape, packing_of(input)))
+        form, tokens = forms.per_row("input", input, ())
+        checks.integers("input", tokens)
+        checks.array_module(input=tokens, weight=self.weight.data)
+        if reads_values(tokens):
+            checks.index("token", tokens.reshape(form.axes), self.num_embeddings)
+        y, saved = embedding.forward(tokens, self.weight.data, self.padding_idx, saving())
+        return form.restore(y), self._context(saved, form)
 
     def backward(self, ctx: Context, dy: Any) -> None:
         """Add to the table's gradient; tokens have none.
@@ -231,12 +188,9 @@ class Embedding(Module):
         ctx : Context
         dy : array, or PackedSequence, like `y`
         """
-        saved, shape, packing = self._saved(ctx)
-        rows = check_gradient(dy, shape, self.weight.data, packing)
-        self.weight.grad += embedding.backward(saved, rows.reshape(-1, self.embedding_dim))
-
-    def _describe(self) -> str:
-        return describe(self, ("num_embeddings", "embedding_dim"), {"padding_idx": None})
+        saved, form = self._saved(ctx)
+        rows = form.gradient("dy", dy, (self.embedding_dim,), self.weight.data)
+        self.weight.grad += embedding.backward(saved, rows)
 
 
 class Dropout(Module):
@@ -276,15 +230,13 @@ class Dropout(Module):
         -------
         y, ctx : array, or PackedSequence, like `input`; Context
         """
-        rows = data_of(input)
-        checks.floating("input", rows)
+        form, x = forms.per_entry("input", input)
+        checks.floating("input", x)
         if not self.training or self.p == 0:
-            like = get_array_module(rows).empty(0, rows.dtype)
-            nothing = (None, rows.shape, packing_of(input), like)
-            return input, Context(self, nothing if saving() else None)
-        y, saved = dropout.forward(rows, self.p, self._rng, saving())
-        ctx = Context(self, saved and (saved, rows.shape, packing_of(input), saved.mask))
-        return in_form_of(input, y), ctx
+            one = dropout.DropoutContext(get_array_module(x).ones((), x.dtype))
+            return input, self._context(one if saving() else None, form)
+        y, saved = dropout.forward(x, self.p, self._rng, saving())
+        return form.restore(y), self._context(saved, form)
 
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Return the gradient of `input`, through the same mask.
@@ -298,9 +250,5 @@ class Dropout(Module):
         -------
         array, or PackedSequence, like `input`
         """
-        saved, shape, packing, like = self._saved(ctx)
-        rows = check_gradient(dy, shape, like, packing)
-        return dy if saved is None else in_form_of(dy, dropout.backward(saved, rows))
-
-    def _describe(self) -> str:
-        return str(self.p)
+        saved, form = self._saved(ctx)
+        return form.restore(dropout.backward(saved, form.gradient("dy", dy, saved.mask)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -170,10 +169,9 @@ class CrossEntropyLoss(_Loss):
         ignored = target == self.ignore_index
         checks.index("class", get_array_module(target).where(ignored, 0, target), C)
         if self.reduction == "mean" and bool(ignored.all()):
-            warnings.warn(
+            checks.warn(
                 f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
                 RuntimeWarning,
-                stacklevel=4,
             )
 
     def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:

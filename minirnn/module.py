@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from .parameter import Parameter
@@ -97,6 +98,10 @@ class Module(Stateful):
                 "`y, ctx = model.forward(x)` is training, and `y = model(x)` inference"
             )
         return result[0]
+
+    def _context(self, saved: Any, form: Any) -> Context:
+        """Return the context of a forward pass: what its pair saved, and in which form the result is."""
+        return Context(self, None if saved is None else (saved, form))
 
     def _saved(self, ctx: Any) -> Any:
         """Return what `ctx` saved, if it is this layer's."""
@@ -202,10 +207,6 @@ class Module(Stateful):
         """Switch this module and all inside it to evaluation: dropout is off."""
         return self.train(False)
 
-    def _describe(self) -> str:
-        """Return the constructor's arguments as ``repr`` shows them."""
-        return ""
-
     def __repr__(self) -> str:
         inner = [
             # A child that holds its parent would be shown without end.
@@ -214,7 +215,7 @@ class Module(Stateful):
             else f"({name}): {child!r}".replace("\n", "\n  ")
             for name, child in self._children()
         ]
-        body = "\n  " + "\n  ".join(inner) + "\n" if inner else self._describe()
+        body = "\n  " + "\n  ".join(inner) + "\n" if inner else _described(self)
         return f"{type(self).__name__}({body})"
 
 
@@ -222,6 +223,10 @@ class Module(Stateful):
 _OWNED = (Module, Parameter)
 _CONTAINERS = (list, tuple, dict)
 _HOLDERS = _OWNED + _CONTAINERS
+
+# Of a constructor's arguments, what `repr` shows.
+_NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+_SHOWN = (bool, int, float, str, tuple, type(None))
 
 
 def _found_in(
@@ -240,11 +245,34 @@ def _found_in(
     return found
 
 
-def describe(module: Module, sizes: tuple[str, ...], defaults: Mapping[str, Any]) -> str:
-    """Return the sizes, and all options that are there and not at their default, for ``repr``."""
-    shown = [str(getattr(module, name)) for name in sizes]
-    for name, default in defaults.items():
-        value = getattr(module, name, default)
-        if value != default:
+def _described(module: Module) -> str:
+    """Return the constructor's arguments, of those that have a default the ones that differ from it."""
+    shown = []
+    for name, argument in _arguments(type(module)).items():
+        value, default = vars(module).get(name, argument.default), argument.default
+        if value is None and default is True:
+            value = False  # such as a bias, which is there or None
+        if not isinstance(value, _SHOWN):
+            continue  # a Parameter that an option has made, an array, a function
+        if default is argument.empty:
+            shown.append(repr(value))
+        elif value != default:
             shown.append(f"{name}={value!r}")
     return ", ".join(shown)
+
+
+def _arguments(kind: type) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a constructor, and the options that it hands on to those of its bases."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            given = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+            own = {p.name: p for p in given if p.kind in _NAMED}
+            found |= {
+                name: p
+                for name, p in own.items()
+                if name not in found and (not found or p.default is not p.empty)
+            }
+            if all(p.kind != p.VAR_KEYWORD for p in given):
+                break
+    return found

@@ -26,10 +26,18 @@ from .layout import Layout
 
 
 class Packing(NamedTuple):
-    """How a batch is packed."""
+    """How a batch is packed: all of a PackedSequence but its rows."""
 
     layout: Layout
+    batch_sizes: Array
     sorted_indices: Array | None
+    unsorted_indices: Array | None
+
+    def of(self, rows: Array) -> PackedSequence:
+        """Return `rows` packed in this way."""
+        return PackedSequence._make_valid(
+            rows, self.batch_sizes, self.sorted_indices, self.unsorted_indices, self.layout
+        )
 
     def check(self, name: str, x: Any) -> None:
         """Require `x` to be a PackedSequence that is packed in this way."""
@@ -191,7 +199,7 @@ class PackedSequence(_Arithmetic, _Fields):
 
     def _with(self, data: Array) -> PackedSequence:
         """Return `data`, which has a row for each of this batch's, packed in the same way."""
-        return self._make_valid(data, *self[1:], self._layout)
+        return self.packing.of(data)
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self)
@@ -203,7 +211,7 @@ class PackedSequence(_Arithmetic, _Fields):
     @property
     def packing(self) -> Packing:
         """All but the rows: what two sequences have in common that are packed in the same way."""
-        return Packing(self._layout, self.sorted_indices)
+        return Packing(self._layout, *self[1:])
 
     @property
     def layout(self) -> Layout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 
 import numpy as np
@@ -18,7 +17,7 @@ from .functional import dropout as dropout_pair
 from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import Layout
-from .module import Context, describe, saving
+from .module import Context, saving
 from .places import pair_for
 from .streaming import Streaming
 
@@ -86,9 +85,8 @@ class Recurrent(Streaming):
         checks.probability("recurrent_dropout", recurrent_dropout)
         checks.choice("init", init, ("torch", "orthogonal"))
         if dropout and num_layers == 1:
-            warnings.warn(
-                f"dropout={dropout} acts between layers, and there is only one: it does nothing",
-                stacklevel=2 + (type(self).__init__ is not Recurrent.__init__),
+            checks.warn(
+                f"dropout={dropout} acts between layers, and there is only one: it does nothing"
             )
         # NumPy's integers of few bits would overflow in the weights' shapes.
         hidden_size, num_layers = int(hidden_size), int(num_layers)
@@ -143,7 +141,8 @@ class Recurrent(Streaming):
             If a shape does not fit.
         """
         like = self._like
-        form, x = forms.of("input", input, self.input_size, self.batch_first, like)
+        form = forms.of("input", input, self.input_size, self.batch_first, like)
+        x = form.flat(input)
         states = self._enter("h_0", h_0, form, like)
         keep = saving()
         save = keep or trace
@@ -235,12 +234,6 @@ class Recurrent(Streaming):
         )
         result = form.restore(dx), form.restore_states(dstates)
         return (*result, traces.of_gradients(filled, form, D)) if filled else result
-
-    def _describe(self) -> str:
-        defaults = {"num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False}
-        defaults |= {"dropout": 0.0, "bidirectional": False, "proj_size": 0}
-        defaults |= {"recurrent_dropout": 0.0, "checkpoint": False, "reset_after": True}
-        return describe(self, ("input_size", "hidden_size"), defaults)
 
 
 class RNN(Recurrent):

@@ -12,13 +12,13 @@ import io
 import json
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 
+from . import checks
 from .atomic import PathLike, atomic_write
 from .backend import asnumpy, generator, is_array
 from .module import Module
@@ -233,10 +233,9 @@ class Unfailing:
             getattr(self._tracker, method)(*args)
         except (Exception, SystemExit) as error:
             self._failed = True
-            warnings.warn(
+            checks.warn(
                 f"{type(self._tracker).__name__}.{method} failed, and nothing more is tracked: {error!r}",
                 RuntimeWarning,
-                stacklevel=3,
             )
 
 

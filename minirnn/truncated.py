@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from . import checks, forms
-from .layout import Layout
 from .module import Context
-from .packed_sequence import PackedSequence
 from .recurrent import Recurrent
 
 
@@ -82,36 +78,14 @@ def truncated_bptt(
     if layer.bidirectional:
         raise ValueError("layer: expected a unidirectional one, got bidirectional=True")
     like = layer._like
-    form, _ = forms.of("input", input, layer.input_size, layer.batch_first, like)
-    layer._enter("h_0", h_0, form, like)
-    return _windows(layer, input, k, h_0)
+    form = forms.of("input", input, layer.input_size, layer.batch_first, like)
+    state = form.restore_states(layer._enter("h_0", h_0, form, like))
+    return _windows(layer, form.windows(input, k), state)
 
 
-def _windows(layer: Recurrent, input: Any, k: int, h_0: Any) -> Iterator[TruncatedWindow]:
-    packed = isinstance(input, PackedSequence)
-    time_axis = 1 if not packed and layer.batch_first and input.ndim == 3 else 0
-    T = input.layout.steps if packed else input.shape[time_axis]
-    state = h_0
-    for first in range(0, T, k):
-        steps = slice(first, min(first + k, T))
-        rows = None
-        if packed:
-            window, rows = _packed_window(input, steps)
-        else:
-            window = input[:, steps] if time_axis else input[steps]
+def _windows(
+    layer: Recurrent, windows: Iterator[tuple[slice, slice | None, Any]], state: Any
+) -> Iterator[TruncatedWindow]:
+    for steps, rows, window in windows:
         (output, state), ctx = layer.forward(window, state)
         yield TruncatedWindow(steps, rows, output, state, ctx)
-
-
-def _packed_window(input: PackedSequence, steps: slice) -> tuple[PackedSequence, slice]:
-    layout = input.layout
-    ends = [*layout.starts, layout.rows]
-    rows = slice(ends[steps.start], ends[steps.stop])
-    sizes = input.batch_sizes[steps]
-    order, inverse = input.sorted_indices, input.unsorted_indices
-    if order is None or inverse is None:
-        order = inverse = np.arange(layout.batch_size)
-    window = PackedSequence._make_valid(
-        input.data[rows], sizes, order, inverse, Layout(sizes, layout.batch_size)
-    )
-    return window, rows

@@ -73,6 +73,26 @@ def test_repr_shows_the_arguments_that_differ_from_their_defaults():
     assert repr(minirnn.GRUCell(3, 4, bias=False)) == "GRUCell(3, 4, bias=False)"
     assert repr(minirnn.RNNCell(3, 4)) == "RNNCell(3, 4)"
     assert repr(minirnn.Embedding(3, 4, padding_idx=-1)) == "Embedding(3, 4, padding_idx=2)"
+    assert repr(minirnn.Linear(3, 4, bias=False)) == "Linear(3, 4, bias=False)"
+    assert repr(minirnn.Dropout(0.25, rng=0)) == "Dropout(p=0.25)"
+    assert repr(minirnn.LayerNorm(3, elementwise_affine=False, bias=False)) == (
+        "LayerNorm((3,), elementwise_affine=False, bias=False)"
+    )
+    loss = minirnn.CrossEntropyLoss(np.ones(3), reduction="sum", label_smoothing=0.5)
+    assert repr(loss) == "CrossEntropyLoss(reduction='sum', label_smoothing=0.5)"
+
+
+def test_repr_of_a_layer_of_the_users_is_made_from_its_constructor():
+    class Same(minirnn.GRU):
+        pass
+
+    class Square(minirnn.GRU):
+        def __init__(self, size, shift=0.0, **options):
+            super().__init__(size, size, **options)
+            self.size, self.shift = size, shift
+
+    assert repr(Same(3, 4, checkpoint=True)) == "Same(3, 4, checkpoint=True)"
+    assert repr(Square(3, 0.5, bidirectional=True)) == "Square(3, shift=0.5, bidirectional=True)"
 
 
 def test_parameters_of_a_layer_that_came_into_its_list_later_have_full_names():

@@ -67,3 +67,17 @@ def test_truncated_bptt_refuses_at_the_call():
         minirnn.truncated_bptt(minirnn.RNN(3, 4), x, k=2, h_0=np.ones((1, 1, 4), np.float32))
     with pytest.raises(TypeError, match="input"):
         minirnn.truncated_bptt(minirnn.RNN(3, 4), [[1.0]], k=2)
+    packed = minirnn.pack_sequence([np.ones((4, 2), np.float32), np.ones((2, 2), np.float32)])
+    with pytest.raises(ValueError, match="input: expected"):
+        minirnn.truncated_bptt(minirnn.RNN(3, 4), packed, k=2)
+    with pytest.raises(TypeError, match="input: expected dtype"):
+        minirnn.truncated_bptt(minirnn.RNN(2, 4, dtype=F8), packed, k=2)
+
+
+def test_truncated_bptt_starts_from_the_state_as_it_was_given():
+    layer, h_0 = minirnn.RNN(3, 4), np.ones((1, 2, 4), np.float32)
+    x = np.zeros((4, 2, 3), np.float32)
+    expected = layer(x, h_0)[0]
+    windows = minirnn.truncated_bptt(layer, x, k=2, h_0=h_0)
+    h_0[...] = 0  # before the first window is asked for
+    np.testing.assert_array_equal(np.concatenate([w.output for w in windows]), expected)

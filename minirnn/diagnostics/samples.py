@@ -190,13 +190,13 @@ def _of_layer(
     if isinstance(layer, Recurrent):
         yield from _of_recurrent(layer, saved, dy)
         return
-    inner, shape, packing = saved
-    d = getattr(dy, "data", dy) if packing is not None else dy
-    d = d.reshape(-1, shape[-1])
-    if packing is None:
-        sample, samples = _of_shape(shape, batch_first)
+    inner, form = saved
+    d = dy if form.packing is None else dy.data
+    d = d.reshape(-1, d.shape[-1])
+    if form.packing is None:
+        sample, samples = _of_axes(form.axes, batch_first)
     else:
-        sample, samples = _of_packing(packing)
+        sample, samples = _of_packing(form.packing)
     if isinstance(layer, Embedding):
         if layer.padding_idx is not None:
             d = d * (inner.tokens != layer.padding_idx)[:, None]
@@ -211,7 +211,7 @@ def _of_recurrent(layer: Recurrent, saved: Any, trace: Any) -> Iterator[tuple[Pa
     form, stack, contexts, like = saved
     layout, D = form.layout, layer.num_directions
     if isinstance(form, Packed):
-        sample, samples = _of_packing(form.packed.packing)
+        sample, samples = _of_packing(form.packing)
     else:
         sample, samples = layout.sequence, layout.batch_size
 
@@ -244,14 +244,16 @@ def _of_packing(packing: Packing) -> tuple[Array, int]:
     return layout.sequence if order is None else order[layout.sequence], layout.batch_size
 
 
-def _of_shape(shape: tuple[int, ...], batch_first: bool) -> tuple[Array, int]:
-    if len(shape) == 3:
-        T, B = (shape[1], shape[0]) if batch_first else shape[:2]
+def _of_axes(axes: tuple[int, ...], batch_first: bool) -> tuple[Array, int]:
+    if len(axes) == 2:
+        T, B = axes[::-1] if batch_first else axes
         every = np.arange(B)
         return every.repeat(T) if batch_first else np.tile(every, T), B
-    if len(shape) > 3:
-        raise ValueError(f"module: expected outputs of at most three dimensions, got shape {shape}")
-    B = 1 if len(shape) == 1 else shape[0]
+    if len(axes) > 2:
+        raise ValueError(
+            f"module: expected outputs of at most three dimensions, got {axes} and their features"
+        )
+    B = axes[0] if axes else 1
     return np.arange(B), B
 
 

@@ -159,8 +159,8 @@ def _by_step(rows: Array, form: Form) -> Array:
     """Return (T, B) of a number for each row, NaN where there is none."""
     layout = form.layout
     step, place = layout._step_and_sequence
-    if isinstance(form, Packed) and form.packed.sorted_indices is not None:
-        place = form.packed.sorted_indices[place]
+    if isinstance(form, Packed) and form.packing.sorted_indices is not None:
+        place = form.packing.sorted_indices[place]
     padded = np.full((layout.steps, layout.batch_size), np.nan)
     padded[step, place] = rows
     return padded[:, 0] if isinstance(form, Unbatched) else padded
