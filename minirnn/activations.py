@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, forms
-from .backend import Array, default_xp
+from .backend import Array, default_xp, float_dtype
 from .functional import activation
 from .functional.shared import column_sums
 from .module import Context, Module, saving
@@ -150,8 +150,10 @@ class LayerNorm(Module):
         )
         for size in shape:
             checks.positive(normalized_shape=size)
-        checks.at_least_zero("eps", eps)
-        self.normalized_shape, self.eps = tuple(map(int, shape)), eps
+        checks.flags(elementwise_affine=elementwise_affine, bias=bias)
+        dtype = float_dtype(dtype)
+        self.normalized_shape = tuple(map(int, shape))
+        self.eps = checks.number("eps", eps, "[0, inf)")
         self.elementwise_affine = elementwise_affine
         xp = default_xp()
         self.weight = (

@@ -23,6 +23,10 @@ RNG: TypeAlias = int | np.random.Generator | None
 
 BACKENDS = ("numpy", "cupy")
 
+# What minirnn computes in. Half precision loses the small terms of every sum over time, and no processor
+# computes in longdouble or in foreign byte order at speed.
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
 
 def load_backend(name: str) -> ModuleType:
     """Import and return the backend `name`; the errors are those of :func:`set_backend`."""
@@ -117,7 +121,9 @@ def set_checks(enabled: bool) -> None:
     which would stall a GPU; on the host they always run. ``MINIRNN_CHECKS=1`` sets it at import.
     """
     global _checks
-    _checks = bool(enabled)
+    if not isinstance(enabled, bool):
+        raise TypeError(f"enabled: expected True or False, got {type(enabled).__name__}")
+    _checks = enabled
 
 
 def set_tf32(enabled: bool) -> None:
@@ -145,6 +151,8 @@ def set_tf32(enabled: bool) -> None:
     ----------
     https://docs.nvidia.com/cuda/cublas/, ``CUBLAS_COMPUTE_32F_FAST_TF32``.
     """
+    if not isinstance(enabled, bool):
+        raise TypeError(f"enabled: expected True or False, got {type(enabled).__name__}")
     linalg = load_backend("cupy")._core._routines_linalg
     kind = linalg.COMPUTE_TYPE_TF32 if enabled else linalg.COMPUTE_TYPE_DEFAULT
     linalg.set_compute_type(np.float32, kind)
@@ -167,7 +175,7 @@ def manual_seed(seed: int) -> None:
     True
     """
     global _generator
-    _generator = np.random.default_rng(seed)
+    _generator = _seeded("seed", seed)
 
 
 def get_rng_state() -> dict[str, Any]:
@@ -215,11 +223,37 @@ def generator(rng: RNG = None) -> np.random.Generator:
         return _generator
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
-        return np.random.default_rng(rng)
-    raise TypeError(
-        f"rng: expected None, a seed or a numpy.random.Generator, got {type(rng).__name__}"
-    )
+    return _seeded("rng", rng, "None, a numpy.random.Generator or ")
+
+
+def _seeded(name: str, seed: Any, others: str = "") -> np.random.Generator:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"{name}: expected {others}a seed, an integer, got {type(seed).__name__}")
+    if seed < 0:
+        raise ValueError(f"{name}: expected {others}a seed >= 0, got {seed}")
+    return np.random.default_rng(int(seed))
+
+
+def float_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype meant by `dtype`, if minirnn computes in it.
+
+    Raises
+    ------
+    TypeError
+        If it is neither float32 nor float64, in native byte order.
+    """
+    try:
+        # NumPy reads None as float64, torch as float32: nobody's wish.
+        found = np.dtype(object if dtype is None else dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found not in FLOATS:
+        got = f"{dtype!r:.60}" if not isinstance(dtype, int) else type(dtype).__name__
+        raise TypeError(
+            "dtype: expected a floating-point one, float32 or float64 in native byte order, in which "
+            f"minirnn computes, got {got}"
+        )
+    return found
 
 
 def uniform(rng: RNG, low: float, high: float, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -228,9 +262,8 @@ def uniform(rng: RNG, low: float, high: float, shape: tuple[int, ...], dtype: DT
     Raises
     ------
     TypeError
-        If `dtype` is no floating-point one.
+        If `dtype` is neither float32 nor float64.
     """
-    if np.dtype(dtype).kind != "f":
-        raise TypeError(f"dtype: expected a floating-point one, got {dtype!r}")
+    dtype = float_dtype(dtype)
     values = generator(rng).uniform(low, high, shape).astype(dtype)
     return _default.asarray(values)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import sys
 import warnings
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .backend import Array, get_array_module
+from .backend import FLOATS, Array, get_array_module
 
-NUMBER = int | float | np.number
-
-# What minirnn computes in. Half precision loses the small terms of every sum over time, and no processor
-# computes in longdouble or in foreign byte order at speed.
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+NUMBER = int | float | np.integer | np.floating
 
 _SHOWN = 8
+_short = reprlib.Repr()
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = _SHOWN
+_short.maxstring = _short.maxlong = _short.maxother = 80
 
 
 def array_module(**arrays: Any) -> Any:
@@ -105,6 +107,14 @@ def brief(values: Any) -> str:
     return f"[{head}, ..., {values[-1]}] ({len(values)} in all)"
 
 
+def got(value: Any) -> str:
+    """Return `value` as a message shows it: some eighty characters of it, however long it is."""
+    try:
+        return _short.repr(value)
+    except Exception:  # an integer of more digits than Python prints, an object that has no repr
+        return type(value).__name__
+
+
 def shape(name: str, x: Array, expected: tuple[int, ...], axes: str) -> None:
     """Require `x` to have exactly the shape `expected`; `axes` says what the axes mean."""
     if x.shape != expected:
@@ -115,14 +125,16 @@ def positive(**sizes: Any) -> None:
     """Require every given size to be a positive integer."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {size!r}")
+            raise ValueError(f"{name}: expected a positive integer, got {got(size)}")
+        if size > sys.maxsize:
+            raise ValueError(f"{name}: expected at most {sys.maxsize}, got {got(size)}")
 
 
 def flags(**values: Any) -> None:
     """Require every given value to be True or False: any string, ``"False"`` too, counts as true."""
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name}: expected True or False, got {value!r}")
+            raise TypeError(f"{name}: expected True or False, got {got(value)}")
 
 
 def kept(x: Array) -> Array:
@@ -141,36 +153,58 @@ def shown(x: Array) -> Array:
     return x
 
 
-def at_least_zero(name: str, value: Any) -> None:
-    """Require `value` to be a number that is not negative."""
-    if not isinstance(value, NUMBER) or not value >= 0:
-        raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
+_SAID = {
+    "(-inf, inf)": "a finite number",
+    "[0, inf)": "a finite number >= 0",
+    "[0, inf]": "a number >= 0",
+    "(0, inf)": "a finite number > 0",
+    "(0, inf]": "a number > 0",
+}
 
 
-def finite(name: str, value: Any) -> None:
-    """Require `value` to be a finite number that is not negative."""
-    at_least_zero(name, value)
-    if isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
+    """Require `value` to be a number in `interval`, and return it as Python's."""
+    number = math.nan
+    if isinstance(value, NUMBER) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer beyond all floating point
+            number = float(value)
+    low, high = _bounds(interval)
+    if not low <= number <= high:
+        said = _SAID.get(interval, f"a number in {interval}")
+        raise ValueError(f"{name}: expected {said}, got {got(value)}")
+    return number
 
 
-def whole(name: str, value: Any) -> int:
-    """Require `value` to be an integer, and return it as Python's, which no sum overflows."""
+@cache
+def _bounds(interval: str) -> tuple[float, float]:
+    """Return the smallest and the largest number in an interval as one writes it, ``"[0, 1)"``."""
+    low, high = map(float, interval[1:-1].split(","))
+    if interval[0] == "(":
+        low = math.nextafter(low, math.inf)
+    if interval[-1] == ")":
+        high = math.nextafter(high, -math.inf)
+    return low, high
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """Require an integer, of at least `least`, and return it as Python's, which no sum overflows."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
+        raise TypeError(f"{name}: expected an integer, got {got(value)}")
+    if least is not None and value < least:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {got(value)}")
     return int(value)
 
 
-def probability(name: str, p: float) -> None:
+def probability(name: str, p: Any) -> None:
     """Require `p` to lie in ``[0, 1]``."""
-    if isinstance(p, bool) or not isinstance(p, NUMBER) or not 0 <= p <= 1:
-        raise ValueError(f"{name}: expected a probability in [0, 1], got {p!r}")
+    if not isinstance(p, NUMBER) or isinstance(p, bool) or not 0 <= p <= 1:
+        raise ValueError(f"{name}: expected a probability in [0, 1], got {got(p)}")
 
 
-def choice(name: str, value: str, options: tuple[str, ...]) -> None:
+def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
     """Require `value` to be one of `options`."""
-    if value not in options:
-        raise ValueError(f"{name}: expected one of {options}, got {value!r}")
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name}: expected one of {options}, got {got(value)}")
 
 
 def in_range(index: Array, limit: int) -> bool:

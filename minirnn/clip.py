@@ -17,7 +17,7 @@ from .parameter import Parameter, listed, pieces
 def clip_grad_norm_(
     parameters: Iterable[Parameter] | Parameter,
     max_norm: float,
-    norm_type: float = 2.0,
+    norm_type: float | str = 2.0,
     error_if_nonfinite: bool = False,
 ) -> Array:
     r"""Scale all gradients by one factor, so that their norm as one long vector is at most `max_norm`.
@@ -34,7 +34,7 @@ def clip_grad_norm_(
         The gradients may be of any shapes; all on one device.
     max_norm : float
     norm_type : float
-        p of the p-norm, above 0; ``math.inf`` for the largest entry.
+        p of the p-norm, above 0; ``math.inf`` or ``"inf"`` for the largest entry.
     error_if_nonfinite : bool
         Refuse a norm that is NaN or infinite. Has to read the norm, so a GPU is waited for. Without
         it such a norm makes the gradients zero or NaN, as in torch.
@@ -57,8 +57,9 @@ def clip_grad_norm_(
     -----
     Frozen parameters (``requires_grad = False``) are left out.
 
-    On the host a 2-norm whose square is too large for the dtype (in float32 one above 1.8e19, where
-    torch returns infinity and zeroes the gradients) still comes out right.
+    A norm whose entries' powers are too large or too small for the dtype (in float32 a 2-norm above 1.8e19,
+    where torch returns infinity and zeroes the gradients) still comes out right; on the GPU, where nothing
+    waits for a number, not so the 2-norm.
 
     References
     ----------
@@ -78,25 +79,28 @@ def clip_grad_norm_(
     array([0.6, 0.8])
     """
     parameters = [p for p in listed("parameters", parameters) if p.requires_grad]
-    checks.at_least_zero("max_norm", max_norm)
-    norm_type = float(norm_type)  # torch takes "inf", too
-    if not norm_type > 0:
-        raise ValueError(f"norm_type: expected a number > 0, got {norm_type!r}")
-    gradients = [piece.grad for piece in pieces(parameters)]
+    max_norm = checks.number("max_norm", max_norm, "[0, inf]")
+    checks.flags(error_if_nonfinite=error_if_nonfinite)
+    p = checks.number(
+        "norm_type",
+        math.inf if isinstance(norm_type, str) and norm_type == "inf" else norm_type,
+        "(0, inf]",
+    )
+    gradients = [piece.grad for piece in pieces(parameters) if piece.grad.size]
     if not gradients:
         return np.zeros((), np.float32)
     xp = get_array_module(gradients[0])
     # What is not finite, the norm tells; what is too small to be squared, nobody misses.
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        total = _norm(xp, gradients, norm_type)
+        total = _norm(xp, gradients, p)
         if error_if_nonfinite and not math.isfinite(total):
             guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
             where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
             raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
         scale = xp.minimum(max_norm / (total + 1e-6), 1)
         for g in gradients:
-            g *= scale
-    return total
+            g *= scale.astype(g.dtype)
+        return total.astype(gradients[0].dtype)[()]
 
 
 def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
@@ -133,7 +137,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     array([-1. ,  0.5,  1. ])
     """
     parameters = [p for p in listed("parameters", parameters) if p.requires_grad]
-    checks.at_least_zero("clip_value", clip_value)
+    clip_value = checks.number("clip_value", clip_value, "[0, inf]")
     for piece in pieces(parameters):
         g = piece.grad
         get_array_module(g).clip(g, -clip_value, clip_value, out=g)
@@ -143,16 +147,19 @@ def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
     """Return the p-norm of all entries together, a scalar on the device."""
     if p == 2:
         total = xp.sqrt(_total(xp.vdot(g, g) for g in gradients))
-        if reads_values(gradients[0]) and math.isinf(total):
-            # The sum of squares overflowed. By the largest entry it does not, unless that is infinite.
-            largest = _norm(xp, gradients, math.inf)
-            if math.isfinite(largest):
-                total = largest * xp.sqrt(_total(((g / largest) ** 2).sum() for g in gradients))
-        return total
+        # Between these limits neither has a square overflowed, nor one been lost that counts.
+        small = 2**20 * math.sqrt(np.finfo(total.dtype).tiny)
+        if not reads_values(gradients[0]) or math.isnan(total) or small < total < math.inf:
+            return total
+    # Two reductions, where abs would first write an array.
+    largest = reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients))
     if math.isinf(p):
-        # Two reductions, where abs would first write an array.
-        return reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients))
-    return _total((abs(g) ** p).sum() for g in gradients) ** (1 / p)
+        return largest
+    # By the largest entry no power overflows, and none is lost that counts.
+    sound = xp.isfinite(largest) & (largest > 0)
+    by = xp.where(sound, largest, 1).astype(largest.dtype)
+    powers = _total((abs(g / by) ** p).sum(dtype=np.float64) for g in gradients)
+    return xp.where(sound, largest.astype(np.float64) * powers ** (1 / p), largest)
 
 
 def _total(terms: Iterable[Array]) -> Array:

@@ -42,7 +42,7 @@ def constant_(parameter: T, value: float) -> T:
     >>> constant_(np.empty(3), 0.5)
     array([0.5, 0.5, 0.5])
     """
-    _array(parameter)[...] = value
+    _array(parameter)[...] = checks.number("value", value)
     return parameter
 
 
@@ -125,9 +125,10 @@ def uniform_(parameter: T, a: float = 0.0, b: float = 1.0, *, rng: RNG = None) -
     array([ 0.274, -0.46 , -0.918])
     """
     data = _array(parameter)
-    if not a <= b:
-        raise ValueError(f"a, b: expected a <= b, got {a!r} and {b!r}")
-    _fill(data, generator(rng).uniform(a, b, data.shape))
+    if not isinstance(a, checks.NUMBER) or not isinstance(b, checks.NUMBER) or not a <= b:
+        raise ValueError(f"a, b: expected a <= b, got {checks.got(a)} and {checks.got(b)}")
+    low, high = checks.number("a", a), checks.number("b", b)
+    _fill(data, generator(rng).uniform(low, high, data.shape))
     return parameter
 
 
@@ -161,7 +162,7 @@ def normal_(parameter: T, mean: float = 0.0, std: float = 1.0, *, rng: RNG = Non
     array([10.063,  9.934, 10.32 ])
     """
     data = _array(parameter)
-    checks.finite("std", std)
+    mean, std = checks.number("mean", mean), checks.number("std", std, "[0, inf)")
     _fill(data, generator(rng).normal(mean, std, data.shape))
     return parameter
 
@@ -206,7 +207,8 @@ def trunc_normal_(
     True
     """
     data, draw = _array(parameter), generator(rng)
-    checks.finite("std", std)
+    mean, std = checks.number("mean", mean), checks.number("std", std, "[0, inf)")
+    a, b = checks.number("a", a), checks.number("b", b)
     if not std or not a < b:
         raise ValueError(f"std, a, b: expected std > 0 and a < b, got {std!r}, {a!r} and {b!r}")
     inside = math.erf((b - mean) / (std * math.sqrt(2))) - math.erf(
@@ -268,9 +270,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity != "leaky_relu":
         return _GAINS[nonlinearity]
     slope = 0.01 if param is None else param
-    if isinstance(slope, bool) or not isinstance(slope, checks.NUMBER):
-        raise ValueError(f"param: expected the slope, a number, got {param!r}")
-    return math.sqrt(2 / (1 + slope**2))
+    return math.sqrt(2 / (1 + checks.number("param", slope) ** 2))
 
 
 def xavier_uniform_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
@@ -314,7 +314,7 @@ def xavier_uniform_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
     >>> float(abs(w).max().round(3))
     0.2
     """
-    bound = abs(gain) * math.sqrt(6 / sum(_fans(parameter)))
+    bound = abs(checks.number("gain", gain)) * math.sqrt(6 / sum(_fans(parameter)))
     return uniform_(parameter, -bound, bound, rng=rng)
 
 
@@ -334,7 +334,8 @@ def xavier_normal_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
     >>> float(w.std().round(2))
     0.1
     """
-    return normal_(parameter, 0.0, abs(gain) * math.sqrt(2 / sum(_fans(parameter))), rng=rng)
+    std = abs(checks.number("gain", gain)) * math.sqrt(2 / sum(_fans(parameter)))
+    return normal_(parameter, 0.0, std, rng=rng)
 
 
 def kaiming_uniform_(
@@ -470,6 +471,7 @@ def orthogonal_(parameter: T, gain: float = 1.0, *, blocks: int = 1, rng: RNG = 
     """
     data = _array(parameter)
     rows, columns = _matrix(data)
+    gain = checks.number("gain", gain)
     checks.positive(blocks=blocks)
     if rows % blocks:
         raise ValueError(f"blocks: expected a divisor of the {rows} rows, got {blocks}")

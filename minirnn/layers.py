@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, forms
-from .backend import RNG, default_xp, generator, get_array_module, reads_values, uniform
+from .backend import (
+    RNG,
+    default_xp,
+    float_dtype,
+    generator,
+    get_array_module,
+    reads_values,
+    uniform,
+)
 from .functional import dropout, embedding, linear
 from .module import Context, Module, saving
 from .parameter import Parameter
@@ -142,13 +150,15 @@ class Embedding(Module):
         rng: RNG = None,
     ) -> None:
         checks.positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        dtype = float_dtype(dtype)
+        num_embeddings, embedding_dim = int(num_embeddings), int(embedding_dim)
         if padding_idx is not None:
-            whole = isinstance(padding_idx, int | np.integer)
+            whole = isinstance(padding_idx, int | np.integer) and not isinstance(padding_idx, bool)
             if not whole or not -num_embeddings <= padding_idx < num_embeddings:
                 raise ValueError(
-                    f"padding_idx: expected a token of {num_embeddings}, got {padding_idx}"
+                    f"padding_idx: expected a token of {num_embeddings}, got {checks.got(padding_idx)}"
                 )
-            padding_idx %= num_embeddings
+            padding_idx = int(padding_idx) % num_embeddings
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = padding_idx
         values = generator(rng).standard_normal((num_embeddings, embedding_dim)).astype(dtype)

@@ -14,8 +14,10 @@ https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,14 +54,19 @@ class LRScheduler:
         If a setting is out of its range.
     """
 
+    # The constructor's arguments beside the optimiser, which the state dict has as well, and a method that
+    # checks and sets them: a state's settings are checked as the constructor's.
+    _settings: ClassVar[tuple[str, ...]] = ()
+    _set: Callable[..., None]
+
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         groups = groups_of(optimizer)
-        if last_epoch < -1:
-            raise ValueError(f"last_epoch: expected an integer >= -1, got {last_epoch!r}")
+        last_epoch = checks.whole("last_epoch", last_epoch, -1)
         for k, group in enumerate(groups):
             if last_epoch >= 0 and "initial_lr" not in group:
                 raise ValueError(
-                    f"last_epoch: expected -1, since group {k} has no 'initial_lr', got {last_epoch}"
+                    f"last_epoch: expected -1, since group {k} has no 'initial_lr', got "
+                    f"{checks.got(last_epoch)}"
                 )
         self.optimizer = optimizer
         self.base_lrs = [self._base(k, group, last_epoch) for k, group in enumerate(groups)]
@@ -92,10 +99,7 @@ class LRScheduler:
     def _own_rates(self) -> list[float]:
         rates = [self.rate(base, self.last_epoch, k) for k, base in enumerate(self.base_lrs)]
         for k, rate in enumerate(rates):
-            if not math.isfinite(rate):
-                raise ValueError(
-                    f"rate: expected a finite one for group {k} at step {self.last_epoch}, got {rate}"
-                )
+            checks.number(f"rate of group {k} at step {self.last_epoch}", rate, "[0, inf)")
         return rates
 
     def _write(self, rates: list[float]) -> None:
@@ -110,7 +114,19 @@ class LRScheduler:
         self._rates = [*rates]
 
     def step(self) -> None:
-        """Go on by one step and set the rates that change."""
+        """Go on by one step and set the rates that change.
+
+        Warns
+        -----
+        UserWarning
+            If the optimiser has taken no step before the first one here: its first rate would be passed over.
+        """
+        if self.last_epoch == 0 and self.optimizer.steps == 0:
+            warnings.warn(
+                "scheduler.step() before optimizer.step(): the first rate was never used; call "
+                "optimizer.step() first, then scheduler.step()",
+                stacklevel=2,
+            )
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:  # come since
             self.base_lrs.append(float(group.setdefault("initial_lr", group["lr"])))
             self._rates.append(group["lr"])
@@ -126,9 +142,6 @@ class LRScheduler:
         """Return the rates in force, one a group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    # The constructor's arguments beside the optimiser, which the state dict has as well.
-    _settings: ClassVar[tuple[str, ...]] = ()
-
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule stands, its settings, and the rates in force: numbers and lists."""
         return {
@@ -136,8 +149,11 @@ class LRScheduler:
             "base_lrs": list(self.base_lrs),
             "rates": list(self._rates),
             "lr": self.get_last_lr(),
-            "settings": {name: getattr(self, name) for name in self._settings},
+            "settings": self._get_settings(),
         }
+
+    def _get_settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._settings}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned, with its settings, and set the rates.
@@ -147,48 +163,45 @@ class LRScheduler:
         ValueError
             If it is of another number of groups, of another schedule, or something in it is no number;
             nothing is changed.
+        TypeError
+            If it is no mapping.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
         if missing := [n for n in ("last_epoch", "base_lrs") if n not in state_dict]:
             raise ValueError(f"state_dict: expected last_epoch and base_lrs, {missing} missing")
-        last_epoch = state_dict["last_epoch"]
-        if isinstance(last_epoch, bool) or not isinstance(last_epoch, int | np.integer):
-            raise ValueError(f"state_dict: expected an integer as last_epoch, got {last_epoch!r}")
-        if last_epoch < 0:
-            raise ValueError(f"state_dict: expected last_epoch >= 0, got {last_epoch}")
-        base_lrs = self._numbers("base_lrs", state_dict["base_lrs"])
-        settings = state_dict.get("settings")
-        if settings is not None and settings.keys() != set(self._settings):
-            raise ValueError(
-                f"state_dict: expected settings {list(self._settings)}, got {list(settings)}"
-            )
-        for name, value in (settings or {}).items():
-            if not isinstance(value, type(getattr(self, name))) or value != value:
-                raise ValueError(f"state_dict: settings: {name}: got {value!r}")
-        # Rates are a function of the step; those in force may be a product with other schedules'.
-        lrs = self._numbers("lr", state_dict["lr"]) if "lr" in state_dict else None
-        before = self.last_epoch, self.base_lrs, {n: getattr(self, n) for n in settings or {}}
+        before = dict(vars(self))
         try:
-            self.last_epoch, self.base_lrs = int(last_epoch), base_lrs
-            vars(self).update(settings or {})
+            self.last_epoch = checks.whole("last_epoch", state_dict["last_epoch"], 0)
+            self.base_lrs = self._numbers("base_lrs", state_dict["base_lrs"])
+            # Rates are a function of the step; those in force may be a product with other schedules'.
+            lrs = self._numbers("lr", state_dict["lr"]) if "lr" in state_dict else None
+            self._set_settings(state_dict.get("settings"))
             rates = self._own_rates()
-        except BaseException:
-            self.last_epoch, self.base_lrs = before[:2]
-            vars(self).update(before[2])
+        except BaseException as error:
+            vars(self).update(before)
+            if isinstance(error, ValueError | TypeError):
+                raise ValueError(f"state_dict: {error}") from error
             raise
         self._rates = [*rates]
         for k, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.optimizer.scheduled[k] = rates[k] if lrs is None else lrs[k]
 
+    def _set_settings(self, settings: Any) -> None:
+        """Check and set a state's settings, if it has them."""
+        if settings is None:
+            return
+        if not isinstance(settings, Mapping) or settings.keys() != set(self._settings):
+            expected = list(self._settings)
+            raise ValueError(f"settings: expected {expected}, got {checks.got(settings)}")
+        if self._settings:
+            self._set(**settings)
+
     def _numbers(self, name: str, values: Any) -> list[float]:
-        if not isinstance(values, Sequence | np.ndarray) or len(values) != len(self.base_lrs):
-            raise ValueError(
-                f"state_dict: expected {name} of {len(self.base_lrs)} groups, got {values!r}"
-            )
-        for value in values:
-            number = isinstance(value, checks.NUMBER) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
-                raise ValueError(f"state_dict: expected numbers >= 0 as {name}, got {value!r}")
-        return [float(value) for value in values]
+        if not isinstance(values, list | tuple | np.ndarray) or len(values) != len(self.base_lrs):
+            groups = len(self.base_lrs)
+            raise ValueError(f"{name}: expected {groups}, one a group, got {checks.got(values)}")
+        return [checks.number(name, value, "[0, inf)") for value in values]
 
 
 def groups_of(optimizer: Any) -> list[dict[str, Any]]:
@@ -198,12 +211,21 @@ def groups_of(optimizer: Any) -> list[dict[str, Any]]:
     return optimizer.param_groups
 
 
-def one_a_group(name: str, values: Sequence[Any], optimizer: Optimizer) -> list[Any]:
+def one_a_group(name: str, values: Any, optimizer: Optimizer) -> list[Any]:
     """Return `values`, of which there must be one for each of the optimizer's groups."""
     groups = len(groups_of(optimizer))
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
+        raise TypeError(f"{name}: expected one, or a list of one a group, got {checks.got(values)}")
     if len(values) != groups:
         raise ValueError(f"{name}: expected {groups}, one a group, got {len(values)}")
     return list(values)
+
+
+def steps_in(name: str, values: Any) -> list[int]:
+    """Return `values`, steps at which something happens, as a list of Python's integers."""
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(f"{name}: expected a list of steps, got {checks.got(values)}")
+    return [checks.whole(f"{name}[{k}]", step, 0) for k, step in enumerate(values)]
 
 
 class LambdaLR(LRScheduler):
@@ -225,11 +247,14 @@ class LambdaLR(LRScheduler):
     ) -> None:
         lambdas = [lr_lambda] * len(groups_of(optimizer)) if callable(lr_lambda) else lr_lambda
         self.lr_lambdas = one_a_group("lr_lambda", lambdas, optimizer)
+        for k, one in enumerate(self.lr_lambdas):
+            if not callable(one):
+                raise TypeError(f"lr_lambda[{k}]: expected a function, got {checks.got(one)}")
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return ``base_lr * lr_lambda(step)``."""
-        return base_lr * float(self.lr_lambdas[group](step))
+        return base_lr * checks.number("lr_lambda(step)", self.lr_lambdas[group](step), "[0, inf)")
 
 
 class StepLR(LRScheduler):
@@ -251,9 +276,12 @@ class StepLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        checks.positive(step_size=step_size)
-        self.step_size, self.gamma = step_size, gamma
+        self._set(step_size, gamma)
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, step_size: int, gamma: float) -> None:
+        checks.positive(step_size=step_size)
+        self.step_size, self.gamma = int(step_size), checks.number("gamma", gamma, "[0, inf)")
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return ``base_lr * gamma ** (step // step_size)``."""
@@ -301,6 +329,7 @@ class LinearLR(LRScheduler):
     >>> warmup = LinearLR(SGD([Parameter(np.zeros(1))], lr=0.1), start_factor=0.5, total_iters=2)
     >>> for _ in range(4):
     ...     print(round(warmup.get_last_lr()[0], 9))
+    ...     warmup.optimizer.step()
     ...     warmup.step()
     0.05
     0.075
@@ -318,13 +347,14 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        if not 0 < start_factor <= 1:
-            raise ValueError(f"start_factor: expected a number in (0, 1], got {start_factor!r}")
-        if not 0 <= end_factor <= 1:
-            raise ValueError(f"end_factor: expected a number in [0, 1], got {end_factor!r}")
-        checks.positive(total_iters=total_iters)
-        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        self._set(start_factor, end_factor, total_iters)
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, start_factor: float, end_factor: float, total_iters: int) -> None:
+        checks.positive(total_iters=total_iters)
+        self.total_iters = int(total_iters)
+        self.start_factor = checks.number("start_factor", start_factor, "(0, 1]")
+        self.end_factor = checks.number("end_factor", end_factor, "[0, 1]")
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate on the line."""
@@ -360,9 +390,12 @@ class CosineAnnealingLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
-        checks.positive(T_max=T_max)
-        self.T_max, self.eta_min = T_max, eta_min
+        self._set(T_max, eta_min)
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, T_max: int, eta_min: float) -> None:
+        checks.positive(T_max=T_max)
+        self.T_max, self.eta_min = int(T_max), checks.number("eta_min", eta_min, "[0, inf)")
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate on the cosine."""
@@ -370,7 +403,40 @@ class CosineAnnealingLR(LRScheduler):
         return self.eta_min + (base_lr - self.eta_min) * wave
 
 
-class SequentialLR(LRScheduler):
+class Combined(LRScheduler):
+    """What is made of other schedules, which are asked for their rates, and themselves not stepped."""
+
+    def _take(self, schedulers: Any) -> None:
+        if not isinstance(schedulers, Iterable) or isinstance(schedulers, str):
+            raise TypeError(f"schedulers: expected a list, got {checks.got(schedulers)}")
+        self.schedulers: list[LRScheduler] = list(schedulers)
+        if not self.schedulers:
+            raise ValueError("schedulers: expected at least one, got none")
+
+    def _set_schedulers(self, schedulers: Any) -> None:
+        """Take the settings of the schedules, each its own."""
+        count = len(self.schedulers)
+        if not isinstance(schedulers, list | tuple) or len(schedulers) != count:
+            got = checks.got(schedulers)
+            raise ValueError(f"schedulers: expected the settings of {count}, got {got}")
+        # Copies take them: where one does not fit, none has changed.
+        after = [copy(scheduler) for scheduler in self.schedulers]
+        for scheduler, settings in zip(after, schedulers, strict=True):
+            scheduler._set_settings(settings)
+        self.schedulers = after
+
+    def _get_settings(self) -> dict[str, Any]:
+        parts = [scheduler._get_settings() for scheduler in self.schedulers]
+        return {**{name: getattr(self, name) for name in self._settings}, "schedulers": parts}
+
+    def _start(self) -> None:
+        # The schedules have each written their first rate; the first of this one counts.
+        for k, base_lr in enumerate(self.base_lrs):
+            self.optimizer.param_groups[k]["lr"] = base_lr
+        super()._start()
+
+
+class SequentialLR(Combined):
     """One schedule after another, each from its own step 0 on.
 
     The schedules are asked for their rates, and themselves not stepped.
@@ -408,7 +474,7 @@ class SequentialLR(LRScheduler):
     [2.5e-06, 0.00250125, 0.005, 0.0025, 0.0]
     """
 
-    _settings = ("milestones",)
+    _settings = ("milestones", "schedulers")
 
     def __init__(
         self,
@@ -417,9 +483,7 @@ class SequentialLR(LRScheduler):
         milestones: Sequence[int],
         last_epoch: int = -1,
     ) -> None:
-        self.schedulers, self.milestones = list(schedulers), list(milestones)
-        if not self.schedulers:
-            raise ValueError("schedulers: expected at least one, got none")
+        self._take(schedulers)
         for k, scheduler in enumerate(self.schedulers):
             if not isinstance(scheduler, LRScheduler):
                 raise TypeError(
@@ -429,22 +493,21 @@ class SequentialLR(LRScheduler):
                 raise ValueError(
                     f"schedulers[{k}]: expected a schedule of this optimizer, got one of another"
                 )
-        fits = len(self.milestones) == len(self.schedulers) - 1
-        if not fits or self.milestones != sorted(self.milestones):
-            raise ValueError(
-                f"milestones: expected {len(self.schedulers) - 1} ascending steps, one fewer than "
-                f"schedulers, got {self.milestones}"
-            )
+        self._set(milestones, [scheduler._get_settings() for scheduler in self.schedulers])
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, milestones: Sequence[int], schedulers: Sequence[Any]) -> None:
+        milestones, count = steps_in("milestones", milestones), len(self.schedulers)
+        if len(milestones) != count - 1 or milestones != sorted(milestones):
+            raise ValueError(
+                f"milestones: expected {count - 1} ascending steps, one fewer than schedulers, got "
+                f"{checks.got(milestones)}"
+            )
+        self._set_schedulers(schedulers)
+        self.milestones = milestones
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate of the schedule whose turn it is."""
         k = bisect_right(self.milestones, step)
         start = self.milestones[k - 1] if k else 0
         return self.schedulers[k].rate(base_lr, step - start, group)
-
-    def _start(self) -> None:
-        # The schedules have each written their first rate; the first of them counts.
-        for k, base_lr in enumerate(self.base_lrs):
-            self.optimizer.param_groups[k]["lr"] = base_lr
-        super()._start()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 from . import checks
-from .lr_scheduler import LRScheduler
+from .lr_scheduler import Combined, LRScheduler, steps_in
 from .optimizer import Optimizer
 
 
@@ -39,10 +40,12 @@ class ConstantLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        checks.probability("factor", factor)
-        checks.positive(total_iters=total_iters)
-        self.factor, self.total_iters = factor, total_iters
+        self._set(factor, total_iters)
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, factor: float, total_iters: int) -> None:
+        checks.positive(total_iters=total_iters)
+        self.factor, self.total_iters = checks.number("factor", factor, "[0, 1]"), int(total_iters)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return ``base_lr``, before `total_iters` times `factor`."""
@@ -72,13 +75,17 @@ class MultiStepLR(LRScheduler):
         gamma: float = 0.1,
         last_epoch: int = -1,
     ) -> None:
-        self.milestones, self.gamma = sorted(milestones), gamma
+        self._set(milestones, gamma)
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, milestones: Sequence[int], gamma: float) -> None:
+        self.milestones = sorted(steps_in("milestones", milestones))
+        self.gamma = checks.number("gamma", gamma, "[0, inf)")
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return ``base_lr * gamma ** (number of milestones reached)``."""
         reached: int = bisect_right(self.milestones, step)
-        return base_lr * float(self.gamma) ** reached
+        return base_lr * self.gamma**reached
 
 
 class PolynomialLR(LRScheduler):
@@ -104,9 +111,12 @@ class PolynomialLR(LRScheduler):
         power: float = 1.0,
         last_epoch: int = -1,
     ) -> None:
-        checks.positive(total_iters=total_iters)
-        self.total_iters, self.power = total_iters, power
+        self._set(total_iters, power)
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, total_iters: int, power: float) -> None:
+        checks.positive(total_iters=total_iters)
+        self.total_iters, self.power = int(total_iters), checks.number("power", power, "[0, inf)")
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate on the power's curve."""
@@ -146,9 +156,13 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        checks.positive(T_0=T_0, T_mult=T_mult)
-        self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
+        self._set(T_0, T_mult, eta_min)
         super().__init__(optimizer, last_epoch)
+
+    def _set(self, T_0: int, T_mult: int, eta_min: float) -> None:
+        checks.positive(T_0=T_0, T_mult=T_mult)
+        self.T_0, self.T_mult = int(T_0), int(T_mult)
+        self.eta_min = checks.number("eta_min", eta_min, "[0, inf)")
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate on the wave that `step` lies in."""
@@ -218,14 +232,36 @@ class OneCycleLR(LRScheduler):
         three_phase: bool = False,
         last_epoch: int = -1,
     ) -> None:
-        checks.at_least_zero("max_lr", max_lr)
-        checks.positive(total_steps=total_steps)
-        checks.probability("pct_start", pct_start)
-        checks.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
-        self.max_lr, self.total_steps, self.pct_start = max_lr, total_steps, pct_start
-        self.anneal_strategy, self.three_phase = anneal_strategy, three_phase
-        self.div_factor, self.final_div_factor = div_factor, final_div_factor
+        self._set(
+            max_lr,
+            total_steps,
+            pct_start,
+            anneal_strategy,
+            div_factor,
+            final_div_factor,
+            three_phase,
+        )
         super().__init__(optimizer, last_epoch)
+
+    def _set(
+        self,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float,
+        anneal_strategy: str,
+        div_factor: float,
+        final_div_factor: float,
+        three_phase: bool,
+    ) -> None:
+        checks.positive(total_steps=total_steps)
+        checks.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
+        checks.flags(three_phase=three_phase)
+        self.max_lr = checks.number("max_lr", max_lr, "[0, inf)")
+        self.total_steps = int(total_steps)
+        self.pct_start = checks.number("pct_start", pct_start, "[0, 1]")
+        self.div_factor = checks.number("div_factor", div_factor, "(0, inf)")
+        self.final_div_factor = checks.number("final_div_factor", final_div_factor, "(0, inf)")
+        self.anneal_strategy, self.three_phase = anneal_strategy, bool(three_phase)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate in `step`'s phase; the cycle has a rate of its own, whatever `base_lr`."""
@@ -243,13 +279,13 @@ class OneCycleLR(LRScheduler):
         while step > phases[0][0] and len(phases) > 1:
             first, *_ = phases.pop(0)
         end, a, b = phases[0]
-        share = (step - first) / (end - first)
+        share = (step - first) / (end - first) if end > first else 1.0  # a rise of no step is over
         if self.anneal_strategy == "linear":
             return a + (b - a) * share
         return b + (a - b) * (1 + math.cos(math.pi * share)) / 2
 
 
-class ChainedScheduler(LRScheduler):
+class ChainedScheduler(Combined):
     r"""Several schedules at once, their factors multiplied: :math:`\eta \prod_k \eta_k(t) / \eta`.
 
     The schedules are asked for their rates, and themselves not stepped.
@@ -281,18 +317,19 @@ class ChainedScheduler(LRScheduler):
     >>> schedule = ChainedScheduler([warmup, minirnn.ExponentialLR(optimizer, gamma=0.9)], optimizer)
     >>> for _ in range(3):
     ...     print(round(schedule.get_last_lr()[0], 9))
+    ...     optimizer.step()
     ...     schedule.step()
     0.05
     0.045
     0.405
     """
 
+    _settings = ("schedulers",)
+
     def __init__(
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
-        self.schedulers = list(schedulers)
-        if not self.schedulers:
-            raise ValueError("schedulers: expected at least one, got none")
+        self._take(schedulers)
         for k, schedule in enumerate(self.schedulers):
             name = type(schedule).__name__
             if not hasattr(schedule, "optimizer"):
@@ -313,15 +350,12 @@ class ChainedScheduler(LRScheduler):
                 )
         super().__init__(self.schedulers[0].optimizer)
 
+    def _set(self, schedulers: Sequence[Any]) -> None:
+        self._set_schedulers(schedulers)
+
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return `base_lr` times what each schedule makes of it, as a factor."""
         lr = base_lr
         for schedule in self.schedulers:
             lr *= schedule.rate(base_lr, step, group) / base_lr if base_lr else 1
         return lr
-
-    def _start(self) -> None:
-        # The schedules have each written their first rate, one upon the other.
-        for k, base_lr in enumerate(self.base_lrs):
-            self.optimizer.param_groups[k]["lr"] = base_lr
-        super()._start()

@@ -105,7 +105,8 @@ class SGD(Optimizer):
         """Raise if the settings make no sense."""
         super().check(settings)
         for name in ("momentum", "dampening"):
-            checks.at_least_zero(name, settings[name])
+            checks.number(name, settings[name], "[0, inf)")
+        checks.flags(nesterov=settings["nesterov"])
         if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
             raise ValueError(
                 "nesterov: expected a positive momentum and no dampening with it, got momentum="
@@ -212,14 +213,13 @@ class Adam(Optimizer):
     def check(self, settings: dict[str, Any]) -> None:
         """Raise if the settings make no sense."""
         super().check(settings)
-        checks.at_least_zero("eps", settings["eps"])
+        checks.number("eps", settings["eps"], "[0, inf)")
         checks.flags(amsgrad=settings["amsgrad"])
         betas = settings["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise ValueError(f"betas: expected two numbers, got {betas!r}")
+            raise ValueError(f"betas: expected two numbers, got {checks.got(betas)}")
         for k, beta in enumerate(betas):
-            if not isinstance(beta, checks.NUMBER) or not 0 <= beta < 1:
-                raise ValueError(f"betas[{k}]: expected a number in [0, 1), got {beta!r}")
+            checks.number(f"betas[{k}]", beta, "[0, 1)")
 
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import checks, torch_state
 from .backend import Array, asnumpy, get_array_module
-from .optimizer_state import fitting, settings
+from .optimizer_state import fitting, plain, settings
 from .parameter import Parameter, listed, pieces, require_one_kind
 
 
@@ -42,6 +42,8 @@ class Optimizer:
 
     # torch's names of the arrays that the formula remembers between two steps, of the parameters' size.
     _slots: tuple[str, ...]
+    # How many more arrays of that size it writes to within one, so that it allocates nothing.
+    _rooms = 1
     # What torch has as a setting and here is another class.
     _implied: ClassVar[Mapping[str, Any]] = {}
 
@@ -59,7 +61,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self._defaults = {**defaults, "maximize": maximize}
         self._steps = 0
-        # For each group its slots and, last, a scratch array, so that a step allocates nothing.
+        # For each group its slots, and after them the scratch arrays.
         self._state: list[list[Array]] = []
         # The rate that a schedule wrote last into each group: another one is somebody else's.
         self.scheduled: list[float | None] = []
@@ -87,7 +89,7 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"params: expected every parameter once, got {p.name} twice")
             known.add(id(p))
-        self._state.append(_zeros(group["params"], len(self.slots_under(group)) + 1))
+        self._state.append(_zeros(group["params"], len(self.slots_under(group)) + self._rooms))
         self.param_groups.append(group)
         self.scheduled.append(None)
         self._started.append(self._steps)
@@ -110,7 +112,7 @@ class Optimizer:
     def check(self, settings: dict[str, Any]) -> None:
         """Raise if a group's settings make no sense; a subclass checks its own as well."""
         for name in ("lr", "weight_decay"):
-            checks.finite(name, settings[name])
+            checks.number(name, settings[name], "[0, inf)")
         checks.flags(maximize=settings["maximize"])
 
     def slots_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -130,7 +132,7 @@ class Optimizer:
         return state
 
     def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
-        """Iterate over flat ``(data, grad, (*slots, scratch))`` that make up group `k`."""
+        """Iterate over flat ``(data, grad, (*slots, *scratch))`` that make up group `k`."""
         params: list[Parameter] = self.param_groups[k]["params"]
         state = self._located(k)
         start = 0
@@ -141,6 +143,11 @@ class Optimizer:
             if trained or (isinstance(piece, Parameter) and piece.requires_grad):
                 yield data, grad, [s[span] for s in state]
             start = span.stop
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken."""
+        return self._steps
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change the parameters by their gradients, once.
@@ -167,7 +174,7 @@ class Optimizer:
         work = []
         for k, group in enumerate(self.param_groups):
             self.check(group)
-            if len(slots := self.slots_under(group)) != len(self._state[k]) - 1:
+            if len(slots := self.slots_under(group)) != len(self._state[k]) - self._rooms:
                 raise ValueError(
                     f"settings: expected those under which group {k} was made, got some under which "
                     f"{slots} are remembered; make the optimiser anew"
@@ -177,8 +184,8 @@ class Optimizer:
                     raise ValueError("params: expected arrays to write to, got a read-only one")
                 work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
-        # What is too small for the dtype is zero, whatever the user wants to hear of elsewhere.
-        with np.errstate(under="ignore"):
+        # An error in the middle would leave a step done by half; what is not finite shows in the loss.
+        with np.errstate(all="ignore"):
             for group, data, grad, state, t in work:
                 self._update(group, data, -grad if group["maximize"] else grad, state, t)
         return loss
@@ -197,6 +204,7 @@ class Optimizer:
         set_to_none : bool
             As in torch, and without effect: a gradient is never ``None`` here.
         """
+        checks.flags(set_to_none=set_to_none)
         for group in self.param_groups:
             for piece in pieces(group["params"]):
                 piece.zero_grad()
@@ -215,12 +223,9 @@ class Optimizer:
         return {
             "steps": self._steps,
             "started": list(self._started),
-            "state": [get_array_module(s[0]).stack(s[:-1]) for s in self._state],
+            "state": [get_array_module(s[0]).stack(s[: -self._rooms]) for s in self._state],
             "groups": [
-                {
-                    name: list(value) if isinstance(value, tuple) else value
-                    for name, value in settings(group).items()
-                }
+                {name: plain(value) for name, value in settings(group).items()}
                 for group in self.param_groups
             ],
             "names": [[p.name for p in group["params"]] for group in self.param_groups],
@@ -241,9 +246,13 @@ class Optimizer:
         ValueError
             If it is of other groups, settings, sizes or parameters, or in another order: all that does not
             fit in one message, and the optimiser unchanged. (The states of Adam and AdamW look alike.)
+        TypeError
+            If `state_dict` is no mapping.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
         if "param_groups" in state_dict:
-            groups = self._torch_groups(torch_state.groups_of(state_dict))
+            groups = _torch_groups(self, torch_state.groups_of(state_dict))
             state_dict = torch_state.from_torch(state_dict, groups)
         state = fitting(self, state_dict)
         self._steps, self._started = state.steps, state.started
@@ -252,17 +261,7 @@ class Optimizer:
         ):
             own.update(given)
             self.scheduled[k] = own["lr"] if "initial_lr" in own else None
-            self._state[k] = [*slots, self._located(k)[-1]]
-
-    def _torch_groups(self, theirs: Sequence[Mapping[str, Any]] = ()) -> list[torch_state.Group]:
-        """Return the groups for torch's form, under the settings of `theirs` if there are some."""
-        groups = []
-        for k, group in enumerate(self.param_groups):
-            own = settings(group)
-            under = {**own, **(torch_state.settings_of(theirs[k], own) if k < len(theirs) else {})}
-            slots, needed = self.slots_under(under), self.needed_under(under)
-            groups.append(torch_state.Group(own, group["params"], slots, needed, self._implied))
-        return groups
+            self._state[k] = [*slots, *self._located(k)[-self._rooms :]]
 
     def torch_state_dict(self) -> dict[str, Any]:
         """Return the state as torch's optimiser of this name has it, its tensors as NumPy arrays.
@@ -274,7 +273,22 @@ class Optimizer:
             tensors of by ``torch.as_tensor``; and ``"param_groups"``.
         """
         steps = [self._steps - started for started in self._started]
-        return torch_state.to_torch(self._torch_groups(), [s[:-1] for s in self._state], steps)
+        return torch_state.to_torch(
+            _torch_groups(self), [s[: -self._rooms] for s in self._state], steps
+        )
+
+
+def _torch_groups(
+    optimizer: Optimizer, theirs: Sequence[Mapping[str, Any]] = ()
+) -> list[torch_state.Group]:
+    """Return the groups for torch's form, under the settings of `theirs` if there are some."""
+    groups = []
+    for k, group in enumerate(optimizer.param_groups):
+        own = settings(group)
+        under = {**own, **(torch_state.settings_of(theirs[k], own) if k < len(theirs) else {})}
+        slots, needed = optimizer.slots_under(under), optimizer.needed_under(under)
+        groups.append(torch_state.Group(own, group["params"], slots, needed, optimizer._implied))
+    return groups
 
 
 def _zeros(params: list[Parameter], rows: int) -> list[Array]:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import checks
+from .backend import is_array
 from .lr_scheduler import groups_of, one_a_group
 from .optimizer import Optimizer
 
@@ -66,6 +69,16 @@ class ReduceLROnPlateau:
     """
 
     _STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+    _settings = (
+        "mode",
+        "factor",
+        "patience",
+        "threshold",
+        "threshold_mode",
+        "cooldown",
+        "min_lrs",
+        "eps",
+    )
 
     def __init__(
         self,
@@ -79,21 +92,40 @@ class ReduceLROnPlateau:
         min_lr: float | Sequence[float] = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        groups = groups_of(optimizer)
-        checks.choice("mode", mode, ("min", "max"))
-        checks.choice("threshold_mode", threshold_mode, ("rel", "abs"))
-        if not factor < 1:
-            raise ValueError(f"factor: expected a number below 1, got {factor!r}")
-        min_lrs = [min_lr] * len(groups) if isinstance(min_lr, checks.NUMBER) else min_lr
+        groups_of(optimizer)
         self.optimizer = optimizer
-        self.mode, self.factor, self.patience = mode, factor, patience
-        self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.cooldown, self.eps = cooldown, eps
-        self.min_lrs = one_a_group("min_lr", min_lrs, optimizer)
-        self.best = math.inf if mode == "min" else -math.inf
+        self._set(mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
+        self.best = self._worst()
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
         self.last_epoch = 0
+
+    def _set(
+        self,
+        mode: str,
+        factor: float,
+        patience: int,
+        threshold: float,
+        threshold_mode: str,
+        cooldown: int,
+        min_lrs: float | Sequence[float],
+        eps: float,
+    ) -> None:
+        checks.choice("mode", mode, ("min", "max"))
+        checks.choice("threshold_mode", threshold_mode, ("rel", "abs"))
+        self.mode, self.threshold_mode = mode, threshold_mode
+        self.factor = checks.number("factor", factor, "[0, 1)")
+        self.threshold = checks.number("threshold", threshold, "[0, inf)")
+        self.eps = checks.number("eps", eps, "[0, inf)")
+        self.patience = checks.whole("patience", patience, 0)
+        self.cooldown = checks.whole("cooldown", cooldown, 0)
+        if isinstance(min_lrs, checks.NUMBER):
+            min_lrs = [checks.number("min_lr", min_lrs)] * len(self.optimizer.param_groups)
+        lowest = one_a_group("min_lr", min_lrs, self.optimizer)
+        self.min_lrs = [checks.number("min_lr", lr, "[0, inf)") for lr in lowest]
+
+    def _worst(self) -> float:
+        return math.inf if self.mode == "min" else -math.inf
 
     def _improves(self, metric: float) -> bool:
         sign = -1 if self.mode == "min" else 1
@@ -103,15 +135,22 @@ class ReduceLROnPlateau:
             margin *= abs(self.best) if math.isfinite(self.best) else 0
         return sign * metric > sign * self.best + margin
 
-    def step(self, metrics: float) -> None:
+    def step(self, metrics: Any) -> None:
         """Take note of the metric, and lower the rates if it has not improved for too long.
 
         Parameters
         ----------
         metrics : float or scalar array
-            Read at once: a value on a GPU is waited for.
+            Read at once: a value on a GPU is waited for. NaN is no improvement.
+
+        Raises
+        ------
+        ValueError
+            If `metrics` is no number.
         """
-        metric = float(metrics)
+        value = metrics.item() if is_array(metrics) and metrics.size == 1 else metrics
+        floating = isinstance(value, float | np.floating)
+        metric = float(value) if floating else checks.number("metrics", value)
         self.last_epoch += 1
         if self._improves(metric):
             self.best = metric
@@ -134,25 +173,41 @@ class ReduceLROnPlateau:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the metrics so far have led to; the rates are in the optimiser's state."""
-        return {name: getattr(self, name) for name in self._STATE}
+        """Return what the metrics so far have led to, and the settings; rates are in the optimiser's state.
+
+        Numbers, strings and lists; ``"best"`` is ``None`` before the first metric.
+        """
+        state = {name: getattr(self, name) for name in self._STATE}
+        if math.isinf(self.best):  # which JSON does not know
+            state["best"] = None
+        return {**state, "settings": {name: getattr(self, name) for name in self._settings}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
+        """Go on from what :meth:`state_dict` returned, with its settings.
 
         Raises
         ------
         ValueError
-            If entries are missing; nothing is changed.
+            If entries are missing, or something in it is no number or out of its range; nothing is changed.
+        TypeError
+            If it is no mapping.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
         if missing := [name for name in self._STATE if name not in state_dict]:
             raise ValueError(f"state_dict: expected {list(self._STATE)}, {missing} missing")
-        for name in self._STATE:
-            value = state_dict[name]
-            counts = name != "best"
-            if isinstance(value, bool) or not isinstance(value, checks.NUMBER):
-                raise ValueError(f"state_dict: expected a number as {name}, got {value!r}")
-            if counts and (value != int(value) or value < 0):
-                raise ValueError(f"state_dict: expected an integer >= 0 as {name}, got {value!r}")
-        for name in self._STATE:
-            setattr(self, name, state_dict[name])
+        before = dict(vars(self))
+        try:
+            settings = state_dict.get("settings")
+            if settings is not None:
+                if not isinstance(settings, Mapping) or settings.keys() != set(self._settings):
+                    expected = list(self._settings)
+                    raise ValueError(f"settings: expected {expected}, got {checks.got(settings)}")
+                self._set(**settings)
+            best = state_dict["best"]
+            self.best = self._worst() if best is None else checks.number("best", best)
+            for name in self._STATE[1:]:
+                setattr(self, name, checks.whole(name, state_dict[name], 0))
+        except (TypeError, ValueError) as error:
+            vars(self).update(before)
+            raise ValueError(f"state_dict: {error}") from error

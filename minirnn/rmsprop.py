@@ -65,6 +65,7 @@ class RMSprop(Optimizer):
     """
 
     _slots = ("square_avg", "grad_avg", "momentum_buffer")
+    _rooms = 2
 
     def __init__(
         self,
@@ -97,33 +98,48 @@ class RMSprop(Optimizer):
     def check(self, settings: dict[str, Any]) -> None:
         """Raise if the settings make no sense."""
         super().check(settings)
-        for name in ("alpha", "eps", "momentum"):
-            checks.finite(name, settings[name])
+        checks.number("alpha", settings["alpha"], "[0, 1]")
+        for name in ("eps", "momentum"):
+            checks.number(name, settings[name], "[0, inf)")
+        checks.flags(centered=settings["centered"])
 
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
         xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
-        v, a, m, scratch = state
-        alpha, mu = group["alpha"], group["momentum"]
-        g = grad
+        v, a, m, room, g_room = state
+        mu, g = group["momentum"], grad
         if group["weight_decay"]:
-            g = data * number(group["weight_decay"]) + grad
-        v *= number(alpha)
-        scratch[...] = g
-        scratch *= number((1 - alpha) ** 0.5)  # squared last, so it overflows the later
-        scratch *= scratch
-        v += scratch
-        if group["centered"]:
-            a *= number(alpha)
-            a += xp.multiply(g, number(1 - alpha), scratch)
-            root = xp.sqrt(v - a * a)
-        else:
-            root = xp.sqrt(v, scratch)
+            g = xp.multiply(data, number(group["weight_decay"]), g_room)
+            g += grad
+        root = _running_root(xp, g, (v, a if group["centered"] else None, room), group["alpha"])
         root += number(group["eps"])
-        step = xp.divide(g, root, scratch)
+        step = xp.divide(g, root, room)
         if mu:
             m *= number(mu)
             m += step
-            step = m
-        data -= step * number(group["lr"])
+            step = xp.multiply(m, number(group["lr"]), room)
+        else:
+            step *= number(group["lr"])
+        data -= step
+
+
+def _running_root(
+    xp: Any, g: Array, state: tuple[Array, Array | None, Array], alpha: float
+) -> Array:
+    """Return the root of v, after it has taken in g; with the mean a, that of the variance."""
+    v, a, room = state
+    number = v.dtype.type
+    v *= number(alpha)
+    # (1 - alpha) g^2 by its root, which is squared last: so it overflows for larger gradients only.
+    xp.multiply(g, number((1 - alpha) ** 0.5), room)
+    room *= room
+    v += room
+    if a is None:
+        return xp.sqrt(v, room)
+    a *= number(alpha)
+    a += xp.multiply(g, number(1 - alpha), room)
+    xp.multiply(a, a, room)
+    xp.subtract(v, room, room)
+    xp.maximum(room, 0, out=room)  # of a steady gradient rounding may leave less than nothing
+    return xp.sqrt(room, room)

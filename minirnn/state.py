@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .backend import BACKENDS, Array, asnumpy, get_array_module, load_backend
+from . import checks
+from .backend import BACKENDS, Array, asnumpy, float_dtype, get_array_module, load_backend
 from .parameter import Parameter, ParameterBuffer, pieces, shared_buffer
 
 
@@ -70,7 +71,7 @@ class Stateful:
         Raises
         ------
         TypeError
-            If `target` is neither a backend nor a floating-point dtype.
+            If `target` is neither a backend nor float32 or float64.
         ImportError
             If CuPy is asked for and not installed.
 
@@ -164,11 +165,12 @@ def _mover(target: Any) -> Callable[[Array], Array]:
         xp = load_backend(target)
         return asnumpy if xp is np else xp.asarray
     try:
-        dtype = np.dtype(target)
+        dtype = float_dtype(target)
     except TypeError:
-        dtype = np.dtype(object)
-    if target is None or dtype.kind != "f":
-        raise TypeError(f"to: expected 'numpy', 'cupy' or a floating-point dtype, got {target!r}")
+        raise TypeError(
+            "to: expected 'numpy', 'cupy' or a floating-point dtype, float32 or float64 in native byte "
+            f"order, got {checks.got(target)}"
+        ) from None
     return lambda x: x.astype(dtype, copy=False)
 
 

@@ -9,7 +9,10 @@ import minirnn
 
 
 def optimizer(lr=1.0):
-    return minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=lr)
+    """Return an optimiser that has taken a step, without a gradient, so that schedules may step."""
+    made = minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=lr)
+    made.step()
+    return made
 
 
 PAIRS = [
@@ -240,3 +243,187 @@ def test_a_chain_in_a_sequence():
     for lr in expected:
         assert schedule.get_last_lr() == pytest.approx([lr])
         schedule.step()
+
+
+# -- settings --------------------------------------------------------------------------------------------
+
+
+NO_NUMBERS = [float("nan"), float("inf"), True, "0.5", None, 10**400, 1j, np.ones(2), -0.5]
+NO_STEPS = [2.5, True, "2", None, np.ones(2), -1]
+LAWFUL = {
+    "StepLR": {"step_size": 2, "gamma": 0.5},
+    "ExponentialLR": {"gamma": 0.5},
+    "LinearLR": {"start_factor": 0.5, "end_factor": 0.5, "total_iters": 3},
+    "CosineAnnealingLR": {"T_max": 3, "eta_min": 0.1},
+    "ConstantLR": {"factor": 0.5, "total_iters": 3},
+    "MultiStepLR": {"milestones": [1], "gamma": 0.5},
+    "PolynomialLR": {"total_iters": 3, "power": 2.0},
+    "CosineAnnealingWarmRestarts": {"T_0": 2, "T_mult": 2, "eta_min": 0.1},
+    "OneCycleLR": {
+        "max_lr": 1.0,
+        "total_steps": 9,
+        "pct_start": 0.3,
+        "div_factor": 5.0,
+        "final_div_factor": 5.0,
+    },
+    "ReduceLROnPlateau": {
+        "factor": 0.5,
+        "patience": 2,
+        "threshold": 0.1,
+        "cooldown": 1,
+        "min_lr": 0.1,
+        "eps": 0.1,
+    },
+}
+SETTINGS = [(name, setting) for name, options in LAWFUL.items() for setting in options]
+
+
+@pytest.mark.parametrize(("name", "setting"), SETTINGS)
+def test_a_setting_is_a_number_in_its_range(name, setting):
+    """What is none is refused by its name, and leaves the optimiser as it was."""
+    made = optimizer()
+    lawful = LAWFUL[name][setting]
+    bad = NO_NUMBERS if isinstance(lawful, float) else NO_STEPS
+    for value in bad:
+        value = [value] if isinstance(lawful, list) else value
+        with pytest.raises(
+            (ValueError, TypeError), match=rf"{setting}.*: expected .*, got"
+        ) as info:
+            getattr(minirnn, name)(made, **{**LAWFUL[name], setting: value})
+        assert len(str(info.value)) < 300
+    assert made.param_groups[0]["lr"] == 1.0
+    assert "initial_lr" not in made.param_groups[0]
+    getattr(minirnn, name)(made, **LAWFUL[name])
+
+
+@pytest.mark.parametrize("last_epoch", [-2, 0.5, True, "3", None])
+def test_the_step_to_go_on_from_is_an_integer(last_epoch):
+    with pytest.raises((ValueError, TypeError), match="last_epoch: expected an integer"):
+        minirnn.StepLR(optimizer(), 2, last_epoch=last_epoch)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), "0.5", None, -0.5, True])
+def test_a_factor_of_a_users_own_is_a_number(factor):
+    with pytest.raises(ValueError, match=r"lr_lambda\(step\): expected a finite number >= 0"):
+        minirnn.LambdaLR(optimizer(), lambda step: factor)
+    with pytest.raises(TypeError, match=r"lr_lambda(\[0\])?: expected"):
+        minirnn.LambdaLR(optimizer(), factor if isinstance(factor, str) else [factor])
+
+
+def test_a_sequence_takes_lists():
+    made = optimizer()
+    parts = [minirnn.StepLR(made, 2), minirnn.StepLR(made, 3)]
+    for milestones in (3, None, "3", [2.5], [True], [-1], [None]):
+        with pytest.raises((ValueError, TypeError), match=r"milestones.*: expected"):
+            minirnn.SequentialLR(made, parts, milestones)
+    for schedulers in (3, None, "ab"):
+        with pytest.raises(TypeError, match=r"schedulers.*: expected"):
+            minirnn.SequentialLR(made, schedulers, [3])
+
+
+@pytest.mark.parametrize("state", [None, 3, [], "lr"])
+@pytest.mark.parametrize("name", ["StepLR", "ReduceLROnPlateau"])
+def test_a_state_is_a_mapping(name, state):
+    schedule = getattr(minirnn, name)(optimizer(), **LAWFUL[name])
+    with pytest.raises(TypeError, match="state_dict: expected a mapping, got"):
+        schedule.load_state_dict(state)
+
+
+def test_a_cycle_whose_rise_takes_no_step():
+    for total_steps, pct_start in ((4, 0.25), (1, 1.0), (1, 0.3), (8, 0.125)):
+        cycle = minirnn.OneCycleLR(optimizer(), 0.5, total_steps, pct_start)
+        assert 0 < cycle.get_last_lr()[0] <= 0.5
+
+
+@pytest.mark.parametrize("schedule", [name for name in LAWFUL if name != "ReduceLROnPlateau"])
+def test_a_step_before_the_optimizers_warns(schedule):
+    made = minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=1.0)
+    first = getattr(minirnn, schedule)(made, **LAWFUL[schedule])
+    with pytest.warns(UserWarning, match=r"scheduler.step\(\) before optimizer.step\(\)"):
+        first.step()
+    first.step()  # once is enough
+    getattr(minirnn, schedule)(optimizer(), **LAWFUL[schedule]).step()
+
+
+# -- states ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_a_state_goes_on_with_its_settings(name):
+    """Through JSON as strict as it is, into a schedule that was made with other settings."""
+    made, other = optimizer(), optimizer()
+    options = LAWFUL[name]
+    schedule = getattr(minirnn, name)(made, **options)
+    arguments = [0.3] if name == "ReduceLROnPlateau" else []
+    json.dumps(schedule.state_dict(), allow_nan=False)
+    for _ in range(2):
+        schedule.step(*arguments)
+    text = json.dumps(schedule.state_dict(), allow_nan=False)
+    changed = {
+        key: value * 0.9
+        if isinstance(value, float)
+        else [5]
+        if isinstance(value, list)
+        else value + 1
+        for key, value in options.items()
+    }
+    again = getattr(minirnn, name)(other, **changed)
+    other.param_groups[0]["lr"] = made.param_groups[0]["lr"]
+    again.load_state_dict(json.loads(text))
+    for _ in range(6):
+        assert again.get_last_lr() == schedule.get_last_lr()
+        again.step(*arguments)
+        schedule.step(*arguments)
+
+
+def test_a_sequences_state_has_the_settings_of_its_parts():
+    def build(made, size, gamma, milestone):
+        parts = [minirnn.StepLR(made, size, gamma), minirnn.CosineAnnealingLR(made, 3 * size)]
+        return minirnn.SequentialLR(made, parts, [milestone])
+
+    schedule, other = build(optimizer(), 2, 0.5, 4), build(optimizer(), 3, 0.25, 7)
+    schedule.step()
+    state = json.loads(json.dumps(schedule.state_dict(), allow_nan=False))
+    before = other.state_dict()
+    spoilt = json.loads(json.dumps(state))
+    spoilt["settings"]["schedulers"][1]["T_max"] = 0
+    with pytest.raises(ValueError, match=r"state_dict: T_max: expected a positive integer"):
+        other.load_state_dict(spoilt)
+    assert other.state_dict() == before
+    other.load_state_dict(state)
+    for _ in range(8):
+        assert other.get_last_lr() == schedule.get_last_lr()
+        other.step()
+        schedule.step()
+
+
+def test_a_plateaus_state_that_does_not_fit_changes_nothing():
+    schedule = minirnn.ReduceLROnPlateau(optimizer(), patience=1)
+    schedule.step(2.0)
+    before = schedule.state_dict()
+    changes = [
+        {"best": "x"},
+        {"best": float("nan")},
+        {"num_bad_epochs": -1},
+        {"num_bad_epochs": True},
+        {"cooldown_counter": 1.5},
+        {"settings": {"patience": 3}},
+        {"settings": {**before["settings"], "factor": 2.0}},
+        {"settings": {**before["settings"], "min_lrs": [0.1, 0.1]}},
+        {"settings": 3},
+    ]
+    for change in changes:
+        with pytest.raises(ValueError, match="state_dict: "):
+            schedule.load_state_dict({**before, "last_epoch": 9, **change})
+        assert schedule.state_dict() == before
+
+
+@pytest.mark.parametrize("metric", [None, "0.5", True, 1j, np.ones(2), 10**400])
+def test_a_metric_is_a_number(metric):
+    schedule = minirnn.ReduceLROnPlateau(optimizer())
+    with pytest.raises(ValueError, match="metrics: expected a finite number"):
+        schedule.step(metric)
+    assert schedule.last_epoch == 0
+    for fine in (np.float32(1), np.array(0.5), 1, float("nan")):
+        schedule.step(fine)
+    assert schedule.best == 0.5

@@ -774,3 +774,52 @@ def test_a_recurrence_keeps_its_weights(layer):
     with pytest.raises(TypeError, match=r"bias_ih_l0: expected a Parameter, got None.*bias=False"):
         layer.bias_ih_l0 = None
     assert layer(np.ones((2, 1, 3), np.float32))[0].shape == (2, 1, 4)
+
+
+DTYPES = [np.float16, np.longdouble, ">f4", "i4", complex, "float33", None, 3, np.ones(2)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_dtype_is_float32_or_float64(dtype):
+    """By its name and what came, in every constructor; None is float64 to NumPy and float32 to torch."""
+    refused = pytest.raises(
+        TypeError, match="dtype: expected a floating-point one, float32 or float64"
+    )
+    for kind in (minirnn.RNN, minirnn.LSTM, minirnn.GRU, minirnn.GRUCell, minirnn.Linear):
+        with refused:
+            kind(3, 4, dtype=dtype)
+    with refused:
+        minirnn.Embedding(3, 4, dtype=dtype)
+    with refused:
+        minirnn.LayerNorm(3, dtype=dtype)
+    layer = minirnn.Linear(2, 2)
+    with pytest.raises(TypeError, match="to: expected 'numpy', 'cupy' or a floating-point dtype"):
+        layer.to(dtype)
+    assert layer.weight.dtype == np.float32
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "1", 1j])
+def test_a_seed_is_an_integer(seed):
+    with pytest.raises((ValueError, TypeError), match=r"rng: expected .*a seed"):
+        minirnn.RNN(2, 3, rng=seed)
+    with pytest.raises((ValueError, TypeError), match=r"seed: expected a seed"):
+        minirnn.manual_seed(seed)
+    with pytest.raises(TypeError, match=r"seed: expected a seed"):
+        minirnn.manual_seed(None)
+
+
+def test_an_embedding_of_small_integers():
+    table = minirnn.Embedding(np.int8(100), np.int8(2), padding_idx=np.int8(-100))
+    assert (table.num_embeddings, table.padding_idx) == (100, 0)
+    assert table(np.array([99])).shape == (1, 2)
+    for padding_idx in (True, 0.5, "1", 100, -101):
+        with pytest.raises(ValueError, match="padding_idx: expected a token of 100"):
+            minirnn.Embedding(100, 2, padding_idx)
+
+
+@pytest.mark.parametrize("size", [2**70, 10**400, 10**5000], ids=["70", "400", "5000"])
+def test_a_size_beyond_all_memory(size):
+    with pytest.raises(ValueError, match=r"_size: expected at most .*, got"):
+        minirnn.RNN(size, 3)
+    with pytest.raises(ValueError, match=r"embeddings: expected at most .*, got"):
+        minirnn.Embedding(size, 3)

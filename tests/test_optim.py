@@ -1,6 +1,7 @@
 """Optimisers beyond their formulas: what is refused, what is all or nothing, extremes, groups, freezing."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -198,3 +199,135 @@ def test_a_state_that_is_not_finite_is_refused():
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match="finite"):
             optimizer.load_state_dict({**state, "state": [np.full((2, 1), bad)]})
+
+
+NO_NUMBERS = [float("nan"), float("inf"), True, "0.5", None, 10**400, 1j, np.ones(2), -0.5]
+NO_SWITCHES = ["False", 1, None, np.ones(2)]
+SETTINGS = {
+    "SGD": ("lr", "momentum", "dampening", "weight_decay", "nesterov"),
+    "Adam": ("lr", "betas", "eps", "weight_decay"),
+    "AdamW": ("lr", "betas", "eps", "weight_decay"),
+    "RMSprop": ("lr", "alpha", "eps", "weight_decay", "momentum", "centered"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [(name, one) for name, settings in SETTINGS.items() for one in settings]
+)
+def test_a_setting_is_a_number_in_its_range(name, setting):
+    """In the constructor, in a group, and when somebody has written it into a group since."""
+    make, p = getattr(minirnn, name), weight(1.0)
+    switch = setting in ("nesterov", "centered")
+    made = make([p], momentum=0.9) if switch and name == "SGD" else make([p])
+    for value in NO_SWITCHES if switch else NO_NUMBERS:
+        value = (value, 0.9) if setting == "betas" else value
+        refused = pytest.raises((ValueError, TypeError), match=rf"{setting}.*: expected .*, got")
+        with refused:
+            make([p], **{setting: value})
+        with refused:
+            make([{"params": [p], setting: value}])
+        before = made.param_groups[0][setting]
+        made.param_groups[0][setting] = value
+        with refused as info:
+            made.step()
+        assert len(str(info.value)) < 300
+        made.param_groups[0][setting] = before
+    assert (made.steps, p.data[0]) == (0, 1)
+
+
+def test_rmsprop_of_a_steady_gradient_stays_finite():
+    """The variance of what does not vary is zero; rounding must not make a negative one of it."""
+    p = weight(*np.ones(1000))
+    p.grad[:] = np.random.default_rng(0).standard_normal(1000)
+    optimizer = minirnn.RMSprop([p], lr=1e-6, centered=True, alpha=0.5)
+    for _ in range(100):
+        optimizer.step()
+    assert np.isfinite(p.data).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"centered": True, "momentum": 0.5, "weight_decay": 0.1}])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_a_step_allocates_nothing_of_the_parameters_size(name, options):
+
+    p = weight(*np.ones(100_000))
+    optimizer = getattr(minirnn, name)(
+        [p], **{key: value for key, value in options.items() if key in SETTINGS[name]}
+    )
+    optimizer.step()
+    tracemalloc.start()
+    optimizer.step()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < p.data.nbytes / 4
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop"])
+@pytest.mark.parametrize("mode", ["raise", "warn"])
+def test_what_overflows_in_a_step_does_not_leave_it_half_done(name, mode):
+    first, second = weight(1.0), weight(1.0)
+    optimizer = getattr(minirnn, name)([first, second], lr=0.5)
+    first.grad[:], second.grad[:] = np.inf, 1.0
+    with np.errstate(all=mode):
+        optimizer.step()
+    assert optimizer.steps == 1
+    assert second.data[0] < 1
+
+
+# -- clipping --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm_type", [0.5, 1.0, 2.0, 3.0, 10.0, np.inf])
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e35])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_power_of_a_norm_overflows_or_is_lost(norm_type, scale, dtype):
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(size).astype(dtype) * dtype(scale) for size in (7, 5)]
+    exact = np.concatenate(values).astype(np.longdouble)
+    power = np.longdouble(norm_type)
+    expected = (
+        abs(exact).max() if np.isinf(norm_type) else (abs(exact) ** power).sum() ** (1 / power)
+    )
+    ours = [weight(*np.zeros(len(v)), dtype=dtype) for v in values]
+    for p, v in zip(ours, values, strict=True):
+        p.grad[:] = v
+    norm = minirnn.clip_grad_norm_(ours, 1.0, norm_type)
+    assert norm.dtype == dtype
+    np.testing.assert_allclose(norm, expected, rtol=1e-5)
+    clipped = np.concatenate([p.grad for p in ours])
+    factor = min(1, 1 / (expected + np.longdouble(1e-6)))
+    np.testing.assert_allclose(clipped, (exact * factor).astype(dtype), rtol=2e-5)
+
+
+def test_a_norm_beyond_the_dtype_still_clips():
+    p = weight(3e38, 3e38)
+    p.grad[:] = 3e38
+    assert np.isinf(minirnn.clip_grad_norm_([p], 1.0))
+    np.testing.assert_allclose(p.grad, np.sqrt(0.5), rtol=1e-2)  # by a factor that has few digits
+    assert f"{minirnn.clip_grad_norm_([p], 1.0):.2f}" == "1.00"
+
+
+def test_parameters_without_entries_are_clipped_too():
+    empty, p = minirnn.Parameter(np.zeros((0, 3), np.float32)), weight(1.0)
+    p.grad[:] = 3
+    for norm_type in (1, 2, "inf"):
+        p.grad[:] = 3
+        assert minirnn.clip_grad_norm_([empty, p], 1.0, norm_type) == 3
+    assert minirnn.clip_grad_norm_([empty], 1.0) == 0
+    minirnn.clip_grad_value_([empty, p], 0.5)
+    assert p.grad[0] == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), True, "1", None, 10**400, np.ones(2), -1.0])
+def test_a_limit_is_a_number(value):
+    p = weight(1.0)
+    p.grad[:] = 3
+    with pytest.raises(ValueError, match="max_norm: expected a number >= 0, got"):
+        minirnn.clip_grad_norm_([p], value)
+    with pytest.raises(ValueError, match="norm_type: expected a number > 0, got"):
+        minirnn.clip_grad_norm_([p], 1.0, value)
+    with pytest.raises(ValueError, match="clip_value: expected a number >= 0, got"):
+        minirnn.clip_grad_value_([p], value)
+    with pytest.raises(TypeError, match="error_if_nonfinite: expected True or False"):
+        minirnn.clip_grad_norm_([p], 1.0, error_if_nonfinite=1)
+    assert p.grad[0] == 3
+    assert minirnn.clip_grad_norm_([p], float("inf")) == 3  # to look at the norm alone

@@ -251,7 +251,9 @@ def two_groups():
     groups = ([{"params": [p], "lr": lr} for p, lr in zip(ps, (0.5, 0.2), strict=True)]
               for ps in (ours, theirs))  # fmt: skip
     mine, reference = groups
-    return torch, minirnn.SGD(mine), torch.optim.SGD(reference)
+    optimizers = minirnn.SGD(mine), torch.optim.SGD(reference)
+    optimizers[0].step()  # without a gradient; a schedule's step before it would warn
+    return torch, *optimizers
 
 
 @pytest.mark.parametrize(("name", "options"), SCHEDULES)
@@ -307,6 +309,7 @@ def test_a_schedule_resumes():
     optimizer = minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=0.1)
     schedule = minirnn.CosineAnnealingLR(optimizer, 20)
     for _ in range(7):
+        optimizer.step()
         schedule.step()
     other = minirnn.CosineAnnealingLR(minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=9.0), 20)
     other.load_state_dict(schedule.state_dict())
