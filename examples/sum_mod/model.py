@@ -31,6 +31,12 @@ class SumMod(minirnn.Module):
         dx, _ = self.rnn.backward(ctx_h, None, dstate)
         self.embedding.backward(ctx_x, dx)
 
+    def onnx(self, graph, tokens):
+        """Connect the layers as forward does, for ``minirnn.to_onnx``."""
+        _, state = graph.layer(self.rnn, graph.layer(self.embedding, tokens))
+        h_n = state[0] if isinstance(state, tuple) else state
+        return graph.layer(self.head, graph.index(h_n, -1))
+
 
 def drawn(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=32, xp=np):
     """Yield padded batches of digit sequences, their lengths and their sums mod ``max_number + 1``.
