@@ -1,9 +1,7 @@
 """minirnn.diagnostics: every number against one that was got in another way."""
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -591,25 +589,3 @@ def test_pictures_show_the_numbers(rng, ax):
     norms = np.array([[0.2, 0.4, 0.3], [0.5, 0.5, 0.5], [1, 1, 1]])
     assert see.plot_jacobian_norms(norms, 0.9, 0.5, ax) is ax
     close([line.get_ydata() for line in ax.lines], [[0.3, 0.5, 1], [0.81, 0.9, 1], [0.25, 0.5, 1]])
-
-
-# -- studies -------------------------------------------------------------------------------------
-
-
-def test_study_of_batch_sizes_runs_and_concludes_from_its_data(tmp_path):
-    script = Path(__file__).parent.parent / "examples" / "studies" / "batch_size.py"
-    done = subprocess.run(
-        [sys.executable, script, "--quick", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "is the mean of its samples': held" in done.stdout
-    assert "is that of one sample / 8: not held" in done.stdout
-    result = json.loads((tmp_path / "batch_size.json").read_text())
-    full, first, second = result["worked example"]
-    close(full["exact"], [1.65, 0.55, -0.065, 0.145], 1e-15)
-    close(first["exact"], [2.5, 0.9, -0.15, 0.11], 1e-15)
-    close(second["exact"][1::2], [-3.23, 0.433], 1e-15)
-    assert max(row["error"] for row in result["worked example"]) < 1e-14
-    assert np.mean(result["exponents"]) == pytest.approx(-0.5, abs=0.05)

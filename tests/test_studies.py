@@ -1,17 +1,23 @@
 """The studies: finished runs are kept, claims are decided by data, and every study rehearses."""
 
+import importlib
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-STUDIES = Path(__file__).parent.parent / "examples" / "studies"
+ROOT = Path(__file__).parent.parent
+STUDIES = ROOT / "examples" / "studies"
+DOCS = ROOT / "docs" / "studies"
 sys.path.insert(0, str(STUDIES))
 import claims  # noqa: E402
 import study  # noqa: E402
+
+NAMES = sorted(p.stem for p in STUDIES.glob("*.py") if "STUDY = " in p.read_text(encoding="utf-8"))
 
 
 def run(width, seed, calls):
@@ -159,3 +165,52 @@ def test_ranks_of_ties_and_a_correlation_of_nothing():
     r, interval = claims.correlation([1, 1, 1, 1], [1, 2, 3, 4])
     assert math.isnan(r)
     assert interval == (-1, 1)
+
+
+# -- the studies themselves ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_rehearses_with_one_command(name, tmp_path):
+    command = [sys.executable, STUDIES / f"{name}.py", "--quick", "--out", tmp_path, "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    result = json.loads((tmp_path / f"{name}.json").read_text())
+    assert result["question"] in done.stdout
+    assert {c["verdict"] for c in result["claims"]} <= {"held", "not held", "undecided"}
+    lines = (tmp_path / f"{name}.runs.jsonl").read_text().splitlines()
+    assert (
+        len(lines) == result["runs"] == len((tmp_path / f"{name}.csv").read_text().splitlines()) - 1
+    )
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", [p.name.split(".")[0] for p in DOCS.glob("*.runs.jsonl")])
+def test_a_page_shows_what_the_kept_runs_say(name):
+    """All runs are there; tables, verdicts and files are made of them and of nothing else."""
+    its = importlib.import_module(name).STUDY
+    runs = study.kept(DOCS / f"{name}.runs.jsonl")
+    rows = [{**s, **runs[study.key(s)]} for s in study.wanted(its, 10)]
+    said = its.claims(rows)
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    for block, text in study.blocks(its, rows, said).items():
+        assert f"<!-- {block} -->\n{text}\n<!-- end -->" in page, block
+    assert f"({name}.png)" in page
+    result = json.loads((DOCS / f"{name}.json").read_text())
+    assert [c["verdict"] for c in result["claims"]] == [c.verdict for c in said]
+
+
+def test_the_numbers_of_the_worked_example():
+    batch_size = importlib.import_module("batch_size")
+    result = batch_size.example()
+    right = {
+        "one batch of 8": [1.65, 0.55, -0.065, 0.145],
+        "two of 4, first": [2.5, 0.9, -0.15, 0.11],
+        "two of 4, second": [-22.12, -3.23, 2.062, 0.433],
+    }
+    for step, numbers in right.items():
+        for what, number in zip(("dw", "db", "w", "b"), numbers, strict=True):
+            assert result[f"{step}: {what}"] == pytest.approx(number, abs=1e-15)
+    assert result["error"] < 1e-14
+    shown = batch_size.printed(result)
+    assert "| db = -3.23, b = 0.433 |" in shown
+    assert "| dw = 1.65, db = 0.55, w = -0.065, b = 0.145 |" in shown

@@ -14,6 +14,7 @@ import numpy as np
 
 NORMAL = 1.959964  # the 97.5 % point of the normal distribution
 INFINITY = math.inf
+ABOVE = (1e-9, INFINITY)  # the region of a difference that is positive
 
 
 class Interval(NamedTuple):
@@ -23,7 +24,13 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"[{self.low:.4g}, {self.high:.4g}]"
+        if self.low == self.high:
+            return f"{self.low:.4g}"
+        if self == (-INFINITY, INFINITY):
+            return "too few runs"
+        if self.high == INFINITY:
+            return f"above {self.low if self != ABOVE else 0:.4g}"
+        return f"{self.low:.4g} to {self.high:.4g}"
 
 
 class Claim(NamedTuple):
@@ -91,7 +98,7 @@ def share_interval(successes: int, runs: int) -> Interval:
     """Return Wilson's interval of a share.
 
     >>> str(share_interval(9, 10)), str(share_interval(0, 0))
-    ('[0.5958, 0.9821]', '[0, 1]')
+    ('0.5958 to 0.9821', '0 to 1')
     """
     if runs == 0:
         return Interval(0.0, 1.0)

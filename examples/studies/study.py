@@ -73,21 +73,31 @@ def main(study: Study, argv: Sequence[str] | None = None) -> None:
     """Run what has not been run, then write and print what all runs say."""
     args = _arguments(study, argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        settings if "seed" in settings else {**settings, "seed": seed}
-        for settings in study.settings(args.quick)
-        for seed in ([settings["seed"]] if "seed" in settings else range(args.seeds))
-    ]
-    rows = finished(study.run, wanted, args.out / f"{study.name}.runs.jsonl", args.jobs, args.mpi)
-    tables, claims = study.tables(rows), study.claims(rows)
-    tables["claims"] = _claims_table(claims)
-    print("\n\n".join([study.question, *tables.values()]))
+    path = args.out / f"{study.name}.runs.jsonl"
+    rows = finished(study.run, wanted(study, args.seeds, args.quick), path, args.jobs, args.mpi)
+    claims = study.claims(rows)
+    shown = blocks(study, rows, claims)
+    print("\n\n".join([study.question, *shown.values()]))
     _write(args.out / f"{study.name}.csv", _csv(rows))
     _write(args.out / f"{study.name}.json", _json(study, rows, claims))
-    _fill(args.out / f"{study.name}.md", tables)
+    _fill(args.out / f"{study.name}.md", shown)
     with _figure(args.out / f"{study.name}.png", study.size) as figure:
         if figure is not None:
             study.draw(figure, rows)
+
+
+def wanted(study: Study, seeds: int, quick: bool = False) -> list[Row]:
+    """Return the settings of all runs of the study."""
+    return [
+        settings if "seed" in settings else {**settings, "seed": seed}
+        for settings in study.settings(quick)
+        for seed in ([settings["seed"]] if "seed" in settings else range(seeds))
+    ]
+
+
+def blocks(study: Study, rows: list[Row], claims: list[Claim]) -> dict[str, str]:
+    """Return what the page shows, by name: the study's tables, and its claims."""
+    return {**study.tables(rows), "claims": _claims_table(claims)}
 
 
 def _arguments(study: Study, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -112,14 +122,14 @@ def _arguments(study: Study, argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def finished(
-    run: Callable[..., Row], wanted: list[Row], path: Path, jobs: int = 1, mpi: bool = False
+    run: Callable[..., Row], needed: list[Row], path: Path, jobs: int = 1, mpi: bool = False
 ) -> list[Row]:
-    """Return a row for each of the `wanted` settings; run those that `path` does not have, and add them.
+    """Return a row for each of the `needed` settings; run those that `path` does not have, and add them.
 
     Whatever stops it, finished runs stay.
     """
     found = kept(path)
-    missing = [s for s in wanted if key(s) not in found]
+    missing = [s for s in needed if key(s) not in found]
     if missing:
         with _executor(min(jobs, len(missing)), mpi) as pool, _progress(len(missing)) as advance:
             futures = {pool.submit(timed, run, s): s for s in missing}
@@ -133,7 +143,7 @@ def finished(
                 pool.shutdown(wait=False, cancel_futures=True)
                 error.add_note(f"{len(found)} runs are kept; the same command goes on from there")
                 raise
-    return [{**s, **found[key(s)]} for s in wanted]
+    return [{**s, **found[key(s)]} for s in needed]
 
 
 def key(settings: Mapping[str, Any]) -> str:
@@ -205,7 +215,8 @@ def _progress(total: int) -> Iterator[Callable[[Row], None]]:
         with tqdm(total=total, unit="run", smoothing=0.1) as bar:
 
             def advance(settings: Row) -> None:
-                bar.set_postfix_str(" ".join(map(str, settings.values()))[-40:], refresh=False)
+                first = next(iter(settings.values()))
+                bar.set_postfix_str(f"{first}, seed {settings['seed']}", refresh=False)
                 bar.update()
 
             yield advance
