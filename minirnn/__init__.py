@@ -23,6 +23,7 @@ from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
 from .export import to_onnx
 from .files import load_weights, save_weights
+from .fit import fit
 from .functional.activation import log_softmax, softmax
 from .layers import Dropout, Embedding, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
@@ -122,6 +123,7 @@ __all__ = [
     "by_layer_direction",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "fit",
     "functional",
     "get_array_module",
     "get_rng_state",

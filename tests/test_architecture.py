@@ -30,6 +30,7 @@ FLOORS = [
     ["activations", "lr_schedules", "plateau", "streaming"],
     ["recurrent", "cells", "files", "resume"],
     ["truncated", "export", "diagnostics", "parallel", "trackers"],
+    ["fit"],
     ["__init__", "__main__"],
 ]
 HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

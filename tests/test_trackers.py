@@ -53,8 +53,9 @@ def test_csv(tmp_path):
 @pytest.mark.parametrize("name", ["jsonl", "csv"])
 def test_what_was_logged_is_there_at_once(name, tmp_path):
     tracker = trackers.tracker(name, tmp_path)
-    tracker.log(7, {"loss": 0.125})
-    assert "0.125" in (tmp_path / f"log.{name}").read_text()
+    for loss in (0.125, 0.375):
+        tracker.log(7, {"loss": loss})
+        assert f"{loss}" in (tmp_path / f"log.{name}").read_text()
     tracker.close()
 
 
