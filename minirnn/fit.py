@@ -274,9 +274,9 @@ def _steps(
 
 def _check(run: Run, evaluation: Any, patience: int | None, checkpoint: Any, resume: bool) -> None:
     if run.max_norm is not None:
-        checks.at_least_zero("max_norm", run.max_norm)
+        checks.number("max_norm", run.max_norm, "[0, inf]")
     if patience is not None:
-        checks.at_least_zero("patience", patience)
+        checks.whole("patience", patience, 0)
     if not hasattr(run.data, "__iter__"):
         raise TypeError(f"data: expected pairs (input, target), got {type(run.data).__name__}")
     if isinstance(evaluation, Iterator):
