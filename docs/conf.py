@@ -1,0 +1,116 @@
+"""The site: ``docs/build`` makes it, strictly, and what it makes needs no network."""
+
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import minirnn
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+import reference
+
+reference.write(DOCS / "api")
+
+ROOT = DOCS.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SOURCE = PROJECT["urls"]["Source"]
+
+project = "minirnn"
+author = copyright = PROJECT["authors"][0]["name"]
+version = release = minirnn.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "node_modules", "gallery/*.py", "gallery/*.ipynb"]
+templates_path = ["_templates"]
+nitpicky = True
+suppress_warnings = ["config.cache"]  # sphinx-gallery's configuration holds functions
+
+# Pages in Markdown, links of which are checked.
+myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+
+# The reference, from the docstrings.
+autosummary_generate = True
+autodoc_typehints = "none"  # the docstrings say dtype and shape, which the types do not
+autodoc_default_options = {"show-inheritance": True}
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+numpydoc_xref_param_type = False
+
+# The examples: shown, not run, since they train for minutes. Their pictures are in gallery_pictures/.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "^$",
+    "ignore_pattern": r"__init__|studies|sum_mod.model",
+    "copyfile_regex": "",
+    "download_all_examples": False,
+    "show_memory": False,
+    "min_reported_time": 10**6,
+    "write_computation_times": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "minirnn"
+html_static_path = ["_static"]
+html_css_files = ["minirnn.css"]
+html_theme_options = {
+    "external_links": [{"name": "Source", "url": SOURCE}],
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_context = {"default_mode": "auto"}
+html_show_sourcelink = False
+
+mathjax_path = "mathjax/tex-svg-full.js"  # all of it and its glyphs in one file
+mathjax3_config = {
+    "options": {"enableMenu": False},  # whose entries would load more
+    "svg": {"displayAlign": "left", "displayIndent": "1em"},
+}
+
+
+def copy_mathjax(app):
+    """Copy MathJax out of its npm package, to where the pages look for it."""
+    package = DOCS / "node_modules" / "mathjax" / "es5" / "tex-svg-full.js"
+    if not package.exists():
+        raise FileNotFoundError(f"{package}: expected MathJax; run: npm install --prefix docs")
+    target = Path(app.outdir) / "_static" / "mathjax"
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(package, target)
+
+
+def link_to_source(app, docname, text):
+    """Lead links to files that are not on the site to the repository, if there are such files."""
+    folder = (DOCS / docname).parent
+
+    def absolute(match):
+        path = (folder / match[1]).resolve()
+        if path.is_relative_to(DOCS) or not path.exists():
+            return match[0]  # left to the build, which refuses a link that leads nowhere
+        return f"]({SOURCE}/blob/main/{path.relative_to(ROOT).as_posix()}{match[2] or ''})"
+
+    text[0] = re.sub(r"\]\((\.\./[^)#\s]+)(#[^)]*)?\)", absolute, text[0])
+
+
+def setup(app):
+    """Register what is above."""
+    app.connect("builder-inited", copy_mathjax)
+    app.connect("source-read", link_to_source)
