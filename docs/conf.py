@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from sphinx.util.nodes import make_refnode
+
 import minirnn
 
 DOCS = Path(__file__).parent
@@ -43,7 +45,6 @@ myst_heading_anchors = 3
 # The reference, from the docstrings.
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say dtype and shape, which the types do not
-autodoc_default_options = {"show-inheritance": True}
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
@@ -53,7 +54,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": "^$",
-    "ignore_pattern": r"__init__|studies|sum_mod.model",
+    "ignore_pattern": r"__init__|studies",
     "copyfile_regex": "",
     "download_all_examples": False,
     "show_memory": False,
@@ -69,7 +70,7 @@ html_static_path = ["_static"]
 html_css_files = ["minirnn.css"]
 html_theme_options = {
     "external_links": [{"name": "Source", "url": SOURCE}],
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
@@ -77,6 +78,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+html_sidebars = dict.fromkeys(("index", "start", "architecture"), [])
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 
@@ -110,7 +112,21 @@ def link_to_source(app, docname, text):
     text[0] = re.sub(r"\]\((\.\./[^)#\s]+)(#[^)]*)?\)", absolute, text[0])
 
 
+def find_by_last_name(app, env, node, contnode):
+    """Resolve a name that is said without its module, or with the module that it is written in."""
+    domain = env.domains.python_domain
+    last = node.get("reftarget", "").rpartition(".")[2]
+    found = [name for name in domain.objects if name.rpartition(".")[2] == last]
+    if len(found) == 1 and node.get("refdomain") == "py":
+        entry = domain.objects[found[0]]
+        target = (app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, found[0])
+        return make_refnode(*target)
+    # numpydoc makes a reference of every attribute that is a property, also where none is documented.
+    return contnode if node.get("reftype") == "obj" else None
+
+
 def setup(app):
     """Register what is above."""
+    app.connect("missing-reference", find_by_last_name)
     app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", link_to_source)

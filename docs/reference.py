@@ -2,16 +2,17 @@
 
 import importlib
 import inspect
+import pkgutil
 
 import minirnn
 
 # What is written over the names of which rooms; rooms that are not named here come last.
 GROUPS = {
-    "Recurrent layers": ("recurrent", "cells", "gated", "bptt"),
-    "Around them": ("outputs", "stepper", "truncated"),
+    "Recurrent layers": ("recurrent", "cells", "bptt"),
+    "Around them": ("outputs", "stepper", "streaming", "truncated"),
     "Other layers": ("layers", "sequential", "activations"),
-    "Losses": ("losses",),
-    "Packed sequences": ("packing",),
+    "Losses": ("losses", "functional"),
+    "Packed sequences": ("packing", "packed_sequence"),
     "Modules and parameters": ("module", "parameter", "weights"),
     "Optimisers and clipping": ("optim", "rmsprop", "clip"),
     "Schedules": ("lr_scheduler", "lr_schedules", "plateau"),
@@ -20,8 +21,8 @@ GROUPS = {
 }
 # Modules of their own, each a page's section with its public functions and classes.
 MODULES = ("data", "tracking", "diagnostics", "parallel", "init")
-# The mathematics: whole files, with their equations.
-MATHS = ("recurrence", "rnn", "lstm", "gru", "linear", "embedding", "dropout", "activation", "loss")
+# What optimisers and schedules share, for those who write their own.
+BASES = (("minirnn.optimizer", ["Optimizer"]), ("minirnn.lr_scheduler", ["LRScheduler"]))
 
 
 def room(name):
@@ -63,6 +64,7 @@ def index():
         found = [name for name in names if room(name) in rooms]
         if found:
             parts += [heading(title, "-"), summary("minirnn", found)]
+    parts += [heading("What they share", "-"), *(summary(*base) for base in BASES)]
     for name in MODULES:
         if importlib.util.find_spec(f"minirnn.{name}"):
             module = importlib.import_module(f"minirnn.{name}")
@@ -76,9 +78,10 @@ def index():
 
 
 def functional():
-    """Return the page of the mathematics."""
+    """Return the page of the mathematics: whole files, with their equations, the contract first."""
     parts = [heading("The mathematics: minirnn.functional", "=")]
-    for name in MATHS:
+    files = {found.name for found in pkgutil.iter_modules(minirnn.functional.__path__)}
+    for name in ["recurrence", *sorted(files - {"recurrence", "shared"})]:
         module = f"minirnn.functional.{name}"
         parts += [heading(module, "-"), f".. automodule:: {module}\n   :members:\n"]
     return "\n".join(parts)

@@ -1,4 +1,7 @@
-"""See how far a gradient travels back through time: what an explicit BPTT can show.
+"""Gradients through time
+======================
+
+See how far a gradient travels back through time: what an explicit BPTT can show. ::
 
     python examples/gradient_flow.py
 

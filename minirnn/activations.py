@@ -167,7 +167,7 @@ class LayerNorm(Module):
 
         Parameters
         ----------
-        input : array of shape (..., *normalized_shape), or PackedSequence of such rows
+        input : array of shape ``(..., *normalized_shape)``, or PackedSequence of such rows
 
         Returns
         -------

@@ -64,7 +64,8 @@ def clip_grad_norm_(
     References
     ----------
     R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks",
-    ICML 2013; https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html
+    ICML 2013; `torch.nn.utils.clip_grad_norm_
+    <https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html>`__
 
     Examples
     --------
@@ -123,7 +124,8 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
 
     References
     ----------
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html
+    `torch.nn.utils.clip_grad_value_
+    <https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html>`__
 
     Examples
     --------

@@ -304,7 +304,7 @@ def xavier_uniform_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
     ----------
     X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
     networks", AISTATS 2010;
-    https://docs.pytorch.org/docs/stable/nn.init.html#torch.nn.init.xavier_uniform_
+    https://docs.pytorch.org/docs/stable/nn.init.html
 
     Examples
     --------
@@ -379,7 +379,7 @@ def kaiming_uniform_(
     References
     ----------
     K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", ICCV 2015;
-    https://docs.pytorch.org/docs/stable/nn.init.html#torch.nn.init.kaiming_uniform_
+    https://docs.pytorch.org/docs/stable/nn.init.html
 
     Examples
     --------

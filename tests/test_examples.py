@@ -227,7 +227,12 @@ def code_on(page):
 
 @pytest.mark.parametrize(
     ("page", "output"),
-    [("README.md", r"\[\d \d\]\n"), ("docs/packing.md", ""), ("docs/saving.md", "")],
+    [
+        ("README.md", r"\[\d \d\]\n"),
+        ("docs/packing.md", ""),
+        ("docs/start.md", r"(?s).+right: 0\.9\d\d of 1000 fresh waves\n"),
+        ("docs/saving.md", ""),
+    ],
 )
 def test_the_code_on_a_page_runs(page, output, tmp_path):
     program = tmp_path / "page.py"

@@ -1,4 +1,8 @@
-"""The sum-mod task and its model: read a sequence of digits, say their sum mod 10."""
+"""Digits that add up: the model
+=============================
+
+The sum-mod task and its model: read a sequence of digits, say their sum mod 10.
+"""
 
 import numpy as np
 

@@ -1,4 +1,7 @@
-"""Learn to add digits mod 10, over packed batches of different lengths.
+r"""Digits that add up: training
+============================
+
+Learn to add digits mod 10, over packed batches of different lengths. ::
 
     python examples/sum_mod/train.py
     python examples/sum_mod/train.py --cell gru

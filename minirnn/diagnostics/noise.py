@@ -18,7 +18,7 @@ class NoiseScale(NamedTuple):
     noise : float
         tr(Sigma), the sum over all parameters of the variance of one sample's gradient.
     signal : float
-        |G|^2, the squared norm of the true gradient; by chance it may come out negative.
+        ``|G|^2``, the squared norm of the true gradient; by chance it may come out negative.
     scale : float
         Their ratio.
     """

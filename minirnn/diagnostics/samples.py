@@ -117,7 +117,7 @@ def per_sample_gradients(
 
     Returns
     -------
-    dict from str to array of float64, shape (B, *shape of the parameter)
+    dict from str to array of float64, shape (B, and the parameter's)
         By the parameter's name.
     """
     uses = _uses(module, ctx, gradients, batch_first)

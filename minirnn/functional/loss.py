@@ -1,11 +1,11 @@
 r"""Losses, each with its gradient beside it.
 
 A reduction turns the losses of all entries into their mean, their sum, or leaves them; its adjoint
-hands the incoming gradient to all entries, by :func:`_spread`. Sums over entries are taken in float64:
+hands the incoming gradient to all entries, by ``_spread``. Sums over entries are taken in float64:
 what is a loss of millions of entries must not depend on how they are rounded.
 
 What is ignored or weighted by zero has no influence, whatever it holds: since 0 times infinity is NaN, it
-is left out by selecting (:func:`_weighted`), not by multiplying.
+is left out by selecting (``_weighted``), not by multiplying.
 """
 
 from __future__ import annotations
