@@ -112,6 +112,16 @@ def link_to_source(app, docname, text):
     text[0] = re.sub(r"\]\((\.\./[^)#\s]+)(#[^)]*)?\)", absolute, text[0])
 
 
+def list_the_rest(app, docname, text):
+    """Put pages that no list of contents names into the guide's, so that a new page is on the site."""
+    if docname == "guide":
+        named = {"index", "guide"}
+        for page in ("index", "learn", "guide"):
+            named.update((DOCS / f"{page}.md").read_text(encoding="utf-8").split())
+        rest = sorted({path.stem for path in DOCS.glob("*.md")} - named)
+        text[0] = text[0].replace("\n*\n", "\n".join(["", *rest, ""]))
+
+
 def find_by_last_name(app, env, node, contnode):
     """Resolve a name that is said without its module, or with the module that it is written in."""
     domain = env.domains.python_domain
@@ -130,3 +140,4 @@ def setup(app):
     app.connect("missing-reference", find_by_last_name)
     app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", link_to_source)
+    app.connect("source-read", list_the_rest)

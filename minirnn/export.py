@@ -38,7 +38,7 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
     layer's output is zero, as in a padded batch, and what a Linear makes of that is its bias.
 
     A model of your own has a method ``onnx(graph, x)``, which connects its layers as its forward does: see
-    :class:`Graph`. Its output is what that returns, or several under their names if that is a dict.
+    ``Graph``. Its output is what that returns, or several under their names if that is a dict.
 
     Parameters
     ----------
