@@ -1,8 +1,9 @@
 """What all optimisers share: groups of parameters, their state as flat arrays, and the checks.
 
 An optimiser's formula runs over pieces of a group's parameters: a single piece if they fill a
-:class:`~minirnn.module.ParameterBuffer`, else one for each parameter. The state is flat either way, in
-the order of the parameters, so they may move into a buffer, to another dtype or to the GPU at any time.
+:class:`~minirnn.parameter.ParameterBuffer`, into which the optimiser moves them if they are in none, else
+one for each parameter. The state is flat either way, in the order of the parameters, so they may move
+out of it, to another dtype or to the GPU at any time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from . import checks, torch_state
 from .backend import Array, asnumpy, get_array_module
 from .optimizer_state import fitting, plain, settings
-from .parameter import Parameter, listed, pieces, require_one_kind
+from .parameter import Parameter, gather, listed, pieces, require_one_kind
 
 
 class Optimizer:
@@ -23,6 +24,10 @@ class Optimizer:
 
     A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
     gradient zero, where torch would leave it out.
+
+    The parameters of a group move into a :class:`~minirnn.parameter.ParameterBuffer`, unless they are in
+    one: arrays that were taken from ``parameter.data`` before are no longer the parameter's. So make the
+    optimiser after ``model.to``.
 
     Parameters
     ----------
@@ -89,6 +94,7 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"params: expected every parameter once, got {p.name} twice")
             known.add(id(p))
+        gather([p for p in group["params"] if p.requires_grad])
         self._state.append(_zeros(group["params"], len(self.slots_under(group)) + self._rooms))
         self.param_groups.append(group)
         self.scheduled.append(None)
@@ -136,13 +142,15 @@ class Optimizer:
         params: list[Parameter] = self.param_groups[k]["params"]
         state = self._located(k)
         start = 0
-        trained = all(p.requires_grad for p in params)
-        for piece in pieces(params) if trained else params:
-            data, grad = piece.data.reshape(-1), piece.grad.reshape(-1)
-            span = slice(start, start + data.size)
-            if trained or (isinstance(piece, Parameter) and piece.requires_grad):
-                yield data, grad, [s[span] for s in state]
-            start = span.stop
+        for piece in pieces(params):
+            held = [piece] if isinstance(piece, Parameter) else piece.parameters
+            whole = all(p.requires_grad for p in held)
+            for part in [piece] if whole else held:
+                data, grad = part.data.reshape(-1), part.grad.reshape(-1)
+                span = slice(start, start + data.size)
+                if whole or (isinstance(part, Parameter) and part.requires_grad):
+                    yield data, grad, [s[span] for s in state]
+                start = span.stop
 
     @property
     def steps(self) -> int:
@@ -179,9 +187,12 @@ class Optimizer:
                     f"settings: expected those under which group {k} was made, got some under which "
                     f"{slots} are remembered; make the optimiser anew"
                 )
+            for p in group["params"]:
+                if p.requires_grad and not p.writeable:
+                    raise ValueError(
+                        f"{p.name}: expected an array to write to, got a read-only one"
+                    )
             for data, grad, state in self._pieces(k):
-                if not getattr(data.flags, "writeable", True):
-                    raise ValueError("params: expected arrays to write to, got a read-only one")
                 work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
         # An error in the middle would leave a step done by half; what is not finite shows in the loss.

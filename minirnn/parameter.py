@@ -114,6 +114,11 @@ class Parameter:
         return dtype
 
     @property
+    def writeable(self) -> bool:
+        """Whether `data` may be written to; NumPy's arrays can be read-only."""
+        return bool(getattr(self._data.flags, "writeable", True))
+
+    @property
     def size(self) -> int:
         """The number of entries of `data`."""
         return int(self._data.size)
@@ -228,10 +233,33 @@ def require_one_kind(name: str, parameters: list[Parameter]) -> ModuleType:
     return get_array_module(parameters[0].data)
 
 
-def pieces(parameters: list[Parameter]) -> list[Parameter] | list[ParameterBuffer]:
-    """Return what holds `parameters` in as few arrays as there are: their buffer, or themselves."""
-    buffer = shared_buffer(parameters)
-    return parameters if buffer is None else [buffer]
+def pieces(parameters: list[Parameter]) -> list[Parameter | ParameterBuffer]:
+    """Return what holds `parameters`, in their order, in as few arrays as there are.
+
+    Where all parameters of a buffer follow each other it stands for them, elsewhere each for itself.
+    """
+    found: list[Parameter | ParameterBuffer] = []
+    k = 0
+    while k < len(parameters):
+        buffer = parameters[k].buffer
+        size = 0 if buffer is None else len(buffer.parameters)
+        if buffer is not None and shared_buffer(parameters[k : k + size]) is buffer:
+            found.append(buffer)
+        else:
+            found.append(parameters[k])
+            size = 1
+        k += size
+    return found
+
+
+def gather(parameters: list[Parameter]) -> None:
+    """Move `parameters` into a buffer together, those left out that are in one already or read-only.
+
+    They must be of one dtype and on one device. Values and gradients are kept.
+    """
+    loose = [p for p in parameters if p.writeable and (p.buffer is None or not p.buffer.complete)]
+    if len(loose) > 1:
+        ParameterBuffer(loose)
 
 
 def shared_buffer(parameters: list[Parameter]) -> ParameterBuffer | None:

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from . import checks
 from .backend import BACKENDS, Array, asnumpy, float_dtype, get_array_module, load_backend
-from .parameter import Parameter, ParameterBuffer, pieces, shared_buffer
+from .parameter import Parameter, ParameterBuffer, pieces
 
 
 class IncompatibleKeys(NamedTuple):
@@ -57,15 +57,15 @@ class Stateful:
     def flatten_parameters(self) -> ParameterBuffer:
         """Move all parameters and gradients into one contiguous buffer each, and return it.
 
-        Values do not change. Do it after ``to`` and before training starts; arrays taken from
-        ``parameter.data`` earlier are no longer the parameter's.
+        Optimisers do so with what they train. Values do not change; arrays taken from ``parameter.data``
+        earlier are no longer the parameter's.
         """
         return ParameterBuffer(self.parameters())
 
     def to(self, target: str | DTypeLike) -> Self:
         """Move the parameters to a backend (``"numpy"``, ``"cupy"``) or convert them to a dtype.
 
-        Values and gradients go along; a parameter buffer is made anew. The module is changed in
+        Values and gradients go along; parameter buffers are made anew. The module is changed in
         place and returned.
 
         Raises
@@ -83,7 +83,7 @@ class Stateful:
         """
         move = _mover(target)
         parameters, modules = list(self.parameters()), list(self.modules())
-        buffer = shared_buffer(parameters)
+        buffers = [piece for piece in pieces(parameters) if isinstance(piece, ParameterBuffer)]
         # All is converted before anything is changed: where warnings are errors, an overflow raises.
         moved = [(move(p._data), None if p._grad is None else move(p._grad)) for p in parameters]
         before = [dict(vars(module)) for module in modules]
@@ -96,8 +96,8 @@ class Stateful:
             raise
         for p, (data, grad) in zip(parameters, moved, strict=True):
             p._move(data, grad, None)
-        if buffer is not None:
-            ParameterBuffer(parameters)
+        for buffer in buffers:
+            ParameterBuffer(buffer.parameters)
         return self
 
     def _move_arrays(self, move: Callable[[Array], Array]) -> None:

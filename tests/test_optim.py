@@ -1,5 +1,6 @@
 """Optimisers beyond their formulas: what is refused, what is all or nothing, extremes, groups, freezing."""
 
+import itertools
 import json
 import tracemalloc
 
@@ -331,3 +332,70 @@ def test_a_limit_is_a_number(value):
         minirnn.clip_grad_norm_([p], 1.0, error_if_nonfinite=1)
     assert p.grad[0] == 3
     assert minirnn.clip_grad_norm_([p], float("inf")) == 3  # to look at the norm alone
+
+
+def test_what_is_trained_moves_into_one_array():
+    model = minirnn.Sequential(minirnn.Linear(3, 2, rng=0), minirnn.Linear(2, 1, rng=1))
+    values, parameters = model.state_dict(), list(model.parameters())
+    parameters[1].grad[:] = 5
+    minirnn.SGD(parameters, lr=0.1)
+    (buffer,) = {p.buffer for p in parameters}
+    assert buffer.parameters == parameters
+    assert buffer.data.tolist() == np.concatenate([v.ravel() for v in values.values()]).tolist()
+    assert buffer.grad.tolist() == [0] * 6 + [5] * 2 + [0] * 3
+    minirnn.Adam(parameters[:2])  # they are in one, which is left alone
+    assert buffer.complete
+    model.to("float64")
+    assert parameters[0].buffer is not buffer
+    assert parameters[0].buffer.parameters == parameters
+    assert parameters[0].buffer.data.dtype == np.float64
+
+
+@pytest.mark.parametrize("frozen", [(), (0,), (1,), (0, 3), (2,)])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("groups", [[4], [2, 2], [1, 3]])
+def test_steps_are_those_of_each_parameter_alone(frozen, late, groups):
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(n) for n in (3, 1, 4, 2)]
+    gradients = [[rng.standard_normal(len(v)) for v in values] for _ in range(3)]
+    together = [weight(*v, dtype=np.float64) for v in values]
+
+    def freeze():
+        for k in frozen:
+            together[k].requires_grad = False
+
+    if not late:
+        freeze()
+    cuts = np.cumsum([0, *groups])
+    parts = [together[a:b] for a, b in itertools.pairwise(cuts)]
+    optimizer = minirnn.AdamW([{"params": part} for part in parts], lr=0.1)
+    freeze()
+    for step in gradients:
+        for p, g in zip(together, step, strict=True):
+            p.grad[:] = g
+        minirnn.clip_grad_norm_(together, 0.5)
+        optimizer.step()
+    expected = [weight(*v, dtype=np.float64) for v in values]
+    alone = [minirnn.AdamW([p], lr=0.1) for p in expected]
+    kept = [k for k in range(4) if k not in frozen]
+    for step in gradients:
+        norm = np.sqrt(sum((step[k] ** 2).sum() for k in kept))
+        for k in kept:
+            expected[k].grad[:] = step[k] * min(1, 0.5 / (norm + 1e-6))
+            alone[k].step()
+    for p, q in zip(together, expected, strict=True):
+        np.testing.assert_allclose(p.data, q.data, rtol=1e-13)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_read_only_parameter_among_others_is_refused(when):
+    parameters = [weight(1.0, 2.0), weight(3.0), weight(4.0)]
+    if when == "before":
+        parameters[1].data.flags.writeable = False
+    optimizer = minirnn.SGD(parameters, lr=0.1)
+    parameters[1].data.flags.writeable = False
+    for p in parameters:
+        p.grad[:] = 1
+    with pytest.raises(ValueError, match="expected an array to write to, got a read-only one"):
+        optimizer.step()
+    assert [p.data.tolist() for p in parameters] == [[1, 2], [3], [4]]

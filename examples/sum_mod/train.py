@@ -135,7 +135,6 @@ def train(
     minirnn.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     model = SumMod(args.cell, args.max_number, args.embed_dim, args.hidden_dim, args.num_layers)
-    model.flatten_parameters()
     criterion = minirnn.CrossEntropyLoss()
     optimizer = minirnn.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
     scheduler = schedule(optimizer, args)
