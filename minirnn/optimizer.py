@@ -16,7 +16,7 @@ import numpy as np
 from . import checks, torch_state
 from .backend import Array, asnumpy, get_array_module
 from .optimizer_state import fitting, plain, settings
-from .parameter import Parameter, gather, listed, pieces, require_one_kind
+from .parameter import Parameter, ParameterBuffer, gather, listed, pieces, require_one_kind
 
 
 class Optimizer:
@@ -141,16 +141,8 @@ class Optimizer:
         """Iterate over flat ``(data, grad, (*slots, *scratch))`` that make up group `k`."""
         params: list[Parameter] = self.param_groups[k]["params"]
         state = self._located(k)
-        start = 0
-        for piece in pieces(params):
-            held = [piece] if isinstance(piece, Parameter) else piece.parameters
-            whole = all(p.requires_grad for p in held)
-            for part in [piece] if whole else held:
-                data, grad = part.data.reshape(-1), part.grad.reshape(-1)
-                span = slice(start, start + data.size)
-                if whole or (isinstance(part, Parameter) and part.requires_grad):
-                    yield data, grad, [s[span] for s in state]
-                start = span.stop
+        for span, part in _trained(params):
+            yield part.data.reshape(-1), part.grad.reshape(-1), [s[span] for s in state]
 
     @property
     def steps(self) -> int:
@@ -300,6 +292,19 @@ def _torch_groups(
         slots, needed = optimizer.slots_under(under), optimizer.needed_under(under)
         groups.append(torch_state.Group(own, group["params"], slots, needed, optimizer._implied))
     return groups
+
+
+def _trained(params: list[Parameter]) -> Iterator[tuple[slice, Parameter | ParameterBuffer]]:
+    """Iterate over what is not frozen, in as few pieces as there are, and where its state lies."""
+    start = 0
+    for piece in pieces(params):
+        held = [piece] if isinstance(piece, Parameter) else piece.parameters
+        whole = all(p.requires_grad for p in held)
+        for part in [piece] if whole else held:
+            span = slice(start, start + part.data.size)
+            if whole or (isinstance(part, Parameter) and part.requires_grad):
+                yield span, part
+            start = span.stop
 
 
 def _zeros(params: list[Parameter], rows: int) -> list[Array]:

@@ -19,7 +19,6 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from . import checks
-from . import checks
 from .atomic import PathLike, atomic_write
 from .backend import asnumpy, generator, is_array
 from .module import Module
