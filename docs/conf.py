@@ -78,7 +78,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = dict.fromkeys(("index", "start", "architecture"), [])
+html_sidebars = {key: [] for key in ("index", "start", "architecture")}
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 
