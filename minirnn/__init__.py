@@ -26,7 +26,7 @@ from .files import load_weights, save_weights
 from .fit import fit
 from .functional.activation import log_softmax, softmax
 from .layers import Dropout, Embedding, Linear
-from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from .losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
 from .lr_scheduler import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -84,6 +84,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "BCELoss",
     "BCEWithLogitsLoss",
     "ChainedScheduler",
     "ConstantLR",
@@ -102,6 +103,7 @@ __all__ = [
     "MSELoss",
     "Module",
     "MultiStepLR",
+    "NLLLoss",
     "OneCycleLR",
     "PackedSequence",
     "Parameter",

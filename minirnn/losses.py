@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from . import checks
@@ -31,7 +30,120 @@ class _Loss(Module):
         return dloss
 
 
-class CrossEntropyLoss(_Loss):
+class _ClassLoss(_Loss):
+    """What the losses of classes share: a weight for each class, targets that are ignored, any axes."""
+
+    _buffers = ("weight",)
+
+    def __init__(self, weight: Array | None, ignore_index: int, reduction: str) -> None:
+        super().__init__(reduction)
+        ignore_index = checks.whole("ignore_index", ignore_index)
+        if weight is not None:
+            checks.array_module(weight=weight)
+        self.weight, self.ignore_index = weight, ignore_index
+
+    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
+        """Return the loss.
+
+        Parameters
+        ----------
+        input : array of shape (N, C), (C,) or (N, C, d1, ...)
+            Logits, for :class:`NLLLoss` log-probabilities.
+        target : array of int, shape (N,), () or (N, d1, ...)
+            Classes in [0, C), or `ignore_index`; for :class:`CrossEntropyLoss` also an array of the input's
+            shape and dtype, a distribution over the classes for each row.
+
+        Returns
+        -------
+        loss, ctx : scalar array, or one of the shape of `target` with reduction "none"; Context
+
+        Raises
+        ------
+        IndexError
+            If a class is outside ``[0, C)`` and not `ignore_index`: the first, with its position.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all targets are ignored and the mean of none, NaN, is returned.
+        """
+        checks.array_module(input=input, target=target)
+        checks.floating("input", input)
+        if input.ndim < 1:
+            raise ValueError(f"input: expected shape (N, C), got {input.shape}")
+        if input.size == 0:
+            raise ValueError(f"input: expected at least one row and class, got {input.shape}")
+        C = input.shape[min(1, input.ndim - 1)]
+        if self.weight is not None:
+            checks.floating("weight", self.weight, input, "input")
+            checks.shape("weight", self.weight, (C,), "(C,)")
+        value, saved = self._of_rows(input, target)
+        if self.reduction == "none":
+            value = value.reshape(_without_classes(input.shape))
+        return value, Context(self, None if saved is None else (saved, input.shape))
+
+    def _of_rows(self, input: Array, target: Array) -> tuple[Array, Any]:
+        """Return the loss of the rows, and what backward needs, whose first array is of the input's dtype."""
+        raise NotImplementedError
+
+    def _classes(self, input: Array, target: Array) -> tuple[Array, int | None]:
+        """Return the rows' classes, checked, and what is ignored of them, None if nothing is."""
+        checks.integers("target", target)
+        expected = _without_classes(input.shape)
+        if target.shape == input.shape[:-1] != expected:
+            raise ValueError(
+                f"target: expected shape {expected}, that of the input {input.shape} without the classes, "
+                f"which are axis 1, got {target.shape}; if the classes are the last axis, pass "
+                "input.reshape(-1, C) and target.reshape(-1), or numpy.moveaxis(input, -1, 1)"
+            )
+        checks.shape("target", target, expected, "that of the input without the classes, axis 1,")
+        C = input.shape[min(1, input.ndim - 1)]
+        ignore: int | None = self.ignore_index
+        if reads_values(target):
+            # On the host a look at the targets tells whether any is ignored at all.
+            if self.ignore_index < 0 and checks.in_range(target, C):
+                ignore = None
+            else:
+                self._check_classes(target, C)
+        return target.reshape(-1), ignore
+
+    def _check_classes(self, target: Array, C: int) -> None:
+        ignored = target == self.ignore_index
+        checks.index("class", get_array_module(target).where(ignored, 0, target), C)
+        if self.reduction == "mean" and bool(ignored.all()):
+            checks.warn(
+                f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
+                RuntimeWarning,
+            )
+
+    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
+        """Return the gradient of `input`.
+
+        Parameters
+        ----------
+        ctx : Context
+        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
+
+        Returns
+        -------
+        array of the shape of `input`
+        """
+        saved, shape = self._saved(ctx)
+        dloss = self._incoming(dloss, saved[0], _without_classes(shape))
+        if self.reduction == "none":
+            dloss = dloss.reshape(-1)
+        dinput = self._back(saved, dloss)
+        if len(shape) <= 2:
+            return dinput.reshape(shape)
+        xp = get_array_module(dinput)
+        return xp.moveaxis(dinput.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+    def _back(self, saved: Any, dloss: Any) -> Array:
+        """Return the gradient of the rows."""
+        raise NotImplementedError
+
+
+class CrossEntropyLoss(_ClassLoss):
     r"""Cross entropy of a softmax over logits with classes, or with distributions over them.
 
     :math:`\ell_n = -w_{t_n} \log p_{n, t_n}, \; p = \mathrm{softmax}(z)`, or for a distribution
@@ -71,133 +183,75 @@ class CrossEntropyLoss(_Loss):
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction)
         checks.probability("label_smoothing", label_smoothing)
-        ignore_index = checks.whole("ignore_index", ignore_index)
-        if weight is not None:
-            checks.array_module(weight=weight)
-        self.weight, self.ignore_index = weight, ignore_index
+        super().__init__(weight, ignore_index, reduction)
         self.label_smoothing = label_smoothing
 
-    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
-        self.weight = None if self.weight is None else move(self.weight)
-
-    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss.
-
-        Parameters
-        ----------
-        input : array of shape (N, C), (C,) or (N, C, d1, ...)
-            Logits.
-        target : array of int, shape (N,), () or (N, d1, ...)
-            Classes in [0, C), or `ignore_index`; or an array of the input's shape and dtype, a distribution
-            over the classes for each row.
-
-        Returns
-        -------
-        loss, ctx : scalar array, or one of the shape of `target` with reduction "none"; Context
-
-        Raises
-        ------
-        IndexError
-            If a class is outside ``[0, C)`` and not `ignore_index`: the first, with its position.
-
-        Warns
-        -----
-        RuntimeWarning
-            If all targets are ignored and the mean of none, NaN, is returned.
-        """
-        checks.array_module(input=input, target=target)
-        checks.floating("input", input)
-        if input.ndim < 1:
-            raise ValueError(f"input: expected shape (N, C), got {input.shape}")
-        if input.size == 0:
-            raise ValueError(f"input: expected at least one row and class, got {input.shape}")
-        C = input.shape[min(1, input.ndim - 1)]
-        if self.weight is not None:
-            checks.floating("weight", self.weight, input, "input")
-            checks.shape("weight", self.weight, (C,), "(C,)")
-        soft = target.dtype.kind == "f" and target.ndim == input.ndim
-        value, saved = self._soft(input, target) if soft else self._hard(input, target)
-        if self.reduction == "none":
-            value = value.reshape(_without_classes(input.shape))
-        return value, Context(self, None if saved is None else (saved, input.shape))
-
-    def _hard(self, input: Array, target: Array) -> tuple[Array, Any]:
-        checks.integers("target", target)
-        expected = _without_classes(input.shape)
-        if target.shape == input.shape[:-1] != expected:
-            raise ValueError(
-                f"target: expected shape {expected}, that of the input {input.shape} without the classes, "
-                f"which are axis 1, got {target.shape}; if the classes are the last axis, pass "
-                "input.reshape(-1, C) and target.reshape(-1), or numpy.moveaxis(input, -1, 1)"
+    def _of_rows(self, input: Array, target: Array) -> tuple[Array, Any]:
+        rows, weight, reduction, smoothing = (
+            _class_rows(input),
+            self.weight,
+            self.reduction,
+            self.label_smoothing,
+        )
+        if target.dtype.kind == "f" and target.ndim == input.ndim:
+            checks.floating("target", target, input, "input")
+            axes = "that of the input, a distribution over its classes,"
+            checks.shape("target", target, input.shape, axes)
+            shares = _class_rows(checks.kept(target) if saving() else target)
+            return loss.soft_cross_entropy_forward(
+                rows, shares, weight, reduction, smoothing, saving()
             )
-        checks.shape("target", target, expected, "that of the input without the classes, axis 1,")
-        C = input.shape[min(1, input.ndim - 1)]
-        ignore: int | None = self.ignore_index
-        if reads_values(target):
-            # On the host a look at the targets tells whether any is ignored at all.
-            if self.ignore_index < 0 and checks.in_range(target, C):
-                ignore = None
-            else:
-                self._check_classes(target, C)
+        classes, ignore = self._classes(input, target)
         return loss.cross_entropy_forward(
-            _class_rows(input),
-            target.reshape(-1),
-            self.weight,
-            ignore,
-            self.reduction,
-            self.label_smoothing,
-            saving(),
+            rows, classes, weight, ignore, reduction, smoothing, saving()
         )
 
-    def _soft(self, input: Array, target: Array) -> tuple[Array, Any]:
-        checks.floating("target", target, input, "input")
-        checks.shape(
-            "target", target, input.shape, "that of the input, a distribution over its classes,"
-        )
-        return loss.soft_cross_entropy_forward(
-            _class_rows(input),
-            _class_rows(target),
-            self.weight,
-            self.reduction,
-            self.label_smoothing,
-            saving(),
-        )
-
-    def _check_classes(self, target: Array, C: int) -> None:
-        ignored = target == self.ignore_index
-        checks.index("class", get_array_module(target).where(ignored, 0, target), C)
-        if self.reduction == "mean" and bool(ignored.all()):
-            checks.warn(
-                f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
-                RuntimeWarning,
-            )
-
-    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of the logits.
-
-        Parameters
-        ----------
-        ctx : Context
-        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
-
-        Returns
-        -------
-        array of the shape of `input`
-        """
-        saved, shape = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.p, _without_classes(shape))
-        if self.reduction == "none":
-            dloss = dloss.reshape(-1)
+    def _back(self, saved: Any, dloss: Any) -> Array:
         if isinstance(saved, loss.SoftCrossEntropyContext):
-            dlogits = loss.soft_cross_entropy_backward(saved, dloss)
-        else:
-            dlogits = loss.cross_entropy_backward(saved, dloss)
-        if len(shape) <= 2:
-            return dlogits.reshape(shape)
-        xp = get_array_module(dlogits)
-        return xp.moveaxis(dlogits.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+            return loss.soft_cross_entropy_backward(saved, dloss)
+        return loss.cross_entropy_backward(saved, dloss)
+
+
+class NLLLoss(_ClassLoss):
+    r"""Negative log-likelihood of classes: the cross entropy of what is a log-probability already.
+
+    :math:`\ell_n = -w_{t_n} \log p_{n, t_n}`, and the mean is taken over the weights of the targets. After
+    :func:`~minirnn.log_softmax` it is :class:`CrossEntropyLoss`, which has a gradient of better digits.
+
+    Parameters
+    ----------
+    weight : array of shape (C,), optional
+        Weight of each class.
+    ignore_index : int
+        Targets of this value count for nothing.
+    reduction : {"mean", "sum", "none"}
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> criterion = minirnn.NLLLoss()
+    >>> loss, ctx = criterion.forward(np.log([[0.5, 0.5], [0.2, 0.8]]), np.array([0, 1]))
+    >>> criterion.backward(ctx)
+    array([[-0.5,  0. ],
+           [ 0. , -0.5]])
+    """
+
+    def __init__(
+        self, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
+    ) -> None:
+        super().__init__(weight, ignore_index, reduction)
+
+    def _of_rows(self, input: Array, target: Array) -> tuple[Array, Any]:
+        rows, (classes, ignore) = _class_rows(input), self._classes(input, target)
+        return loss.nll_forward(rows, classes, self.weight, ignore, self.reduction, saving())
+
+    def _back(self, saved: Any, dloss: Any) -> Array:
+        return loss.nll_backward(saved, dloss)
 
 
 def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -219,6 +273,18 @@ def _check_pair(input: Array, target: Array) -> None:
     checks.shape("target", target, input.shape, "that of the input")
     if input.size == 0:
         raise ValueError(f"input: expected at least one entry, got shape {input.shape}")
+
+
+def _check_weight(name: str, weight: Array | None, input: Array) -> None:
+    if weight is None:
+        return
+    checks.floating(name, weight, input, "input")
+    sizes = zip(weight.shape[::-1], input.shape[::-1], strict=False)
+    if weight.ndim > input.ndim or not all(n in (1, m) for n, m in sizes):
+        raise ValueError(
+            f"{name}: expected a shape that broadcasts to the input's, {input.shape}, "
+            f"got {weight.shape}"
+        )
 
 
 class MSELoss(_Loss):
@@ -282,6 +348,8 @@ class BCEWithLogitsLoss(_Loss):
     https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
     """
 
+    _buffers = ("weight", "pos_weight")
+
     def __init__(
         self,
         weight: Array | None = None,
@@ -293,10 +361,6 @@ class BCEWithLogitsLoss(_Loss):
             if w is not None:
                 checks.array_module(**{name: w})
         self.weight, self.pos_weight = weight, pos_weight
-
-    def _move_arrays(self, move: Callable[[Array], Array]) -> None:
-        self.weight = None if self.weight is None else move(self.weight)
-        self.pos_weight = None if self.pos_weight is None else move(self.pos_weight)
 
     def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
         """Return the loss.
@@ -313,18 +377,12 @@ class BCEWithLogitsLoss(_Loss):
         loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
         """
         _check_pair(input, target)
-        for name, w in (("weight", self.weight), ("pos_weight", self.pos_weight)):
-            if w is None:
-                continue
-            checks.floating(name, w, input, "input")
-            fits = all(n in (1, m) for n, m in zip(w.shape[::-1], input.shape[::-1], strict=False))
-            if w.ndim > input.ndim or not fits:
-                raise ValueError(
-                    f"{name}: expected a shape that broadcasts to the input's, {input.shape}, "
-                    f"got {w.shape}"
-                )
+        _check_weight("weight", self.weight, input)
+        _check_weight("pos_weight", self.pos_weight, input)
+        save = saving()
+        pair = (checks.kept(input), checks.kept(target)) if save else (input, target)
         value, saved = loss.bce_with_logits_forward(
-            input, target, self.weight, self.pos_weight, self.reduction, saving()
+            *pair, self.weight, self.pos_weight, self.reduction, save
         )
         return value, Context(self, saved)
 
@@ -339,3 +397,80 @@ class BCEWithLogitsLoss(_Loss):
         saved = self._saved(ctx)
         dloss = self._incoming(dloss, saved.logits, saved.logits.shape)
         return loss.bce_with_logits_backward(saved, dloss)
+
+
+class BCELoss(_Loss):
+    r"""Binary cross entropy of probabilities, such as a sigmoid's.
+
+    :math:`\ell = -w \big(t \log p + (1 - t) \log(1 - p)\big)`, where a logarithm counts for -100 at least. Of
+    logits :class:`BCEWithLogitsLoss` keeps the digits that a sigmoid near 1 has lost.
+
+    Parameters
+    ----------
+    weight : array that broadcasts to the input, optional
+    reduction : {"mean", "sum", "none"}
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> criterion = minirnn.BCELoss()
+    >>> loss, ctx = criterion.forward(np.array([0.5, 0.0]), np.array([1.0, 1.0]))
+    >>> round(float(loss), 3)  # (log 2 + 100) / 2
+    50.347
+    """
+
+    _buffers = ("weight",)
+
+    def __init__(self, weight: Array | None = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        if weight is not None:
+            checks.array_module(weight=weight)
+        self.weight = weight
+
+    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
+        """Return the loss.
+
+        Parameters
+        ----------
+        input : array of floating point
+            Probabilities, in [0, 1].
+        target : array of the same shape and dtype
+            In [0, 1].
+
+        Returns
+        -------
+        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
+
+        Raises
+        ------
+        ValueError
+            If an entry of `input` that has a weight is no probability.
+        """
+        _check_pair(input, target)
+        _check_weight("weight", self.weight, input)
+        if reads_values(input):
+            xp, w = get_array_module(input), self.weight
+            p = input if w is None else xp.where(w == 0, 0, input)
+            if not bool((p.min() >= 0) & (p.max() <= 1)):
+                raise ValueError(
+                    f"input: expected probabilities, in [0, 1], got {p.min()} to {p.max()}; of logits use "
+                    "BCEWithLogitsLoss"
+                )
+        value, saved = loss.bce_forward(input, target, self.weight, self.reduction, saving())
+        return value, Context(self, saved)
+
+    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
+        """Return the gradient of the probabilities.
+
+        Parameters
+        ----------
+        ctx : Context
+        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
+        """
+        saved = self._saved(ctx)
+        dloss = self._incoming(dloss, saved.slope, saved.slope.shape)
+        return loss.bce_backward(saved, dloss)

@@ -193,6 +193,16 @@ class Module(Stateful):
                 below += found._all_names(f"{prefix}{name}.", (*above, self))
         return own + below
 
+    def _all_buffers(
+        self, prefix: str, above: tuple[Module, ...] = ()
+    ) -> list[tuple[str, Module, str]]:
+        """Return name, owner and attribute of all arrays that are part of the state beside parameters."""
+        found = [(prefix + n, self, n) for n in self._buffers if getattr(self, n) is not None]
+        for name, child in self._children():
+            if child is not self and child not in above:
+                found += child._all_buffers(f"{prefix}{name}.", (*above, self))
+        return found
+
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over the parameters, in the order of definition, each once."""
         return (parameter for _, parameter in self.named_parameters())

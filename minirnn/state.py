@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -31,6 +31,9 @@ class IncompatibleKeys(NamedTuple):
 class Stateful:
     """What a module does with its parameters, wherever in it they lie."""
 
+    # Attributes that are arrays, or None: part of the state though not trained, as a loss's weights are.
+    _buffers: ClassVar[tuple[str, ...]] = ()
+
     def modules(self) -> Iterator[Any]:
         """Iterate over this module and all modules inside it, each once."""
         raise NotImplementedError
@@ -41,6 +44,10 @@ class Stateful:
 
     def _all_names(self, prefix: str) -> list[tuple[str, Parameter]]:
         """Return the names of all parameters, more than one of what is shared."""
+        raise NotImplementedError
+
+    def _all_buffers(self, prefix: str) -> list[tuple[str, Any, str]]:
+        """Return name, owner and attribute of all arrays that are part of the state beside parameters."""
         raise NotImplementedError
 
     def zero_grad(self, set_to_none: bool = False) -> None:
@@ -102,10 +109,21 @@ class Stateful:
 
     def _move_arrays(self, move: Callable[[Array], Array]) -> None:
         """Move what else the module computes with, beside its parameters."""
+        for name in self._buffers:
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, move(value))
 
     def state_dict(self) -> dict[str, Array]:
-        """Return a copy of every parameter's value under its dotted name, those of torch."""
-        return {name: p.data.copy() for name, p in self._all_names("")}
+        """Return a copy of every parameter's value under its dotted name, those of torch.
+
+        A loss's ``weight`` and ``pos_weight`` are there too.
+        """
+        return {name: value.copy() for name, value in self._state().items()}
+
+    def _state(self) -> dict[str, Array]:
+        own = {name: p.data for name, p in self._all_names("")}
+        return own | {name: getattr(owner, key) for name, owner, key in self._all_buffers("")}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True
@@ -135,7 +153,7 @@ class Stateful:
         """
         if not hasattr(state_dict, "keys"):
             raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
-        own = dict(self._all_names(""))
+        own = self._state()
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
         problems = []
@@ -154,8 +172,12 @@ class Stateful:
             raise ValueError(
                 f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
             )
+        for name, owner, key in self._all_buffers(""):
+            if name in values:
+                setattr(owner, key, values.pop(name).copy())
+        parameters = dict(self._all_names(""))
         for name, value in values.items():
-            own[name].data = value
+            parameters[name].data = value
         return IncompatibleKeys(missing, unexpected)
 
 
@@ -174,15 +196,15 @@ def _mover(target: Any) -> Callable[[Array], Array]:
     return lambda x: x.astype(dtype, copy=False)
 
 
-def _fitting(value: Any, parameter: Parameter) -> Array:
-    """Return `value` as an array like the parameter's, if it is one of floating point and of its shape."""
+def _fitting(value: Any, like: Array) -> Array:
+    """Return `value` as an array of the kind of `like`, if it is one of floating point and of its shape."""
     try:
         value = asnumpy(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"expected what NumPy makes an array of, {error}") from None
-    if value.shape != parameter.shape:
-        raise ValueError(f"expected shape {parameter.shape}, got {value.shape}")
+    if value.shape != like.shape:
+        raise ValueError(f"expected shape {like.shape}, got {value.shape}")
     if value.dtype.kind != "f":
         raise ValueError(f"expected floating point, got dtype {value.dtype}")
-    array: Array = get_array_module(parameter.data).asarray(value, parameter.dtype)
+    array: Array = get_array_module(like).asarray(value, like.dtype)
     return array

@@ -116,7 +116,7 @@ def cross_entropy_forward(
     xp = get_array_module(logits)
     N, C = logits.shape
     kept = None if ignore_index is None else targets != ignore_index
-    target = targets if kept is None else xp.where(kept, targets, 0)
+    target = targets.copy() if kept is None else xp.where(kept, targets, 0)
     kept, row_weight = _of_rows(target, kept, weight, label_smoothing, logits.dtype)
     p, best, rest, shifted, log_total = _softmax(logits, kept)
     at_target = xp.arange(N), target
@@ -132,11 +132,7 @@ def cross_entropy_forward(
         if kept is not None:
             smooth *= kept
         losses = (1 - label_smoothing) * losses + (label_smoothing / C) * smooth
-    denominator: Any = N if row_weight is None else row_weight.sum(dtype=np.float64)
-    if kept is not None and reduction == "mean":
-        nothing = denominator == 0
-        denominator = xp.where(nothing, 1, denominator)
-        losses = xp.where(nothing, xp.nan, losses)
+    losses, denominator = _of_mean(losses, kept, row_weight, reduction)
     if not save:
         return _reduce(losses, reduction, denominator), None
     ctx = CrossEntropyContext(
@@ -159,6 +155,19 @@ def _of_rows(
     if kept is not None:
         row_weight = kept.astype(dtype) if row_weight is None else row_weight * kept
     return kept, row_weight
+
+
+def _of_mean(
+    losses: Array, kept: Array | None, row_weight: Array | None, reduction: str
+) -> tuple[Array, Any]:
+    """Return the losses and what their sum is divided by; a mean of no rows is NaN, its gradient zero."""
+    xp = get_array_module(losses)
+    denominator: Any = len(losses) if row_weight is None else row_weight.sum(dtype=np.float64)
+    if kept is not None and reduction == "mean":
+        nothing = denominator == 0
+        denominator = xp.where(nothing, 1, denominator)
+        losses = xp.where(nothing, xp.nan, losses)
+    return losses, denominator
 
 
 @_quiet_tails
@@ -186,6 +195,57 @@ def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
         d = (d if kept is None else xp.where(kept, d, 0))[:, None]
     dlogits *= d
     return dlogits
+
+
+class NLLContext(NamedTuple):
+    """The targets, and how much each counts."""
+
+    share: Array  # (N,): the weight of the row's class, 0 if ignored
+    target: Array  # (N,), ignored ones replaced by 0
+    classes: int
+    denominator: Any
+    reduction: str
+
+
+@_quiet_tails
+def nll_forward(
+    log_p: Array,
+    targets: Array,
+    weight: Array | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    save: bool = True,
+) -> tuple[Array, NLLContext | None]:
+    r"""Return the negative log-likelihood of the targets, whose arguments are as for the cross entropy.
+
+    .. math::
+        \ell_n = -w_{t_n} \log p_{n,t_n}, \qquad
+        \text{mean} = \frac{\sum_n \ell_n}{\sum_n w_{t_n}}, \qquad
+        d\ell_n / d\log p_{n,c} = -w_{t_n} [c = t_n]
+    """
+    xp = get_array_module(log_p)
+    N, C = log_p.shape
+    kept = None if ignore_index is None else targets != ignore_index
+    target = targets.copy() if kept is None else xp.where(kept, targets, 0)
+    kept, row_weight = _of_rows(target, kept, weight, 0, log_p.dtype)
+    losses = -log_p[xp.arange(N), target]
+    if row_weight is not None:
+        losses = _weighted(row_weight, losses)
+    losses, denominator = _of_mean(losses, kept, row_weight, reduction)
+    share = xp.ones(N, log_p.dtype) if row_weight is None else row_weight
+    ctx = NLLContext(share, target, C, denominator, reduction) if save else None
+    return _reduce(losses, reduction, denominator), ctx
+
+
+@_quiet_tails
+def nll_backward(ctx: NLLContext, dloss: Any = 1.0) -> Array:
+    """Return the gradient of the log-probabilities: only those of the targets have one."""
+    share, target, classes, denominator, reduction = ctx
+    xp = get_array_module(share)
+    dlog_p = xp.zeros((len(share), classes), share.dtype)
+    d = _spread(dloss, reduction, denominator) + xp.zeros_like(share)
+    dlog_p[xp.arange(len(share)), target] = -_weighted(share, d)
+    return dlog_p
 
 
 class SoftCrossEntropyContext(NamedTuple):
@@ -333,3 +393,50 @@ def bce_with_logits_backward(ctx: BCEContext, dloss: Any = 1.0) -> Array:
     dlogits -= _weighted(positive, xp.where(above, small, large))
     dlogits = dlogits * _spread(dloss, reduction, dlogits.size)
     return dlogits if weight is None else _weighted(weight, dlogits)
+
+
+# The least that a logarithm counts for, so that a probability of 0 costs much and not infinitely much, and
+# the least variance p (1 - p) that a gradient is divided by: torch's, which has the latter in float32.
+_LEAST_LOG, _LEAST_VARIANCE = -100.0, float(np.float32(1e-12))
+
+
+class ProbabilityContext(NamedTuple):
+    """The derivative of every entry's loss."""
+
+    slope: Array
+    reduction: str
+
+
+@_quiet_tails
+def bce_forward(
+    p: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    save: bool = True,
+) -> tuple[Array, ProbabilityContext | None]:
+    r"""Return the binary cross entropy of probabilities with the targets.
+
+    .. math::
+        \ell = -w \big(t \max(\log p, -100) + (1 - t) \max(\log(1 - p), -100)\big), \qquad
+        d\ell / dp = w\, \frac{p - t}{\max(p (1 - p), 10^{-12})}
+    """
+    xp = get_array_module(p)
+    if weight is not None:
+        p, target = (xp.where(weight == 0, 0, x) for x in (p, target))
+    with np.errstate(divide="ignore"):
+        log_p, log_rest = (xp.maximum(log, _LEAST_LOG) for log in (xp.log(p), xp.log1p(-p)))
+    losses = (target - 1) * log_rest - target * log_p
+    slope = (p - target) / xp.maximum(p * (1 - p), _LEAST_VARIANCE) if save else None
+    if weight is not None:
+        losses = losses * weight
+        slope = slope * weight if save else None
+    ctx = ProbabilityContext(slope, reduction) if save else None
+    return _reduce(losses, reduction, losses.size), ctx
+
+
+@_quiet_tails
+def bce_backward(ctx: ProbabilityContext, dloss: Any = 1.0) -> Array:
+    """Return the gradient of the probabilities."""
+    slope, reduction = ctx
+    return slope * _spread(dloss, reduction, slope.size)
