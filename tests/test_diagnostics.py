@@ -207,6 +207,8 @@ def numerical_jacobian(layer, x, state):
         ("RNN", {}),
         ("RNN", {"nonlinearity": "relu"}),
         ("GRU", {}),
+        ("GRU", {"bias": False}),
+        ("GRU", {"reset_after": False}),
         ("LSTM", {}),
         ("LSTM", {"proj_size": 2}),
     ],
@@ -371,6 +373,7 @@ VARIANTS = [
     ("RNN", {"nonlinearity": "relu", "bias": False}),
     ("GRU", {}),
     ("GRU", {"bias": False}),
+    ("GRU", {"reset_after": False}),
     ("LSTM", {}),
     ("LSTM", {"proj_size": 2}),
 ]
@@ -499,10 +502,125 @@ def test_per_sample_norms_of_many_steps_and_of_threads(rng, monkeypatch):
         minirnn.set_num_threads(1)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        minirnn.RNN(3, 4, recurrent_dropout=0.5, dtype=np.float64, rng=0),
+        minirnn.GRU(3, 4, recurrent_dropout=0.5, dtype=np.float64, rng=0),
+        minirnn.GRU(3, 4, recurrent_dropout=0.5, reset_after=False, dtype=np.float64, rng=0),
+        minirnn.LSTM(3, 4, recurrent_dropout=0.5, dtype=np.float64, rng=0),
+    ],
+    ids=["RNN", "GRU", "GRU before", "LSTM"],
+)
+def test_per_sample_gradients_with_recurrent_dropout_add_up_to_the_batchs(rng, layer):
+    (y, _), ctx = layer.forward(packed(rng, 3))
+    layer.zero_grad()
+    each = see.per_sample_gradients(layer, ctx, y)
+    for name, p in layer.named_parameters():
+        close(each[name].sum(0), p.grad, 1e-12)
+    norms = see.per_sample_gradient_norms(layer, ctx, y)
+    close(norms, np.sqrt(sum((g.reshape(5, -1) ** 2).sum(1) for g in each.values())), 1e-12)
+
+
+class Looped(minirnn.Module):
+    """A loop over a cell, whose gradient lies in memory that is written over at every step."""
+
+    def __init__(self, cell):
+        self.cell = cell
+
+    def forward(self, x):
+        states, ctxs = None, []
+        for x_t in x:
+            states, ctx = self.cell.forward(x_t, states)
+            ctxs.append(ctx)
+        return states, ctxs
+
+    def backward(self, ctxs, dh):
+        pair = isinstance(dh, tuple)
+        running = [a.copy() for a in (dh if pair else (dh,))]
+        for ctx in reversed(ctxs):
+            _, new = self.cell.backward(ctx, tuple(running) if pair else running[0])
+            for a, b in zip(running, new if pair else (new,), strict=True):
+                a[...] = b
+
+
+CELLS = [
+    (minirnn.RNNCell, {}),
+    (minirnn.RNNCell, {"nonlinearity": "relu", "bias": False}),
+    (minirnn.GRUCell, {}),
+    (minirnn.GRUCell, {"reset_after": False}),
+    (minirnn.LSTMCell, {}),
+]
+
+
+@pytest.mark.parametrize(("cell", "options"), CELLS)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_per_sample_norms_of_cells_in_a_loop(rng, cell, options, steps):
+    model = Looped(cell(3, 4, dtype=np.float64, rng=0, **options))
+    x, pair = rng.standard_normal((steps, 5, 3)), cell is minirnn.LSTMCell
+    dh = rng.standard_normal((2, 5, 4))
+
+    def upstream(part):
+        return (tuple(dh[:, part]) if pair else dh[0, part],)
+
+    def one_sample(b):
+        return (x[:, b : b + 1],), upstream(slice(b, b + 1))
+
+    agree(model, (x,), upstream(slice(None)), one_sample, 5)
+    _, ctx = model.forward(x[:, 0])
+    (alone,) = upstream(0)
+    norms = see.per_sample_gradient_norms(model, ctx, alone)
+    _, ctx = model.forward(x)
+    close(norms, see.per_sample_gradient_norms(model, ctx, *upstream(slice(None)))[:1], 1e-12)
+
+
+@pytest.mark.parametrize("form", ["rows", "padded", "batch_first", "packed"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        minirnn.LayerNorm(6, dtype=np.float64),
+        minirnn.LayerNorm((3, 2), dtype=np.float64),
+        minirnn.LayerNorm(6, bias=False, dtype=np.float64),
+    ],
+    ids=["vector", "matrix", "no bias"],
+)
+def test_per_sample_norms_of_a_layer_norm(rng, norm, form):
+    row = norm.normalized_shape
+    if form == "packed":
+        x = packed(rng, 6).map(lambda a: a.reshape(-1, *row))
+        dy = x.map(lambda a: rng.standard_normal(a.shape))
+    else:
+        x, dy = rng.standard_normal((2, *((5,) if form == "rows" else (5, 5)), *row))
+
+    def cut(a, b):
+        if form == "packed":
+            return minirnn.unpack_sequence(a)[b][:, None]
+        return a[:, b : b + 1] if form == "padded" else a[b : b + 1]
+
+    def one_sample(b):
+        return (cut(x, b),), (cut(dy, b),)
+
+    agree(norm, (x,), (dy,), one_sample, 5, batch_first=form == "batch_first")
+
+
+class Scale(minirnn.Module):
+    """A layer of one's own."""
+
+    def __init__(self):
+        self.scale = minirnn.Parameter(np.ones(1))
+
+    def forward(self, x):
+        return x * self.scale.data, x
+
+    def backward(self, ctx, dy):
+        self.scale.grad += (ctx * dy).sum()
+        return dy * self.scale.data
+
+
 def test_per_sample_norms_refuse_what_they_do_not_know(rng):
-    cell = minirnn.RNNCell(3, 4, dtype=np.float64)
+    cell = Scale()
     h, ctx = cell.forward(rng.standard_normal((2, 3)))
-    with pytest.raises(TypeError, match="got some in RNNCell"):
+    with pytest.raises(TypeError, match="cells, got some in Scale"):
         see.per_sample_gradient_norms(cell, ctx, h)
     assert "backward" not in vars(cell)
     model = Tagger()

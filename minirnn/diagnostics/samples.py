@@ -17,15 +17,17 @@ tokens are equal. A weight that is used twice has the rows of both uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..activations import LayerNorm
 from ..backend import Array, get_array_module
 from ..bptt import directions
-from ..forms import Packed
+from ..cells import GRUCell, LSTMCell, RNNCell
+from ..forms import Packed, PerRow
 from ..layers import Embedding, Linear
 from ..layout import Layout
 from ..module import Module
@@ -36,6 +38,11 @@ from . import steps
 
 # Gram matrices of more entries than this are not made if the samples' gradients have fewer.
 _ENTRIES = 1 << 22
+_RECENT = 12  # arrays and Gram matrices of one pass
+
+
+_LAYERS = (Linear, Embedding, LayerNorm, Recurrent, RNNCell, GRUCell, LSTMCell)
+_WHOLE = slice(None)
 
 
 class _Rows(NamedTuple):
@@ -45,6 +52,7 @@ class _Rows(NamedTuple):
     samples: int
     d: Array  # (N, out)
     a: Array | None  # (N, in), or tokens (N,), or None for 1
+    part: slice = _WHOLE  # the rows of the parameter that it is the gradient of
 
 
 def per_sample_gradient_norms(
@@ -59,7 +67,8 @@ def per_sample_gradient_norms(
     Parameters
     ----------
     module : Module
-        A layer, or a model of any depth whose parameters belong to Linear, Embedding, RNN, GRU and LSTM.
+        A layer, or a model of any depth whose parameters belong to Linear, Embedding, LayerNorm, RNN, GRU,
+        LSTM and their cells.
         It must not be used by another thread meanwhile.
     ctx : Context
         What ``module.forward`` returned.
@@ -99,10 +108,10 @@ def per_sample_gradient_norms(
     array([5.099, 2.   ])
     """
     uses = _uses(module, ctx, gradients, batch_first)
-    B, known = _batch_size(uses), dict[int, Array]()
+    B, recent = _batch_size(uses), _Recent()
     squares: Any = 0.0
     for p, rows in uses.items():
-        squares = squares + _squared_norms(p, rows, B, known)
+        squares = squares + _squared_norms(p, rows, B, recent)
     xp = get_array_module(squares)
     return xp.sqrt(xp.maximum(squares, 0))
 
@@ -135,28 +144,24 @@ def _uses(
     if batch_first is None:
         recurrent = [m for m in module.modules() if isinstance(m, Recurrent)]
         batch_first = any(m.batch_first for m in recurrent)
-    with _recorded(module) as calls:
+    with _recorded(module, batch_first) as uses:
         module.backward(ctx, *gradients)
-    uses: dict[Parameter, list[_Rows]] = {}
-    for layer, layer_ctx, dy in calls:
-        for p, rows in _of_layer(layer, layer_ctx, dy, batch_first):
-            uses.setdefault(p, []).append(rows)
-    return uses
+    of: dict[Parameter, list[_Rows]] = {}
+    for p, rows in uses:
+        of.setdefault(p, []).append(rows)
+    return of
 
 
 @contextmanager
-def _recorded(module: Module) -> Iterator[list[tuple[Module, Any, Any]]]:
-    """Record, while inside, what the backward passes of all layers with parameters are given.
-
-    For a recurrent layer that is the trace of the gradients that reach its states.
-    """
-    calls: list[tuple[Module, Any, Any]] = []
+def _recorded(module: Module, batch_first: bool) -> Iterator[list[tuple[Parameter, _Rows]]]:
+    """Record, while inside, the uses of all parameters in the layers' backward passes."""
+    uses: list[tuple[Parameter, _Rows]] = []
     layers = [m for m in module.modules() if any(type(v) is Parameter for v in vars(m).values())]
     for layer in layers:
-        if not isinstance(layer, Linear | Embedding | Recurrent):
+        if not isinstance(layer, _LAYERS):
             raise TypeError(
-                f"module: expected parameters in Linear, Embedding, RNN, GRU and LSTM, "
-                f"got some in {type(layer).__name__}"
+                "module: expected parameters in Linear, Embedding, LayerNorm, RNN, GRU, LSTM and their "
+                f"cells, got some in {type(layer).__name__}"
             )
 
     def recording(layer: Module) -> Any:
@@ -164,12 +169,13 @@ def _recorded(module: Module) -> Iterator[list[tuple[Module, Any, Any]]]:
 
         def record(ctx: Any, *gradients: Any, **named: Any) -> Any:
             if not isinstance(layer, Recurrent):
-                dx = backward(ctx, *gradients, **named)
-                calls.append((layer, ctx, named.get("dy", *gradients)))
-                return dx
+                # Now, since a loop over steps may write its next gradient over this one.
+                dy = (*gradients, *named.values())[0]
+                uses.extend(_of_layer(layer, ctx, dy, batch_first))
+                return backward(ctx, *gradients, **named)
             traced = named.pop("trace", False)
             *result, trace = backward(ctx, *gradients, trace=True, **named)
-            calls.append((layer, ctx, trace))
+            uses.extend(_of_recurrent(layer, layer._saved(ctx), trace))
             return (*result, trace) if traced else tuple(result)
 
         return record
@@ -177,7 +183,7 @@ def _recorded(module: Module) -> Iterator[list[tuple[Module, Any, Any]]]:
     try:
         for layer in layers:
             vars(layer)["backward"] = recording(layer)
-        yield calls
+        yield uses
     finally:
         for layer in layers:
             vars(layer).pop("backward", None)
@@ -187,24 +193,50 @@ def _of_layer(
     layer: Module, ctx: Any, dy: Any, batch_first: bool
 ) -> Iterator[tuple[Parameter, _Rows]]:
     saved = layer._saved(ctx)
-    if isinstance(layer, Recurrent):
-        yield from _of_recurrent(layer, saved, dy)
-        return
-    inner, form = saved
-    d = dy if form.packing is None else dy.data
-    d = d.reshape(-1, d.shape[-1])
-    if form.packing is None:
-        sample, samples = _of_axes(form.axes, batch_first)
+    if isinstance(layer, RNNCell | GRUCell | LSTMCell):
+        yield from _of_cell(layer, saved, dy)
+    elif isinstance(layer, LayerNorm):
+        yield from _of_norm(layer, saved, dy, batch_first)
     else:
-        sample, samples = _of_packing(form.packing)
+        yield from _of_table(layer, saved, dy, batch_first)
+
+
+def _of_table(
+    layer: Any, saved: Any, dy: Any, batch_first: bool
+) -> Iterator[tuple[Parameter, _Rows]]:
+    inner, form = saved
+    sample, samples = _of_form(form, batch_first)
+    out = layer.embedding_dim if isinstance(layer, Embedding) else layer.out_features
+    d = form.gradient("dy", dy, (out,), layer.weight.data).copy()
     if isinstance(layer, Embedding):
         if layer.padding_idx is not None:
             d = d * (inner.tokens != layer.padding_idx)[:, None]
         yield layer.weight, _Rows(sample, samples, d, inner.tokens)
-    elif isinstance(layer, Linear):
-        yield layer.weight, _Rows(sample, samples, d, inner.x)
-        if layer.bias is not None:
-            yield layer.bias, _Rows(sample, samples, d, None)
+        return
+    yield layer.weight, _Rows(sample, samples, d, inner.x)
+    if layer.bias is not None:
+        yield layer.bias, _Rows(sample, samples, d, None)
+
+
+def _of_norm(
+    layer: LayerNorm, saved: Any, dy: Any, batch_first: bool
+) -> Iterator[tuple[Parameter, _Rows]]:
+    inner, form = saved
+    sample, samples = _of_form(form, batch_first)
+    d = form.gradient("dy", dy, layer.normalized_shape, inner.x_hat).reshape(inner.x_hat.shape)
+    if layer.weight is not None:
+        yield layer.weight, _Rows(sample, samples, d * inner.x_hat, None)
+    if layer.bias is not None:
+        yield layer.bias, _Rows(sample, samples, d.copy(), None)
+
+
+def _of_cell(layer: Any, saved: Any, dh: Any) -> Iterator[tuple[Parameter, _Rows]]:
+    p, ctx, batched, like = saved
+    s, cell = steps.of_context(p, ctx), steps.cell_of(layer, p)
+    dstates = layer._enter("dh", dh, p, batched, like)
+    totals = cell.totals(s, *dstates) if len(dstates) == 2 else (dstates[0], None)
+    B = p.layout.batch_size
+    yield from _of_step(cell, s, totals, layer._weights(0), np.arange(B), B)
 
 
 def _of_recurrent(layer: Recurrent, saved: Any, trace: Any) -> Iterator[tuple[Parameter, _Rows]]:
@@ -223,18 +255,20 @@ def _of_recurrent(layer: Recurrent, saved: Any, trace: Any) -> Iterator[tuple[Pa
     dcs = of_passes(trace.c, layer.hidden_size) if trace.c else [None] * len(dhs)
     for k, s in enumerate(steps.of_layer(layer, stack, contexts)):
         cell = steps.cell_of(layer, stack.passes[k])
-        d_x, d_h = cell.before_gates(s, dhs[k], dcs[k])
-        w_ih, w_hh, b_ih, b_hh, *projection = layer._weights(k)
-        for p, d, a in (
-            (w_ih, d_x, s.x),
-            (w_hh, d_h, s.h_in),
-            (b_ih, d_x, None),
-            (b_hh, d_h, None),
-        ):
+        yield from _of_step(cell, s, (dhs[k], dcs[k]), layer._weights(k), sample, samples)
+
+
+def _of_step(
+    cell: Any, s: steps.Steps, totals: Any, weights: Any, sample: Array, samples: int
+) -> Iterator[tuple[Parameter, _Rows]]:
+    """Iterate over the uses of a recurrence's weights at some rows, of the states' total gradients."""
+    w_ih, w_hh, b_ih, b_hh, *projection = weights
+    for gates, d_x, d_h, h in cell.products(s, *totals):
+        for p, d, a in ((w_ih, d_x, s.x), (w_hh, d_h, h), (b_ih, d_x, None), (b_hh, d_h, None)):
             if p is not None:
-                yield p, _Rows(sample, samples, d, a)
-        if projection and projection[0] is not None:
-            yield projection[0], _Rows(sample, samples, dhs[k], cell.hidden(s))
+                yield p, _Rows(sample, samples, d, a, gates)
+    if projection and projection[0] is not None:
+        yield projection[0], _Rows(sample, samples, totals[0], cell.hidden(s))
 
 
 def _of_packing(packing: Packing) -> tuple[Array, int]:
@@ -244,15 +278,17 @@ def _of_packing(packing: Packing) -> tuple[Array, int]:
     return layout.sequence if order is None else order[layout.sequence], layout.batch_size
 
 
-def _of_axes(axes: tuple[int, ...], batch_first: bool) -> tuple[Array, int]:
+def _of_form(form: PerRow, batch_first: bool) -> tuple[Array, int]:
+    """Return the same of rows of an array, or packed."""
+    if form.packing is not None:
+        return _of_packing(form.packing)
+    axes = form.axes
     if len(axes) == 2:
-        T, B = axes[::-1] if batch_first else axes
+        T, B = (axes[1], axes[0]) if batch_first else axes
         every = np.arange(B)
         return every.repeat(T) if batch_first else np.tile(every, T), B
     if len(axes) > 2:
-        raise ValueError(
-            f"module: expected outputs of at most three dimensions, got {axes} and their features"
-        )
+        raise ValueError(f"module: expected rows along at most two axes, got {axes}")
     B = axes[0] if axes else 1
     return np.arange(B), B
 
@@ -299,32 +335,79 @@ def _joined(arrays: list[Any]) -> Array:
     return arrays[0] if len(arrays) == 1 else get_array_module(arrays[0]).concatenate(arrays)
 
 
-def _squared_norms(p: Parameter, uses: list[_Rows], B: int, known: dict[int, Array]) -> Array:
+class _Recent:
+    """The last few results of a function of an array; the weights of a layer share theirs.
+
+    The arrays must outlive it, since they are known by their identity.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[str, int], Any] = {}
+
+    def of(self, name: str, array: Array, make: Callable[[], Any]) -> Any:
+        """Return what is known of `array` under this name, or make it."""
+        key = name, id(array)
+        if key not in self._results:
+            if len(self._results) == _RECENT:
+                del self._results[next(iter(self._results))]
+            self._results[key] = make()
+        return self._results[key]
+
+    def places(self, use: _Rows, B: int) -> _Places:
+        """Return where the rows of one use lie."""
+        found: _Places = self.of("places", use.sample, lambda: _places([use], B))
+        return found
+
+
+def _squared_norms(p: Parameter, uses: list[_Rows], B: int, recent: _Recent) -> Array:
     """Return (B,): the squared norm of each sample's gradient of one parameter.
 
-    The Gram matrices of d are kept in `known`, since two weights may share theirs.
+    Its parts have norms of their own, unless some uses are of a part and others of the whole.
     """
-    xp, kinds = get_array_module(p.data), {_kind(u) for u in uses}
-    places = _places(uses, B)
+    parts: dict[tuple[Any, Any], list[_Rows]] = {}
+    for u in uses:
+        parts.setdefault((u.part.start, u.part.stop), []).append(u)
+    if len(parts) > 1 and (None, None) in parts:
+        return _squares(_formed(p, uses, B))
+    return sum(_of_part(p, own, B, recent) for own in parts.values())
+
+
+def _of_part(p: Parameter, uses: list[_Rows], B: int, recent: _Recent) -> Any:
+    xp, kinds, one = get_array_module(p.data), {_kind(u) for u in uses}, len(uses) == 1
+    places = _places(uses, B) if not one else recent.places(uses[0], B)
     if places.steps == 0:
         return xp.zeros(B, np.float64)
+    if kinds == {"one"} and one:
+        return recent.of("sums", uses[0].d, lambda: _squares(_sums(uses[0], places, recent)))
     if len(kinds) > 1 or kinds == {"one"} or _too_many(places, p):
-        g = _formed(p, uses, B)
-        return xp.einsum("bi,bi->b", g.reshape(B, -1), g.reshape(B, -1))
-    a = _joined([u.a for u in uses])
+        return _squares(_formed(p, uses, B))
+
+    def gram(arrays: list[Any]) -> Array:
+        if not one:
+            return _gram(places.padded(_joined(arrays), np.float64))
+        return recent.of("gram", arrays[0], lambda: _gram(_padded(arrays[0], places, recent)))
+
     if kinds == {"tokens"}:
+        a = _joined([u.a for u in uses])
         tokens = places.padded(a, a.dtype)  # of rows that are not there, d is zero
         gram_a = tokens[:, :, None] == tokens[:, None, :]
     else:
-        gram_a = _gram(places.padded(a, np.float64))
-    d, key = _joined([u.d for u in uses]), id(uses[0].d)
-    if len(uses) > 1 or key not in known:
-        gram_d = _gram(places.padded(d, np.float64))
-        if len(uses) == 1:
-            known[key] = gram_d
-    else:
-        gram_d = known[key]
-    return xp.einsum("brs,brs->b", gram_d, gram_a)
+        gram_a = gram([u.a for u in uses])
+    return xp.einsum("brs,brs->b", gram([u.d for u in uses]), gram_a)
+
+
+def _padded(rows: Array, places: _Places, recent: _Recent) -> Array:
+    return recent.of("padded", rows, lambda: places.padded(rows, np.float64))
+
+
+def _sums(use: _Rows, places: _Places, recent: _Recent) -> Array:
+    """Return (B, out): the sum of each sample's rows."""
+    return _padded(use.d, places, recent).sum(1)
+
+
+def _squares(g: Array) -> Array:
+    flat = g.reshape(len(g), -1)
+    return get_array_module(g).einsum("bi,bi->b", flat, flat)
 
 
 def _too_many(places: _Places, p: Parameter) -> bool:
@@ -348,11 +431,11 @@ def _formed(p: Parameter, uses: list[_Rows], B: int) -> Array:
         if _kind(u) == "tokens":
             xp.add.at(total, (xp.asarray(u.sample), u.a), u.d.astype(np.float64))
             continue
-        places = _places([u], B)
+        places, own = _places([u], B), total[:, u.part]
         if places.steps:
             d = places.padded(u.d, np.float64)
             if u.a is None:
-                total += d.sum(1)
+                own += d.sum(1).reshape(own.shape)
             else:
-                total += xp.matmul(d.swapaxes(1, 2), places.padded(u.a, np.float64))
+                own += xp.matmul(d.swapaxes(1, 2), places.padded(u.a, np.float64))
     return total

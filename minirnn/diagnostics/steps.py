@@ -18,7 +18,7 @@ from ..bptt.checkpoints import Checkpointed
 from ..bptt.execution import InParts
 from ..bptt.passes import Pass
 from ..bptt.stack import Stack
-from ..functional import gru, lstm, rnn
+from ..functional import gru, gru_before, lstm, rnn
 from ..functional.recurrence import state_names
 from ..layout import Span
 
@@ -73,7 +73,7 @@ def of_layer(layer: Any, stack: Stack, contexts: list[Any]) -> list[Steps]:
 
 
 def _of_pass(stack: Stack, k: int, context: Any, states: int) -> Steps:
-    pieces = [(rows, _of_context(p, ctx)) for rows, p, ctx in _pieces(stack, k, context, states)]
+    pieces = [(rows, of_context(p, ctx)) for rows, p, ctx in _pieces(stack, k, context, states)]
     if len(pieces) == 1 and isinstance(pieces[0][0], slice):
         return pieces[0][1]
     N, first = stack.passes[k].layout.rows, pieces[0][1]
@@ -117,7 +117,8 @@ def _of_no_steps(p: Pass, count: int) -> Any:
     return Pass(*p).forward(x, states)[1]
 
 
-def _of_context(p: Pass, ctx: Any) -> Steps:
+def of_context(p: Pass, ctx: Any) -> Steps:
+    """Return what happened at all rows of a pass that was run as a whole."""
     layout, B = p.layout, p.layout.batch_size
     every = Span(slice(0, layout.steps), slice(0, layout.rows))
     h, c = ctx.h, getattr(ctx, "c", None)
@@ -132,29 +133,47 @@ def _of_context(p: Pass, ctx: Any) -> Steps:
     )
 
 
+class Products(NamedTuple):
+    """The gradients at some rows of a step's two products, W_ih x and W_hh h.
+
+    Attributes
+    ----------
+    gates : slice
+        Which rows of the two weights.
+    d_x, d_h : arrays of shape (..., n, len(gates))
+        Gradients of what W_ih's product and of what W_hh's product puts out.
+    h : array of shape (n, P)
+        What W_hh multiplies.
+    """
+
+    gates: slice
+    d_x: Array
+    d_h: Array
+    h: Array
+
+
 class Elman:
     r""":math:`h_t = \phi(z_t)`: tanh, or ReLU."""
 
     def __init__(self, weights: list[Any], options: dict[str, Any]) -> None:
         self.w_hh, self.relu = weights[1], options["nonlinearity"] == "relu"
 
-    def before_gates(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array]:
-        """Return the gradients of what W_ih's product and what W_hh's product puts out, (..., G * H).
+    def products(self, s: Steps, dh: Array, dc: Array | None) -> list[Products]:
+        """Return what comes back to the products of dh, and for the LSTM dc.
 
-        Of dh, and for the LSTM dc, the total gradients of the states after the step; axes may stand in
-        front of the rows.
+        They are the total gradients of the states after the step; axes may stand in front of the rows.
         """
         dz = dh * (s.h > 0) if self.relu else dh * (1 - s.h * s.h)
-        return dz, dz
+        return [Products(slice(None), dz, dz, s.h_in)]
+
+    def totals(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
+        """Return the total gradients of the states, of those that reach h and c from outside the step."""
+        return dh, dc
 
     def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
         """Return the gradients of the states before the step: times its Jacobian, transposed."""
-        _, da_h = self.before_gates(s, dh, dc)
-        return self._through_w_hh(s, da_h), None
-
-    def _through_w_hh(self, s: Steps, da_h: Array) -> Array:
-        dh = da_h @ self.w_hh
-        return dh if s.mask is None else dh * s.mask
+        through = sum(p.d_h @ self.w_hh[p.gates] for p in self.products(s, dh, dc))
+        return _masked(s, through), None
 
 
 class Gated(Elman):
@@ -163,27 +182,52 @@ class Gated(Elman):
     def __init__(self, weights: list[Any], options: dict[str, Any]) -> None:
         _, self.w_hh, _, self.b_hh = weights
 
-    def before_gates(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array]:
-        """Return the gradients in the order r, z, n; those of n differ by the reset gate."""
-        r, z, n = (s.gates[name] for name in "rzn")
-        H = r.shape[1]
-        q = s.h_in @ self.w_hh[2 * H :].T
+    def products(self, s: Steps, dh: Array, dc: Array | None) -> list[Products]:
+        """Return those of r and z, and those of n, which differ by the reset gate."""
+        r, H, h = s.gates["r"], s.gates["r"].shape[1], s.h_in
+        q = h @ self.w_hh[2 * H :].T
         if self.b_hh is not None:
             q += self.b_hh[2 * H :]
+        d_z, d_n = self._of_z_and_n(s, dh)
+        d_rz = _side_by_side(d_n * q, r, d_z)
+        return [
+            Products(slice(0, 2 * H), d_rz, d_rz, h),
+            Products(slice(2 * H, 3 * H), d_n, d_n * r, h),
+        ]
+
+    def _of_z_and_n(self, s: Steps, dh: Array) -> tuple[Array, Array]:
+        z, n = s.gates["z"], s.gates["n"]
         keep = 1 - z
-        da_n = dh * (keep * (1 - n * n))
-        q *= r * (1 - r)
-        z_slope = (s.h_before - n) * z
-        z_slope *= keep
-        da_x = get_array_module(dh).concatenate([da_n * q, dh * z_slope, da_n], axis=-1)
-        da_h = da_x.copy()
-        da_h[..., 2 * H :] *= r
-        return da_x, da_h
+        d_n = dh * (keep * (1 - n * n))
+        slope = s.h_before - n
+        slope *= z
+        slope *= keep
+        return dh * slope, d_n
 
     def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
         """Return the gradient of the state before the step, which z hands on as well."""
-        _, da_h = self.before_gates(s, dh, dc)
-        return self._through_w_hh(s, da_h) + dh * s.gates["z"], None
+        through, _ = super().back(s, dh, dc)
+        return through + dh * s.gates["z"], None
+
+
+class GatedBefore(Gated):
+    """The GRU whose reset gate acts on what W_hh multiplies."""
+
+    def products(self, s: Steps, dh: Array, dc: Array | None) -> list[Products]:
+        """Return those of r and z, and those of n."""
+        r, H, h = s.gates["r"], s.gates["r"].shape[1], s.h_in
+        d_z, d_n = self._of_z_and_n(s, dh)
+        d_rz = _side_by_side((d_n @ self.w_hh[2 * H :]) * h, r, d_z)
+        return [
+            Products(slice(0, 2 * H), d_rz, d_rz, h),
+            Products(slice(2 * H, 3 * H), d_n, d_n, h * r),
+        ]
+
+    def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
+        """Return the gradient of the state before the step."""
+        rz, n = self.products(s, dh, dc)
+        through = rz.d_h @ self.w_hh[rz.gates] + (n.d_h @ self.w_hh[n.gates]) * s.gates["r"]
+        return _masked(s, through) + dh * s.gates["z"], None
 
 
 class LongShortTerm(Elman):
@@ -196,33 +240,51 @@ class LongShortTerm(Elman):
         """Return what a projection reads: o * tanh(c_t)."""
         return s.gates["o"] * get_array_module(s.c).tanh(s.c)
 
-    def before_gates(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array]:
-        """Return the gradients in the order i, f, g, o, the same for both products."""
+    def products(self, s: Steps, dh: Array, dc: Array | None) -> list[Products]:
+        """Return those of i, f, g, o, the same for both products."""
         i, f, g, o = (s.gates[name] for name in "ifgo")
         xp = get_array_module(dh)
         dm = dh if self.w_hr is None else dh @ self.w_hr
         dz = [dc * (g * i * (1 - i)), dc * (s.c_before * f * (1 - f)), dc * (i * (1 - g * g))]
         dz = xp.concatenate([*dz, dm * (xp.tanh(s.c) * o * (1 - o))], axis=-1)
-        return dz, dz
+        return [Products(slice(None), dz, dz, s.h_in)]
+
+    def totals(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
+        """Return dh, and dc with what comes to c through h."""
+        tanh_c = get_array_module(dh).tanh(s.c)
+        dm = dh if self.w_hr is None else dh @ self.w_hr
+        return dh, dc + dm * (s.gates["o"] * (1 - tanh_c * tanh_c))
 
     def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
         """Return the gradients of both states before the step."""
-        tanh_c = get_array_module(dh).tanh(s.c)
-        dm = dh if self.w_hr is None else dh @ self.w_hr
-        dc = dc + dm * (s.gates["o"] * (1 - tanh_c * tanh_c))
-        _, da_h = self.before_gates(s, dh, dc)
-        return self._through_w_hh(s, da_h), dc * s.gates["f"]
+        dh, total = self.totals(s, dh, dc)
+        through, _ = super().back(s, dh, total)
+        return through, total * s.gates["f"]
 
 
-_CELLS: dict[Any, type[Elman]] = {rnn: Elman, gru: Gated, lstm: LongShortTerm}
+def _masked(s: Steps, dh: Any) -> Array:
+    masked: Array = dh if s.mask is None else dh * s.mask
+    return masked
+
+
+def _side_by_side(d_r: Array, r: Array, d_z: Array) -> Array:
+    """Return the gradients before r's sigmoid and before z's in one array; `d_r` is overwritten."""
+    d_r *= r * (1 - r)
+    return get_array_module(d_r).concatenate([d_r, d_z], axis=-1)
+
+
+_CELLS: dict[Any, type[Elman]] = {
+    rnn: Elman,
+    gru: Gated,
+    gru_before: GatedBefore,
+    lstm: LongShortTerm,
+}
 
 
 def cell_of(layer: Any, p: Pass, dtype: Any = None) -> Any:
     """Return one step's equations with the weights of `p`, on the host in `dtype` if that is given."""
     if getattr(layer, "recurrence", None) not in _CELLS:
-        raise TypeError(
-            f"layer: expected an RNN, GRU or LSTM with torch's equations, got {layer!r}"
-        )
+        raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {layer!r}")
     weights = list(p.weights)
     if dtype is not None:
         weights = [None if w is None else asnumpy(w).astype(dtype) for w in weights]
