@@ -1,7 +1,7 @@
 """Trackers: where the numbers of a run go, so that it can be looked at later, and told from others.
 
 A tracker is anything with the three methods of :class:`Tracker`. Those here are one for each kind of file or
-program; :func:`tracker` makes one by its name.
+program, and write nothing before they are told something; :func:`tracker` makes one by its name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -65,7 +66,11 @@ class JSONLines:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
+        self._path = path
+
+    @cached_property
+    def _file(self) -> IO[str]:
+        return open(self._path, "w", encoding="utf-8")
 
     def config(self, values: Mapping[str, Any]) -> None:  # noqa: D102
         self._write({"config": values})
@@ -106,7 +111,10 @@ class CSV:
     def __init__(self, path: PathLike) -> None:
         self._path, self._rows = Path(path), list[dict[str, Any]]()
         self._names = ["step"]
-        self._file = self._begun()
+
+    @cached_property
+    def _file(self) -> IO[str]:
+        return self._begun()
 
     def config(self, values: Mapping[str, Any]) -> None:  # noqa: D102
         with atomic_write(self._path.with_suffix(".config.json")) as file:
@@ -181,8 +189,11 @@ class TensorBoard:
     """
 
     def __init__(self, folder: PathLike) -> None:
-        library = _library("tensorboardX", "tensorboard")
-        self._writer = library.SummaryWriter(logdir=os.fspath(folder))
+        self._library, self._folder = _library("tensorboardX", "tensorboard"), os.fspath(folder)
+
+    @cached_property
+    def _writer(self) -> Any:
+        return self._library.SummaryWriter(logdir=self._folder)
 
     def config(self, values: Mapping[str, Any]) -> None:  # noqa: D102
         self._writer.add_text("config", f"```json\n{json.dumps(_plain(values), indent=2)}\n```")

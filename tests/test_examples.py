@@ -1,6 +1,7 @@
 """The examples and the code on the pages run as they stand, and bad flags are explained."""
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -139,6 +140,29 @@ def test_ctrl_c_saves_and_a_resumed_run_is_the_whole_one(runs, tmp_path):
         assert (first / file).read_bytes() == content, file
     result = run(SUM_MOD / "train.py", "--save_dir", tmp_path, "--resume", check=False)
     assert "nothing to go on with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("jsonl", "json"), ("swanlab", "swanlab"), ("tensorboard", "tensorboardX")],
+)
+def test_a_run_is_tracked(name, library, tmp_path):
+    flags = [*SHORT, "--save_dir", tmp_path, "--run_name", "a", "--seed", 3, "--track", name]
+    if importlib.util.find_spec(library) is None:
+        result = run(SUM_MOD / "train.py", *flags, check=False)
+        assert f"pip install 'minirnn[{name}]'" in result.stderr
+        assert list(tmp_path.iterdir()) == []
+        pytest.skip(f"needs the {name} extra")
+    run(SUM_MOD / "train.py", *flags, flags=["-W", "error"])
+    with (tmp_path / "a" / "log.csv").open() as log:
+        rows = list(csv.DictReader(log))
+    told = {"jsonl": "log.jsonl", "swanlab": "swanlab/run-*/*.swanlab", "tensorboard": "*/events*"}
+    (path,) = (tmp_path / "a").glob(told[name])
+    assert b"eval_accuracy" in path.read_bytes()
+    if name == "jsonl":
+        config, *lines = map(json.loads, path.read_text().splitlines())
+        assert config["config"]["seed"] == 3
+        assert [line["loss"] for line in lines] == [float(row["loss"]) for row in rows]
 
 
 def test_a_second_run_of_the_same_name_keeps_the_first_with_its_arguments(tmp_path):

@@ -6,6 +6,7 @@ Learn to add digits mod 10, over packed batches of different lengths. ::
     python examples/sum_mod/train.py
     python examples/sum_mod/train.py --cell gru
     python examples/sum_mod/train.py --cell gru --resume        # after Ctrl-C, or worse
+    python examples/sum_mod/train.py --track swanlab            # or tensorboard, jsonl
     mpiexec -n 4 python examples/sum_mod/train.py               # each rank a part of every batch
     python examples/sum_mod/train.py --batch_size 64 --lr 0.005 --hidden_dim 32 --num_layers 3 \
         --warmup_step 2000 --min_lr 1e-4
@@ -16,7 +17,6 @@ decay. The gated cells can take, and make use of, larger and more steps.
 """
 
 import argparse
-import csv
 import itertools
 import json
 import os
@@ -32,10 +32,10 @@ import numpy as np
 from model import SumMod, accuracy, batches, place
 
 import minirnn
+from minirnn import trackers
 from minirnn.atomic import atomic_write
 from minirnn.parallel import Alone, average_gradients, broadcast, check_in_step, shard, world
 
-LOGGED = ("step", "loss", "accuracy", "grad_norm", "lr", "eval_accuracy")
 # Where a gated cell's best recipe differs from the tanh RNN's, which is that of the flags' defaults.
 GATED = {"lr": 1e-2, "total_steps": 30_000}
 
@@ -75,6 +75,9 @@ def arguments(argv=None):
     p.add_argument("--save_dir", type=Path, default=Path("runs"))
     p.add_argument("--run_name", default=None, help="by default, made of the cell and the seed")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--track", choices=trackers.NAMES, default="csv", help="who is told, beside log.csv"
+    )
     p.add_argument(
         "--resume",
         action="store_true",
@@ -280,6 +283,10 @@ def main(argv=None):
 def lead(args, checkpoint, comm):
     """Train, and write all there is to know of the run into its folder."""
     folder, rows = args.save_dir / args.run_name, []
+    try:
+        told = {name: trackers.tracker(name, folder) for name in ("csv", args.track)}
+    except ImportError as error:
+        raise SystemExit(str(error)) from None
     if checkpoint is None:
         set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -295,14 +302,13 @@ def lead(args, checkpoint, comm):
     else:
         bar = tqdm(total=args.total_steps, unit="step", mininterval=0.5)
 
-    log = (folder / "log.csv").open("w", newline="")
-    writer = csv.DictWriter(log, LOGGED)
-    writer.writeheader()
+    for tracker in told.values():
+        tracker.config(vars(args))
 
     def report(row):
         rows.append(row)
-        writer.writerow(row)
-        log.flush()
+        for tracker in told.values():
+            tracker.log(row["step"], {name: row[name] for name in row if name != "step"})
         shown = {name: f"{row[name]:.4f}" for name in ("loss", "accuracy", "grad_norm")}
         if bar is not None:
             bar.set_postfix(shown, refresh=False)
@@ -334,7 +340,8 @@ def lead(args, checkpoint, comm):
         signal.signal(signal.SIGINT, before)
         if bar is not None:
             bar.close()
-        log.close()
+        for tracker in told.values():
+            tracker.close()
 
     result = {
         f"length {low}-{high}" if low != high else f"length {low}": accuracy(
