@@ -63,7 +63,7 @@ class Part(NamedTuple):
     ----------
     sequences : slice
         Which of the batch's.
-    rows : array of int64, on the host
+    rows : array of intp, on the host
         Their rows among all rows.
     layout : Layout
         Of their rows.
@@ -93,7 +93,7 @@ class Layout:
 
     Parameters
     ----------
-    batch_sizes : array of int64, shape (T,)
+    batch_sizes : array of intp, shape (T,)
         Descending.
     batch_size : int
         The number of sequences, those of length zero included.
@@ -301,7 +301,7 @@ class Layout:
     @_kept
     def batch_sizes(self) -> Array:
         """For every step, the number of its rows: `sizes` as an array."""
-        return np.array(self.sizes, np.int64)
+        return np.array(self.sizes, np.intp)
 
     @_kept
     def state_starts(self) -> Array:
@@ -331,7 +331,7 @@ class Layout:
         """For every row, the index of the state before it in ``[h_0; all rows]``."""
         B = self.batch_size
         sizes = np.array([B, *self.sizes], np.intp)
-        return np.arange(B, B + self.rows) - sizes[:-1].repeat(sizes[1:])
+        return np.arange(B, B + self.rows) - np.repeat(sizes[:-1], sizes[1:])
 
     @_kept
     def reverse(self) -> Array:

@@ -62,7 +62,7 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
         raise ValueError(f"lengths: expected {B} integers, got {lengths!r}")
     if B and (last.min() < 1 or last.max() > T):
         raise ValueError(f"lengths: expected 1 <= length <= T = {T}, got {last.tolist()}")
-    return by_step[xp.asarray(last - 1), xp.arange(B)]
+    return by_step[xp.asarray(last.astype(np.intp) - 1), xp.arange(B)]
 
 
 def by_layer_direction(h_n: Array, num_directions: int) -> Array:

@@ -122,13 +122,13 @@ class PackedSequence(_Arithmetic, _Fields):
     ----------
     data : array of shape (sum of lengths, ...)
         The rows, on the host or on the GPU.
-    batch_sizes : array of int64 on the host, shape (T,)
+    batch_sizes : array of intp on the host, shape (T,)
         How many sequences are still running at each step; descending.
-    sorted_indices : array of int64 on the host, shape (B,), optional
+    sorted_indices : array of intp on the host, shape (B,), optional
         ``sorted_indices[k]`` is the place, in the batch as it was given, of the k-th longest sequence.
         ``None`` means that the batch was given in descending order, and B is ``batch_sizes[0]``. It is
         there also for a sorted batch if some lengths are zero, since `batch_sizes` cannot count those.
-    unsorted_indices : array of int64 on the host, shape (B,), optional
+    unsorted_indices : array of intp on the host, shape (B,), optional
         The inverse permutation; derived from `sorted_indices` if not given.
 
     Raises
@@ -272,19 +272,21 @@ class PackedSequence(_Arithmetic, _Fields):
 
 
 def host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Array:
-    """Return `values` as a one-dimensional int64 array on the host, refusing anything inexact."""
+    """Return `values` as a one-dimensional array of intp on the host, refusing anything inexact."""
     if is_array(values):
         checks.array_module(**{name: values})
     array = asnumpy(values)
     if array.size == 0 and not hasattr(values, "dtype"):
-        array = array.astype(np.int64)
+        array = array.astype(np.intp)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
-    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name}: expected integers below 2**63, got {checks.brief(array)}")
-    return array.astype(np.int64)  # a copy: the caller may use the array again
+    limits = np.iinfo(np.intp)
+    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+        expected = f"from -2**{limits.bits - 1} to 2**{limits.bits - 1} - 1"
+        raise ValueError(f"{name}: expected integers {expected}, got {checks.brief(array)}")
+    return array.astype(np.intp)  # a copy: the caller may use the array again
 
 
 def _permutation(name: str, values: Any) -> Array:

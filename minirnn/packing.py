@@ -187,7 +187,7 @@ def pad_packed_sequence(
     Returns
     -------
     padded : array of shape (T, B, ...), or (B, T, ...) with `batch_first`
-    lengths : array of int64 on the host, shape (B,)
+    lengths : array of intp on the host, shape (B,)
 
     Raises
     ------
@@ -372,4 +372,4 @@ def _concatenate(sequences: Sequence[Array]) -> tuple[Array, Array]:
             raise TypeError(
                 f"sequences[{k}]: expected dtype {first.dtype}, that of sequences[0], got {s.dtype}"
             )
-    return xp.concatenate(sequences), np.array([len(s) for s in sequences])
+    return xp.concatenate(sequences), np.array([len(s) for s in sequences], np.intp)

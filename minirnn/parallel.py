@@ -226,7 +226,7 @@ def _dealt(packed: PackedSequence, size: int) -> list[Array]:
         least = min(range(size), key=lambda r: (steps[r], len(own[r])))
         steps[least] += int(lengths[b])
         own[least].append(b)
-    return [np.array(sorted(numbers), np.int64) for numbers in own]
+    return [np.array(sorted(numbers), np.intp) for numbers in own]
 
 
 def _taken(part: Any, own: Array) -> Any:

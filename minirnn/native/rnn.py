@@ -12,7 +12,7 @@ from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shap
 from ..functional.shared import add_bias_gradient
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, mask_of, panels, read, runs, write_back
+from .shared import bias_sum, mask_of, panels, read, runs, sizes_of, write_back
 
 __all__ = [
     "GATES",
@@ -48,7 +48,7 @@ def forward(
     for span in layout.spans:
         x[span.rows].dot(w_ih.T, z[span.rows])
     room = np.empty((B, H), x.dtype)
-    _FORWARD[nonlinearity](h, panels(w_hh), b, read(mask), room, layout.batch_sizes, B, H)
+    _FORWARD[nonlinearity](h, panels(w_hh), b, read(mask), room, sizes_of(layout), B, H)
     write_back(states, own)
     return RNNContext(x, states[0], w_ih, w_hh, layout, nonlinearity, mask) if save else None
 

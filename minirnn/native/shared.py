@@ -25,9 +25,14 @@ class Run(NamedTuple):
         return self.sizes, self.entering, H
 
 
+def sizes_of(layout: Layout) -> Array:
+    """Return the steps' sizes as C reads them."""
+    return layout.batch_sizes.astype(np.int64, copy=False)
+
+
 def runs(layout: Layout) -> list[Run]:
     """Return one run for each span of the layout."""
-    sizes, before = layout.batch_sizes, layout.state_starts
+    sizes, before = sizes_of(layout), layout.state_starts
     result = []
     for steps, rows in layout.spans:
         entering = layout.sizes[steps.start - 1] if steps.start else layout.batch_size
