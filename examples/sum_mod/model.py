@@ -4,6 +4,8 @@
 The sum-mod task and its model: read a sequence of digits, say their sum mod 10.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 import minirnn
@@ -18,22 +20,39 @@ class SumMod(minirnn.Module):
         self.rnn = layer(embed_dim, hidden_dim, num_layers, init="orthogonal")
         self.head = minirnn.Linear(hidden_dim, max_number + 1)
 
-    def forward(self, tokens):
-        """Return the logits of a PackedSequence of digits."""
+    def forward(self, tokens, state=None, each=False):
+        """Return the logits of a PackedSequence of digits, or packed those after `each` digit."""
         x, ctx_x = self.embedding.forward(tokens)
-        (_, state), ctx_h = self.rnn.forward(x)
-        h_n = state[0] if isinstance(state, tuple) else state  # the LSTM's state is (h, c)
-        logits, ctx_y = self.head.forward(h_n[-1])
-        return logits, (ctx_x, ctx_h, ctx_y, h_n)
+        (output, state), ctx_h = self.rnn.forward(x, state)
+        logits, ctx_y = self.head.forward(output if each else h_of(state)[-1])
+        return logits, Context(ctx_x, ctx_h, ctx_y, output, state)
 
-    def backward(self, ctx, dlogits):
-        """Add all gradients; only the last layer's last state has reached the loss."""
-        ctx_x, ctx_h, ctx_y, h_n = ctx
-        dh_n = minirnn.get_array_module(h_n).zeros_like(h_n)
-        dh_n[-1] = self.head.backward(ctx_y, dlogits)
-        dstate = (dh_n, None) if isinstance(self.rnn, minirnn.LSTM) else dh_n
-        dx, _ = self.rnn.backward(ctx_h, None, dstate)
-        self.embedding.backward(ctx_x, dx)
+    def backward(self, ctx, dlogits, doutput=None):
+        """Add all gradients; `doutput`, packed, is what else has reached the states after each digit."""
+        dread = self.head.backward(ctx.head, dlogits)
+        if isinstance(dread, minirnn.PackedSequence):
+            doutput, dstate = dread.map(lambda d: d if doutput is None else d + doutput.data), None
+        else:  # only the last layer's last state has reached the loss
+            dh_n = minirnn.get_array_module(dread).zeros_like(h_of(ctx.state))
+            dh_n[-1] = dread
+            dstate = (dh_n, None) if isinstance(ctx.state, tuple) else dh_n
+        dx, _ = self.rnn.backward(ctx.rnn, doutput, dstate)
+        self.embedding.backward(ctx.embedding, dx)
+
+
+class Context(NamedTuple):
+    """What :meth:`SumMod.backward` needs, and where a batch has ended."""
+
+    embedding: Any
+    rnn: Any
+    head: Any
+    output: minirnn.PackedSequence
+    state: Any
+
+
+def h_of(state):
+    """Return h of a final state, which is the pair (h, c) for the LSTM."""
+    return state[0] if isinstance(state, tuple) else state
 
     def onnx(self, graph, tokens):
         """Connect the layers as forward does, for ``minirnn.to_onnx``."""

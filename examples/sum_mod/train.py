@@ -8,12 +8,14 @@ Learn to add digits mod 10, over packed batches of different lengths. ::
     python examples/sum_mod/train.py --cell gru --resume        # after Ctrl-C, or worse
     python examples/sum_mod/train.py --track swanlab            # or tensorboard, jsonl
     mpiexec -n 4 python examples/sum_mod/train.py               # each rank a part of every batch
+    python examples/sum_mod/train.py --carry                    # and it adds a thousand digits
     python examples/sum_mod/train.py --batch_size 64 --lr 0.005 --hidden_dim 32 --num_layers 3 \
         --warmup_step 2000 --min_lr 1e-4
 
 Without flags it trains a tanh RNN by a recipe that works for every seed that was tried: one wide layer,
 an orthogonal W_hh, a large batch, a large step that is warmed up, annealed and clipped, and some weight
-decay. The gated cells can take, and make use of, larger and more steps.
+decay. The gated cells can take, and make use of, larger and more steps. With ``--carry`` sequences go
+on from the states in which earlier ones have ended: docs/studies/extrapolation.md tells what that changes.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from lessons import AfterEach, AtTheEnd
 from model import SumMod, accuracy, batches, place
 
 import minirnn
@@ -69,6 +72,19 @@ def arguments(argv=None):
     p.add_argument("--max_seq_len", type=int, default=5)
     p.add_argument("--max_number", type=int, default=9, help="largest digit")
     p.add_argument("--total_steps", type=int, default=20_000)
+    p.add_argument(
+        "--carry",
+        action="store_true",
+        help="let sequences go on, after a quarter of the steps, from the states in which earlier ones "
+        "have ended; implies a --gather of 0.03",
+    )
+    p.add_argument(
+        "--gather",
+        type=float,
+        default=0.0,
+        help="how much states after the same sum and digit are drawn together; the network is then asked "
+        "after each digit",
+    )
     p.add_argument("--log_every", type=int, default=100)
     p.add_argument("--eval_every", type=int, default=1000)
     p.add_argument("--save_every", type=int, default=5000)
@@ -83,8 +99,11 @@ def arguments(argv=None):
         action="store_true",
         help="go on with the run of this name, by its own arguments",
     )
-    if p.parse_known_args(argv)[0].cell != "rnn":
+    known = p.parse_known_args(argv)[0]
+    if known.cell != "rnn":
         p.set_defaults(**GATED)
+    if known.carry:
+        p.set_defaults(gather=0.03)
     args = p.parse_args(argv)
     if args.warmup_step is None:
         args.warmup_step = min(1000, args.total_steps // 20)
@@ -92,7 +111,7 @@ def arguments(argv=None):
     for name in (*sizes, "total_steps", "log_every", "eval_every", "save_every"):
         if getattr(args, name) < 1:
             p.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
-    for name in ("lr", "min_lr", "clip", "weight_decay"):
+    for name in ("lr", "min_lr", "clip", "weight_decay", "gather"):
         if not getattr(args, name) >= 0:
             p.error(f"--{name}: expected a number >= 0, got {getattr(args, name)}")
     if not 1 <= args.min_seq_len <= args.max_seq_len:
@@ -100,7 +119,8 @@ def arguments(argv=None):
             f"expected 1 <= min_seq_len <= max_seq_len, got {args.min_seq_len}, {args.max_seq_len}"
         )
     if args.run_name is None:
-        args.run_name = f"sum_mod-{args.cell}-seed{args.seed}"
+        carried = "-carry" if args.carry else ""
+        args.run_name = f"sum_mod-{args.cell}{carried}-seed{args.seed}"
     climbs = args.run_name in ("", ".", "..") or Path(args.run_name).name != args.run_name
     if climbs or set(args.run_name) & set("\\/\0"):
         p.error(f"--run_name: expected the name of a folder in --save_dir, got {args.run_name!r}")
@@ -123,22 +143,25 @@ def train(
     args,
     report=lambda row: None,
     save=lambda model, step: None,
-    keep=lambda step, **parts: None,
+    keep=lambda step, carried, **parts: None,
     stopped=lambda: False,
     checkpoint=None,
     comm=None,
+    lesson=None,
 ):
     """Train a model, or go on from a checkpoint.
 
     `report` gets a row of metrics now and then, `save` the model, and `keep` what else a run needs to go on.
     When `stopped` says so it ends after the step, saved, with a KeyboardInterrupt. Of several processes each
-    takes a part of every batch, and `comm` is what they share.
+    takes a part of every batch, and `comm` is what they share. A `lesson` is what takes part in a step, made
+    of model, criterion and `args`; by default the one that `args` ask for.
     """
     comm = comm or Alone()
     minirnn.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     model = SumMod(args.cell, args.max_number, args.embed_dim, args.hidden_dim, args.num_layers)
-    criterion = minirnn.CrossEntropyLoss()
+    lesson = lesson or (AfterEach if args.carry or args.gather else AtTheEnd)
+    lesson = lesson(model, minirnn.CrossEntropyLoss(), args)
     optimizer = minirnn.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
     scheduler = schedule(optimizer, args)
     parameters = list(model.parameters())
@@ -149,21 +172,22 @@ def train(
     if checkpoint is not None:
         kept = minirnn.load_checkpoint(checkpoint, **parts)
         done = kept["step"]
-        for row in kept["extra"]:
+        for row in kept["extra"]["rows"]:
             report(row)
+        lesson.carried.load_state_dict(kept["extra"]["carried"])
         next(itertools.islice(data, done - 1, done))  # what it has seen
     broadcast(model, comm)
     for step in range(done + 1, args.total_steps + 1):
         part = shard(next(data), comm.Get_rank(), comm.Get_size())
         optimizer.zero_grad()
-        count, loss, logits = gradient(model, criterion, part)
+        count, loss, logits, sums = taught(lesson, step, part)
         average_gradients(model, comm, weight=count)
         norm = minirnn.clip_grad_norm_(parameters, args.clip)
         optimizer.step()
         last = step == args.total_steps
         evaluate = last or step % args.eval_every == 0
         if evaluate or step % args.log_every == 0:
-            loss, right = of_all_ranks(comm, part, loss, logits)
+            loss, right = of_all_ranks(comm, count, loss, logits, sums)
             row = {
                 "step": step,
                 "loss": loss,
@@ -178,30 +202,26 @@ def train(
             check_in_step(model, comm)
         interrupted = not last and stopped()
         if last or interrupted or step % args.save_every == 0:
-            keep(step, **parts)
+            keep(step, lesson.carried.state_dict(), **parts)
             save(model, step)
         if interrupted:
             raise KeyboardInterrupt
     return model
 
 
-def gradient(model, criterion, part):
-    """Add the gradient of the mean loss over a part of a batch; return its count, loss and logits."""
+def taught(lesson, step, part):
+    """Add the gradient of a part of a batch; return its count, mean loss, logits and right answers."""
     if part is None:  # more ranks than sequences
-        return 0, None, None
-    tokens, sums = part
-    logits, ctx = model.forward(tokens)
-    loss, ctx_loss = criterion.forward(logits, sums)
-    model.backward(ctx, criterion.backward(ctx_loss))
-    return len(sums), loss, logits
+        return 0, None, None, None
+    loss, logits, sums = lesson(step, *part)
+    return len(sums), loss, logits, sums
 
 
-def of_all_ranks(comm, part, loss, logits):
+def of_all_ranks(comm, count, loss, logits, sums):
     """Return mean loss and accuracy of the whole batch."""
     own = (0, 0.0, 0.0)
-    if part is not None:
-        sums = part[1]
-        own = (len(sums), float(loss) * len(sums), float((logits.argmax(1) == sums).sum()))
+    if count:
+        own = (count, float(loss) * count, float((logits.argmax(1) == sums).sum()))
     count, loss, right = np.sum(comm.allgather(own), axis=0).tolist()
     return loss / count, right / count
 
@@ -273,6 +293,8 @@ def main(argv=None):
         args, checkpoint = arguments(argv), None
         if args.resume:
             args, checkpoint = resumed(args)
+        if args.carry and comm.Get_size() > 1:
+            raise SystemExit("--carry: expected one process, as a checkpoint keeps one's states")
         if comm.Get_rank() == 0:
             return lead(args, checkpoint, comm)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 ends all, when it has saved
@@ -320,8 +342,9 @@ def lead(args, checkpoint, comm):
     def save(model, step):
         minirnn.save_weights(model, folder / f"weights-{step:06d}.npz")
 
-    def keep(step, **parts):
-        minirnn.save_checkpoint(folder / "checkpoint", step=step, extra=rows, **parts)
+    def keep(step, carried, **parts):
+        extra = {"rows": rows, "carried": carried}
+        minirnn.save_checkpoint(folder / "checkpoint", step=step, extra=extra, **parts)
 
     pressed = []
     before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
@@ -343,11 +366,12 @@ def lead(args, checkpoint, comm):
         for tracker in told.values():
             tracker.close()
 
+    longer = [(100, 100), (1000, 1000)] if args.carry else []
     result = {
         f"length {low}-{high}" if low != high else f"length {low}": accuracy(
-            model, low, high, args.max_number
+            model, low, high, args.max_number, 1_000 if low > 100 else 10_000
         )
-        for low, high in [(args.min_seq_len, args.max_seq_len), (10, 10), (20, 20)]
+        for low, high in [(args.min_seq_len, args.max_seq_len), (10, 10), (20, 20), *longer]
     }
     for name, value in result.items():
         print(f"accuracy on {name}: {value:.4f}")
