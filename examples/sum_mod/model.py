@@ -39,6 +39,11 @@ class SumMod(minirnn.Module):
         dx, _ = self.rnn.backward(ctx.rnn, doutput, dstate)
         self.embedding.backward(ctx.embedding, dx)
 
+    def onnx(self, graph, tokens):
+        """Connect the layers as forward does, for ``minirnn.to_onnx``."""
+        _, state = graph.layer(self.rnn, graph.layer(self.embedding, tokens))
+        return graph.layer(self.head, graph.index(h_of(state), -1))
+
 
 class Context(NamedTuple):
     """What :meth:`SumMod.backward` needs, and where a batch has ended."""
@@ -53,12 +58,6 @@ class Context(NamedTuple):
 def h_of(state):
     """Return h of a final state, which is the pair (h, c) for the LSTM."""
     return state[0] if isinstance(state, tuple) else state
-
-    def onnx(self, graph, tokens):
-        """Connect the layers as forward does, for ``minirnn.to_onnx``."""
-        _, state = graph.layer(self.rnn, graph.layer(self.embedding, tokens))
-        h_n = state[0] if isinstance(state, tuple) else state
-        return graph.layer(self.head, graph.index(h_n, -1))
 
 
 def drawn(rng, batch_size, min_seq_len=2, max_seq_len=5, max_number=9, ahead=32, xp=np):
