@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from . import init
-from .backend import RNG, Array, generator, uniform
+from .backend import RNG, Array, generator, get_array_module, uniform
 from .functional import recurrence as contract
 from .module import Module
 from .parameter import Parameter
@@ -76,7 +78,7 @@ class RecurrentWeights(Module):
         own = vars(self)
         return [None if name is None else own[name].data for name in self._names[k]]
 
-    def _gradients(self, k: int) -> list[Array | None]:
+    def _gradients(self, k: int) -> list[Any]:
         own = vars(self)
         return [None if name is None else own[name].grad for name in self._names[k]]
 
@@ -84,3 +86,15 @@ class RecurrentWeights(Module):
     def _like(self) -> Array:
         """An array of the dtype and device of the weights."""
         return self._weights(0)[0].data
+
+
+def wide_biases(gradients: Sequence[Any]) -> list[Any]:
+    """Return arrays to add to: those of matrices themselves, for each of biases zeros in float64.
+
+    A bias's gradient is a sum of many spans' sums, of one sign if it goes badly: in float32 each addition
+    would round it.
+    """
+    return [
+        d if d is None or d.ndim > 1 else get_array_module(d).zeros(d.shape, np.float64)
+        for d in gradients
+    ]

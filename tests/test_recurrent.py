@@ -259,3 +259,20 @@ def test_a_pair_may_be_a_list_and_its_members_are_told_apart():
         layer(x[None], [h[None], np.ones((1, 2, 5), np.float32)])
     with pytest.raises(TypeError, match="h_0: expected a pair of h and c, got ndarray"):
         layer(x[None], h[None])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_bias_gradient_over_very_many_spans_keeps_its_digits(make, checkpoint):
+    """All terms of one sign, so that in float32 every addition would round the same way."""
+    gradients = {}
+    with spans(4, steps=4):
+        for dtype in (np.float32, np.float64):
+            layer = make(1, 3, dtype=dtype, checkpoint=checkpoint)
+            for p in layer.parameters():
+                p.data[...] = 0.25
+            (y, _), ctx = layer.forward(np.zeros((8_000, 1, 1), dtype))
+            layer.backward(ctx, np.full_like(y, 0.1))
+            gradients[dtype] = {n: p.grad for n, p in layer.named_parameters() if "bias" in n}
+    assert gradients[np.float32]
+    for name, exact in gradients[np.float64].items():
+        close(gradients[np.float32][name], exact, 1e-6, name)
