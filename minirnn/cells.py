@@ -22,6 +22,8 @@ from .weights import RecurrentWeights
 class _Cell(RecurrentWeights):
     """What the three cells share: a pass over a batch of length one."""
 
+    _result: ClassVar[str] = "h"
+
     def __init__(
         self,
         input_size: int,
@@ -185,6 +187,7 @@ class LSTMCell(_Cell):
     """
 
     recurrence: ClassVar[Recurrence] = lstm
+    _result: ClassVar[str] = "(h, c)"
 
 
 class GRUCell(_Cell):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from . import checks
 from .backend import Array, get_array_module, reads_values
@@ -11,6 +11,8 @@ from .module import Context, Module, saving
 
 
 class _Loss(Module):
+    _result: ClassVar[str] = "loss"
+
     def __init__(self, reduction: str) -> None:
         checks.choice("reduction", reduction, ("mean", "sum", "none"))
         self.reduction = reduction

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from .parameter import Parameter
 from .state import Stateful
@@ -63,7 +63,8 @@ class Module(Stateful):
     to save memory and on the GPU: there leave it as it is until backward.
 
     ``model(x)`` is inference: it returns `y` alone, and no layer inside it saves a context, also in a
-    module of your own.
+    module of your own. To write ``y, ctx = model(x)`` for ``model.forward(x)`` is a mistake that nothing can
+    see where the first axis of y is 2, until backward is given half of y for a context and refuses it.
 
     Raises
     ------
@@ -73,6 +74,7 @@ class Module(Stateful):
     """
 
     training: bool = True
+    _result: ClassVar[str] = "y"  # what forward returns beside the context, for messages
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Compute ``(y, ctx)``; every subclass has its own."""
@@ -106,10 +108,7 @@ class Module(Stateful):
     def _saved(self, ctx: Any) -> Any:
         """Return what `ctx` saved, if it is this layer's."""
         if type(ctx) is not Context:
-            raise ValueError(
-                f"ctx: expected the context that {type(self).__name__}.forward returned, "
-                f"got {type(ctx).__name__}; `y, ctx = layer.forward(x)` returns one, `layer(x)` does not"
-            )
+            raise ValueError(self._no_context(ctx, "the context"))
         if ctx.layer is not self:
             raise ValueError(
                 f"ctx: expected a context of this {type(self).__name__}, "
@@ -121,6 +120,14 @@ class Module(Stateful):
                 "model(x), which saves nothing; call model.forward(x)"
             )
         return ctx.saved
+
+    def _no_context(self, ctx: Any, expected: str) -> str:
+        """Return what to say of what is no context: most often one half of a result."""
+        return (
+            f"ctx: expected {expected} that {type(self).__name__}.forward returned, got "
+            f"{type(ctx).__name__}; `{self._result}, ctx = layer.forward(x)` returns one. `layer(x)` does "
+            f"not, but {self._result} alone, which Python takes apart without a word where an axis is 2"
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
@@ -157,18 +164,62 @@ class Module(Stateful):
     def _children(self) -> Iterator[tuple[str, Module]]:
         return ((name, found) for name, found in self._owned() if isinstance(found, Module))
 
+    def children(self) -> Iterator[Module]:
+        """Iterate over the modules that this one holds itself, each once."""
+        return (child for _, child in self.named_children())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over ``(name, Module)`` of those that this one holds itself, each once."""
+        first: dict[Module, str] = {}
+        for name, child in self._children():
+            first.setdefault(child, name)
+        return ((name, child) for child, name in first.items())
+
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all modules inside it, each once."""
-        seen: set[int] = set()
+        return (module for _, module in self.named_modules())
 
-        def walk(module: Module) -> Iterator[Module]:
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield module
-                for _, child in module._children():
-                    yield from walk(child)
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over ``(dotted name, Module)`` of this one, whose name is empty, and all inside it."""
+        seen: set[Module] = set()
 
-        return walk(self)
+        def walk(name: str, module: Module) -> Iterator[tuple[str, Module]]:
+            if module not in seen:
+                seen.add(module)
+                yield name, module
+                for inner, child in module._children():
+                    yield from walk(f"{name}.{inner}" if name else inner, child)
+
+        return walk("", self)
+
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Call ``fn(module)`` for every module inside this one, then for it: to initialise weights, say.
+
+        Parameters
+        ----------
+        fn : callable
+            Takes a module, each once, inner ones before those that hold them; what it returns is dropped.
+
+        Examples
+        --------
+        >>> import minirnn
+        >>> model = minirnn.Sequential(minirnn.Linear(2, 3), minirnn.Tanh())
+        >>> _ = model.apply(lambda module: print(type(module).__name__))
+        Linear
+        Tanh
+        Sequential
+        """
+        done: set[Module] = set()
+
+        def walk(module: Module) -> None:
+            done.add(module)
+            for child in module.children():
+                if child not in done:
+                    walk(child)
+            fn(module)
+
+        walk(self)
+        return self
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Iterate over ``(dotted name, Parameter)``, in the order of definition, each once."""

@@ -61,6 +61,7 @@ class Recurrent(Streaming):
         By the constructor, if `dtype` is no floating-point one, or a switch neither True nor False.
     """
 
+    _result: ClassVar[str] = "(output, h_n)"
     proj_size: int = 0  # the LSTM's: features of its projected state, 0 for none
 
     def __init__(
@@ -398,6 +399,7 @@ class LSTM(Recurrent):
     """
 
     recurrence: ClassVar[Recurrence] = lstm
+    _result: ClassVar[str] = "(output, (h_n, c_n))"
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class Sequential(Module):
         """Return the gradient of the first layer's input."""
         layers = list(self)
         if not isinstance(ctx, tuple) or len(ctx) != len(layers):
-            raise ValueError(f"ctx: expected a tuple of {len(layers)} contexts, one a layer")
+            raise ValueError(self._no_context(ctx, f"the {len(layers)} contexts, one a layer,"))
         for layer, layer_ctx in zip(layers, ctx, strict=True):
             # Before the first of them adds to a gradient; a module of the user's may have no context.
             own = type(layer).__module__.startswith(f"{__package__}.")

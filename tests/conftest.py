@@ -1,5 +1,6 @@
 """What pytest hands to the tests."""
 
+import numpy as np
 import pytest
 from makers import MAKERS
 
@@ -8,3 +9,8 @@ from makers import MAKERS
 def make(request):
     layer, options = MAKERS[request.param]
     return lambda *args, **more: layer(*args, **{"rng": 0, **options, **more})
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from helpers import data
 
 import minirnn
@@ -134,3 +135,82 @@ def named(**results):
         else:
             arrays_by_name[name] = data(result)
     return arrays_by_name
+
+
+def parameters(rng, shapes=((3, 4), (5,), (2, 2, 2))):
+    values = [rng.standard_normal(s) for s in shapes]
+    return [minirnn.Parameter(v.copy()) for v in values], values
+
+
+def two_groups():
+    torch = pytest.importorskip("torch")
+    ours = [minirnn.Parameter(np.ones(2)) for _ in range(2)]
+    theirs = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    groups = ([{"params": [p], "lr": lr} for p, lr in zip(ps, (0.5, 0.2), strict=True)]
+              for ps in (ours, theirs))  # fmt: skip
+    mine, reference = groups
+    optimizers = minirnn.SGD(mine), torch.optim.SGD(reference)
+    optimizers[0].step()  # without a gradient; a schedule's step before it would warn
+    return torch, *optimizers
+
+
+class Model(minirnn.Module):
+    """A model of a user's own, with a list of layers and a shared one."""
+
+    def __init__(self):
+        self.embedding = minirnn.Embedding(5, 4, dtype=np.float64)
+        self.layers = [minirnn.Linear(4, 4, dtype=np.float64) for _ in range(2)]
+        self.shared = self.layers[0]
+        self.rnn = minirnn.RNN(4, 3, dtype=np.float64)
+
+    def forward(self, tokens):
+        x, ctx_0 = self.embedding.forward(tokens)
+        x, ctx_1 = self.layers[0].forward(x)
+        x, ctx_2 = self.layers[1].forward(x)
+        x, ctx_3 = self.shared.forward(x)
+        (output, _), ctx_4 = self.rnn.forward(x)
+        self.contexts = (ctx_0, ctx_1, ctx_2, ctx_3, ctx_4)
+        return output, self.contexts
+
+    def backward(self, ctx, doutput):
+        ctx_0, ctx_1, ctx_2, ctx_3, ctx_4 = ctx
+        dx, _ = self.rnn.backward(ctx_4, doutput)
+        dx = self.shared.backward(ctx_3, dx)
+        dx = self.layers[1].backward(ctx_2, dx)
+        dx = self.layers[0].backward(ctx_1, dx)
+        self.embedding.backward(ctx_0, dx)
+
+
+NAMES = [
+    "embedding.weight",
+    "layers.0.weight",
+    "layers.0.bias",
+    "layers.1.weight",
+    "layers.1.bias",
+    "rnn.weight_ih_l0",
+    "rnn.weight_hh_l0",
+    "rnn.bias_ih_l0",
+    "rnn.bias_hh_l0",
+]
+
+
+class Scale(minirnn.Module):
+    """A module of a user's own; `result` is what its forward makes of y and ctx."""
+
+    def __init__(self, result=lambda y, ctx: (y, ctx)):
+        self.result = result
+
+    def forward(self, x):
+        return self.result(2 * x, None)
+
+    def backward(self, ctx, dy):
+        return 2 * dy
+
+
+class Holder(minirnn.Module):
+    def __init__(self, value):
+        self.held = value
+
+
+def linear():
+    return minirnn.Linear(2, 1, bias=False, rng=0)

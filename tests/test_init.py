@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers import close
 
 import minirnn
 from minirnn import init
@@ -139,3 +140,42 @@ def test_a_seed_means_the_same_in_every_dtype_and_writes_in_place(name):
 def test_what_cannot_be_drawn_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_initial_values():
+    p = minirnn.Parameter(np.zeros((12, 4)))
+    minirnn.init.orthogonal_(p, gain=2.0, blocks=3, rng=0)
+    for block in p.data.reshape(3, 4, 4):
+        close(block @ block.T, 4 * np.eye(4))
+    wide = minirnn.init.orthogonal_(minirnn.Parameter(np.zeros((3, 7))), rng=0)
+    close(wide.data @ wide.data.T, np.eye(3))
+    x = minirnn.init.xavier_uniform_(minirnn.Parameter(np.zeros((300, 200))), rng=0).data
+    bound = math.sqrt(6 / 500)
+    assert np.abs(x).max() <= bound
+    assert abs(x.std() - bound / math.sqrt(3)) < 0.01 * bound
+    again = minirnn.init.xavier_uniform_(minirnn.Parameter(np.zeros((300, 200))), rng=0).data
+    np.testing.assert_array_equal(x, again)
+    with pytest.raises(ValueError, match="blocks"):
+        minirnn.init.orthogonal_(p, blocks=5)
+    with pytest.raises(ValueError, match="matrix"):
+        minirnn.init.orthogonal_(minirnn.Parameter(np.zeros(3)))
+
+
+def test_uniform_initial_values():
+    rng = np.random.default_rng(0)
+    p = minirnn.Parameter(np.zeros((30, 40)))
+    assert minirnn.init.uniform_(p, -3.0, 1.0, rng=rng) is p
+    assert p.data.min() >= -3
+    assert p.data.max() < 1
+    assert abs(p.data.mean() + 1) < 0.1
+    assert abs(p.data.std() - 4 / math.sqrt(12)) < 0.1
+    before = p.data.copy()
+    for a, b in ((2.0, 1.0), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match=f"a, b: expected a <= b, got {a} and {b}"):
+            minirnn.init.uniform_(p, a, b, rng=rng)
+    np.testing.assert_array_equal(p.data, before)
+    minirnn.init.uniform_(p, 0.5, 0.5, rng=rng)
+    np.testing.assert_array_equal(p.data, np.full((30, 40), 0.5))
+    for bad, got in (([1.0], "got builtins.list"), (np.zeros(2, int), "got dtype int64")):
+        with pytest.raises(TypeError, match=f"parameter: expected .*{got}"):
+            minirnn.init.uniform_(bad)

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from helpers import close
+from makers import two_groups
 
 import minirnn
 
@@ -427,3 +429,147 @@ def test_a_metric_is_a_number(metric):
     for fine in (np.float32(1), np.array(0.5), 1, float("nan")):
         schedule.step(fine)
     assert schedule.best == 0.5
+
+
+SCHEDULES = [
+    ("LinearLR", {}),
+    ("LinearLR", {"start_factor": 0.1, "end_factor": 0.5, "total_iters": 30}),
+    ("CosineAnnealingLR", {"T_max": 20}),
+    ("CosineAnnealingLR", {"T_max": 100, "eta_min": 0.01}),
+    ("StepLR", {"step_size": 7, "gamma": 0.5}),
+    ("ExponentialLR", {"gamma": 0.97}),
+    ("LambdaLR", {"lr_lambda": lambda step: 1 / (1 + step)}),
+    ("LambdaLR", {"lr_lambda": [lambda step: 0.9**step, lambda step: 2.0]}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+def test_schedules(name, options):
+    torch, optimizer, reference = two_groups()
+    ours = getattr(minirnn, name)(optimizer, **options)
+    theirs = getattr(torch.optim.lr_scheduler, name)(reference, **options)
+    for _ in range(90):
+        close(ours.get_last_lr(), theirs.get_last_lr(), 1e-12)
+        assert ours.last_epoch == theirs.last_epoch
+        reference.step()
+        ours.step()
+        theirs.step()
+
+
+def test_warm_up_and_then_cosine():
+    torch, optimizer, reference = two_groups()
+
+    def build(module, optimizer):
+        warmup = module.LinearLR(optimizer, 0.01, total_iters=10)
+        cosine = module.CosineAnnealingLR(optimizer, 40, eta_min=0.001)
+        rest = module.ExponentialLR(optimizer, 0.9)
+        return module.SequentialLR(optimizer, [warmup, cosine, rest], [10, 45])
+
+    ours, theirs = build(minirnn, optimizer), build(torch.optim.lr_scheduler, reference)
+    for _ in range(60):
+        close(ours.get_last_lr(), theirs.get_last_lr(), 1e-12)
+        reference.step()
+        ours.step()
+        theirs.step()
+
+
+def test_a_schedule_resumes():
+    optimizer = minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=0.1)
+    schedule = minirnn.CosineAnnealingLR(optimizer, 20)
+    for _ in range(7):
+        optimizer.step()
+        schedule.step()
+    other = minirnn.CosineAnnealingLR(minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=9.0), 20)
+    other.load_state_dict(schedule.state_dict())
+    assert other.get_last_lr() == schedule.get_last_lr()
+
+
+def build(module, name, options, optimizer, last_epoch=-1):
+    """Return a schedule of `module`, ours or torch's; the sequential one of a warm-up and stairs."""
+    if name == "SequentialLR":
+        parts = [module.LinearLR(optimizer, 0.1, total_iters=5), module.StepLR(optimizer, 3)]
+        return module.SequentialLR(optimizer, parts, [8], last_epoch)
+    return getattr(module, name)(optimizer, **options, last_epoch=last_epoch)
+
+
+@pytest.mark.parametrize(("name", "options"), [*SCHEDULES, ("SequentialLR", {})])
+@pytest.mark.parametrize("steps", [1, 13])
+def test_a_schedule_goes_on_after_last_epoch(name, options, steps):
+    """After some steps a new schedule, of an optimiser with the state of the first one, takes over."""
+    torch, optimizer, reference = two_groups()
+    whole = build(minirnn, name, options, optimizer)
+    theirs = build(torch.optim.lr_scheduler, name, options, reference)
+    for _ in range(steps):
+        reference.step()
+        whole.step()
+        theirs.step()
+    _, again, reference_again = two_groups()
+    again.load_state_dict(optimizer.state_dict())
+    ours = build(minirnn, name, options, again, last_epoch=steps - 1)
+    if name != "SequentialLR":  # torch's begins with its first schedule again
+        reference_again.load_state_dict(reference.state_dict())
+        reference = reference_again
+        theirs = build(torch.optim.lr_scheduler, name, options, reference, steps - 1)
+    assert ours.base_lrs == [0.5, 0.2]
+    for _ in range(30):
+        assert ours.last_epoch == whole.last_epoch == theirs.last_epoch
+        assert ours.get_last_lr() == whole.get_last_lr()
+        close(ours.get_last_lr(), theirs.get_last_lr(), 1e-12)
+        reference.step()
+        ours.step()
+        whole.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+def test_last_epoch_needs_the_initial_rates(name, options):
+    _, optimizer, _ = two_groups()
+    optimizer.param_groups[0]["initial_lr"] = 0.7
+    for last_epoch, message in ((3, "group 1 has no 'initial_lr', got 3"), (-2, ">= -1, got -2")):
+        with pytest.raises(ValueError, match=f"last_epoch: expected .*{message}"):
+            build(minirnn, name, options, optimizer, last_epoch)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.2]
+    assert "initial_lr" not in optimizer.param_groups[1]
+
+
+def test_a_sequence_takes_schedules_by_the_step_and_of_its_own_optimizer():
+    _, optimizer, _ = two_groups()
+    _, other, _ = two_groups()
+    warmup = minirnn.LinearLR(optimizer, 0.5)
+    for second, error, message in (
+        (minirnn.ReduceLROnPlateau(optimizer), TypeError, "by the step, got ReduceLROnPlateau"),
+        (minirnn.StepLR(other, 3), ValueError, "of this optimizer, got one of another"),
+    ):
+        with pytest.raises(error, match=rf"schedulers\[1\]: expected a schedule {message}"):
+            minirnn.SequentialLR(optimizer, [warmup, second], [3])
+    for schedulers, milestones, message in (
+        ([], [], "schedulers: expected at least one, got none"),
+        ([warmup] * 3, [5, 3], r"milestones: expected 2 ascending steps.*got \[5, 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            minirnn.SequentialLR(optimizer, schedulers, milestones)
+    with pytest.raises(ValueError, match="last_epoch: expected an integer >= -1, got -2"):
+        minirnn.SequentialLR(optimizer, [warmup], [], last_epoch=-2)
+    assert warmup.get_last_lr() == [0.25, 0.1]
+    with pytest.raises(TypeError, match="optimizer: expected an Optimizer, got list"):
+        minirnn.StepLR([optimizer], 3)
+    with pytest.raises(TypeError, match="optimizer: expected an Optimizer, got StepLR"):
+        minirnn.ReduceLROnPlateau(minirnn.StepLR(other, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda o: minirnn.StepLR(o, 0), "step_size"),
+        (lambda o: minirnn.CosineAnnealingLR(o, 0), "T_max"),
+        (lambda o: minirnn.LinearLR(o, 0.0), "start_factor"),
+        (lambda o: minirnn.LinearLR(o, end_factor=2.0), "end_factor"),
+        (lambda o: minirnn.LambdaLR(o, [abs, abs]), "lr_lambda"),
+        (lambda o: minirnn.SequentialLR(o, [minirnn.LinearLR(o)], [3]), "milestones"),
+        (lambda o: minirnn.ReduceLROnPlateau(o, mode="up"), "mode"),
+        (lambda o: minirnn.ReduceLROnPlateau(o, factor=1.0), "factor"),
+    ],
+)
+def test_bad_schedules(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=0.1))

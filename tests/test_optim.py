@@ -6,6 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import close
+from makers import parameters
 
 import minirnn
 
@@ -399,3 +401,137 @@ def test_a_read_only_parameter_among_others_is_refused(when):
     with pytest.raises(ValueError, match="expected an array to write to, got a read-only one"):
         optimizer.step()
     assert [p.data.tolist() for p in parameters] == [[1, 2], [3], [4]]
+
+
+OPTIMIZERS = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ("Adam", {"lr": 0.01}),
+    ("Adam", {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.01}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+@pytest.mark.parametrize("flatten_at", [None, 0, 20])
+def test_fifty_steps_of_each_optimizer(name, options, flatten_at):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, values = parameters(rng)
+    theirs = [torch.nn.Parameter(torch.from_numpy(v.copy())) for v in values]
+    optimizer = getattr(minirnn, name)(ours, **options)
+    reference = getattr(torch.optim, name)(theirs, **options)
+    for step in range(50):
+        if step == flatten_at:
+            minirnn.ParameterBuffer(ours)
+        optimizer.zero_grad()
+        for p, q in zip(ours, theirs, strict=True):
+            g = rng.standard_normal(p.shape)
+            p.grad += g
+            q.grad = torch.from_numpy(g.copy())
+        optimizer.step()
+        reference.step()
+        for p, q in zip(ours, theirs, strict=True):
+            close(p.data, q.detach())
+
+
+def test_groups_have_their_own_settings():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, values = parameters(rng)
+    theirs = [torch.nn.Parameter(torch.from_numpy(v.copy())) for v in values]
+    optimizer = minirnn.Adam([{"params": ours[:1], "lr": 0.1}, {"params": ours[1:]}], lr=0.01)
+    reference = torch.optim.Adam(
+        [{"params": theirs[:1], "lr": 0.1}, {"params": theirs[1:]}], lr=0.01
+    )
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad[...] = rng.standard_normal(p.shape)
+            q.grad = torch.from_numpy(p.grad.copy())
+        optimizer.step()
+        reference.step()
+    for p, q in zip(ours, theirs, strict=True):
+        close(p.data, q.detach())
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+def test_a_run_resumes_bit_for_bit(name, options):
+    def step(optimizer, ours, rng):
+        for p in ours:
+            p.grad[...] = rng.standard_normal(p.shape)
+        optimizer.step()
+
+    ours, _ = parameters(np.random.default_rng(0))
+    optimizer = getattr(minirnn, name)(ours, **options)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        step(optimizer, ours, rng)
+    state = optimizer.state_dict()
+    copies = [minirnn.Parameter(p.data.copy()) for p in ours]
+    resumed = getattr(minirnn, name)(copies, lr=123.0)
+    resumed.load_state_dict(state)
+    other = np.random.default_rng(2)
+    step(optimizer, ours, other)
+    step(resumed, copies, np.random.default_rng(2))
+    for p, q in zip(ours, copies, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+def test_parameters_keep_their_dtype(name, options, dtype):
+    p = minirnn.Parameter(np.ones(3, dtype))
+    p.grad[...] = 1
+    getattr(minirnn, name)([p], **options).step()
+    assert p.data.dtype == dtype
+    assert (p.data < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda p: minirnn.SGD([], lr=0.1), ValueError, "at least one"),
+        (lambda p: minirnn.SGD([p.data]), TypeError, "expected Parameters, got ndarray"),
+        (lambda p: minirnn.SGD([p, p]), ValueError, "twice"),
+        (lambda p: minirnn.SGD([p], lr=-1.0), ValueError, "lr: expected"),
+        (lambda p: minirnn.SGD([p], momentum=-1.0), ValueError, "momentum"),
+        (lambda p: minirnn.SGD([p], momentum=0.9, dampening=-1), ValueError, "dampening"),
+        (lambda p: minirnn.SGD([p], nesterov=True), ValueError, "nesterov"),
+        (lambda p: minirnn.SGD(3), TypeError, "expected Parameters, got int"),
+        (lambda p: minirnn.Adam([p], betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
+        (lambda p: minirnn.Adam([{"params": [p], "lrr": 1}]), ValueError, "lrr"),
+        (lambda p: minirnn.Adam([p], weight_decay=-1), ValueError, "weight_decay"),
+    ],
+)
+def test_bad_optimizers(make, error, message):
+    with pytest.raises(error, match=message):
+        make(minirnn.Parameter(np.ones(2)))
+
+
+def test_state_of_another_optimizer_is_refused():
+    p = minirnn.Parameter(np.ones(2))
+    optimizer = minirnn.Adam([p])
+    p.grad[...] = 1
+    optimizer.step()
+    other = minirnn.Adam([minirnn.Parameter(np.ones(3))])
+    with pytest.raises(ValueError, match="expected shape"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_state_with_settings_that_make_no_sense_is_refused():
+    optimizer = minirnn.Adam([minirnn.Parameter(np.ones(2))], lr=0.1)
+    for bad in ({"lr": -1}, {"betas": "xx"}):
+        state = optimizer.state_dict()
+        state["steps"] = 7
+        state["groups"][0].update(bad)
+        with pytest.raises(ValueError, match=rf"groups\[0\]: {next(iter(bad))}"):
+            optimizer.load_state_dict(state)
+        assert optimizer.state_dict()["steps"] == 0
+        assert optimizer.param_groups[0]["lr"] == 0.1
+    schedule = minirnn.StepLR(optimizer, 2)
+    with pytest.raises(ValueError, match=r"\['base_lrs'\] missing"):
+        schedule.load_state_dict({"last_epoch": 3})
+    assert schedule.get_last_lr() == [0.1]

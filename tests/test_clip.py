@@ -1,0 +1,121 @@
+"""Clipping by norm and by value, against torch and in what overflows."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import close
+from makers import parameters
+
+import minirnn
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.5, math.inf])
+@pytest.mark.parametrize("max_norm", [0.1, 1e3])
+@pytest.mark.parametrize("flat", [False, True])
+def test_clip_grad_norm(norm_type, max_norm, flat):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, values = parameters(rng)
+    theirs = [torch.nn.Parameter(torch.from_numpy(v)) for v in values]
+    if flat:
+        minirnn.ParameterBuffer(ours)
+    for p, q in zip(ours, theirs, strict=True):
+        p.grad[...] = rng.standard_normal(p.shape)
+        q.grad = torch.from_numpy(p.grad.copy())
+    norm = minirnn.clip_grad_norm_(iter(ours), max_norm, norm_type)
+    close(norm, torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type))
+    for p, q in zip(ours, theirs, strict=True):
+        close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_norm_whose_square_overflows(flat):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    shapes = ((3, 4), (5,))
+    ours = [minirnn.Parameter(np.zeros(shape, np.float32)) for shape in shapes]
+    if flat:
+        minirnn.ParameterBuffer(ours)
+    gradients = [
+        rng.standard_normal(shape).astype(np.float32) * np.float32(1e30) for shape in shapes
+    ]
+    for p, g in zip(ours, gradients, strict=True):
+        p.grad[...] = g
+    expected = math.sqrt(sum(float(np.vdot(g, g)) for g in map(np.float64, gradients)))
+    # torch's own norm is infinite there, but right in float64.
+    theirs = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for shape in shapes]
+    for p, g in zip(theirs, gradients, strict=True):
+        p.grad = torch.from_numpy(g.astype(np.float64))
+    norm = minirnn.clip_grad_norm_(ours, 2.0, error_if_nonfinite=True)
+    assert norm.dtype == np.float32
+    assert float(norm) == pytest.approx(expected, rel=1e-6)
+    assert expected == pytest.approx(float(torch.nn.utils.clip_grad_norm_(theirs, 2.0)))
+    for p, q in zip(ours, theirs, strict=True):
+        close(p.grad, q.grad, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clip", "error", "message"),
+    [
+        (
+            lambda p: minirnn.clip_grad_norm_([], 1.0),
+            ValueError,
+            "at least one parameter, got none",
+        ),
+        (lambda p: minirnn.clip_grad_norm_([p, p.grad], 1.0), TypeError, "got ndarray"),
+        (lambda p: minirnn.clip_grad_norm_(p, -1.0), ValueError, "max_norm: .* >= 0, got -1.0"),
+        (lambda p: minirnn.clip_grad_norm_(p, math.nan), ValueError, "max_norm"),
+        (lambda p: minirnn.clip_grad_norm_(p, 1.0, 0), ValueError, "norm_type: .* > 0, got 0"),
+        (lambda p: minirnn.clip_grad_norm_(p, 1.0, -2.0), ValueError, "norm_type"),
+        (
+            lambda p: minirnn.clip_grad_value_([], 1.0),
+            ValueError,
+            "at least one parameter, got none",
+        ),
+        (lambda p: minirnn.clip_grad_value_([p, None], 1.0), TypeError, "got NoneType"),
+        (lambda p: minirnn.clip_grad_value_(p, -1.0), ValueError, "clip_value: .* >= 0, got -1.0"),
+    ],
+)
+def test_clipping_refuses(clip, error, message):
+    p = minirnn.Parameter(np.zeros(2))
+    p.grad[...] = [3, 4]
+    with pytest.raises(error, match=message):
+        clip(p)
+    np.testing.assert_array_equal(p.grad, [3, 4])
+
+
+def test_clip_grad_value():
+    rng = np.random.default_rng(0)
+    ours, _ = parameters(rng)
+    before = []
+    for p in ours:
+        p.grad[...] = rng.standard_normal(p.shape)
+        before.append(p.grad.copy())
+    minirnn.clip_grad_value_(ours, 0.5)
+    for p, g in zip(ours, before, strict=True):
+        np.testing.assert_array_equal(p.grad, np.minimum(np.maximum(g, -0.5), 0.5))
+
+
+def test_nonfinite_gradients_are_named_and_left_alone():
+    model = minirnn.Sequential(minirnn.Linear(2, 2), minirnn.RNN(2, 2))
+    for p in model.parameters():
+        p.grad[...] = 1
+    bad = dict(model.named_parameters())["1.weight_hh_l0"]
+    bad.grad[0, 0] = np.nan
+    before = [p.grad.copy() for p in model.parameters()]
+    with pytest.raises(FloatingPointError, match=r"not finite in:? 1\.weight_hh_l0$"):
+        minirnn.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
+    for p, g in zip(model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.grad, g)
+    assert np.isnan(minirnn.clip_grad_norm_(model.parameters(), 1.0))
+
+
+@pytest.mark.parametrize("norm_type", [2, 3, np.inf, "inf"])
+def test_a_norm_that_is_not_finite_warns_of_nothing(norm_type):
+    a, b = minirnn.Parameter(np.zeros(2)), minirnn.Parameter(np.zeros(2))
+    a.grad, b.grad = [np.inf, 1.0], [3.0, 4.0]
+    assert np.isinf(minirnn.clip_grad_norm_([a, b], 1.0, norm_type))
+    assert np.isnan(a.grad[0])  # as in torch
+    assert a.grad[1] == 0
+    assert not b.grad.any()
