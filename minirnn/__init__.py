@@ -63,7 +63,7 @@ from .resume import load_checkpoint, save_checkpoint
 from .rmsprop import RMSprop
 from .sequential import Sequential
 from .threads import set_num_threads
-from .truncated import TruncatedWindow, truncated_bptt
+from .truncated import TruncatedWindow, Window, truncated_bptt, windows
 
 __version__ = "0.1.0"
 
@@ -121,6 +121,7 @@ __all__ = [
     "Tanh",
     "Trace",
     "TruncatedWindow",
+    "Window",
     "asnumpy",
     "by_layer_direction",
     "clip_grad_norm_",
@@ -153,4 +154,5 @@ __all__ = [
     "truncated_bptt",
     "unpack_sequence",
     "unpad_sequence",
+    "windows",
 ]

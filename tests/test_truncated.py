@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import close, data
-from makers import F8, arrays, like_state, packed_input
+from helpers import all_close, all_equal, close, data
+from makers import F8, LENGTHS, arrays, like_state, packed_input
 
 import minirnn
 
@@ -81,3 +81,168 @@ def test_truncated_bptt_starts_from_the_state_as_it_was_given():
     windows = minirnn.truncated_bptt(layer, x, k=2, h_0=h_0)
     h_0[...] = 0  # before the first window is asked for
     np.testing.assert_array_equal(np.concatenate([w.output for w in windows]), expected)
+
+
+class Speaker(minirnn.Module):
+    """A language model that carries its state: embedding, LSTM, head."""
+
+    def __init__(self, batch_first=False):
+        self.embedding = minirnn.Embedding(7, 3, dtype=F8, rng=0)
+        self.rnn = minirnn.LSTM(3, 4, 2, batch_first=batch_first, dtype=F8, rng=1)
+        self.head = minirnn.Linear(4, 7, dtype=F8, rng=2)
+
+    def forward(self, tokens, state=None):
+        x, ctx_x = self.embedding.forward(tokens)
+        (h, state), ctx_h = self.rnn.forward(x, state)
+        y, ctx_y = self.head.forward(h)
+        return (y, state), (ctx_x, ctx_h, ctx_y)
+
+    def backward(self, ctx, dy):
+        ctx_x, ctx_h, ctx_y = ctx
+        dx, _ = self.rnn.backward(ctx_h, self.head.backward(ctx_y, dy))
+        self.embedding.backward(ctx_x, dx)
+
+
+def as_sequential(model):
+    return minirnn.Sequential(model.embedding, minirnn.Sequential(model.rnn), model.head)
+
+
+def tokens_in(form, T=40):
+    rng = np.random.default_rng(0)
+    if form == "packed":
+        sequences = [rng.integers(0, 7, n) for n in LENGTHS]
+        return minirnn.pack_sequence(sequences, enforce_sorted=False)
+    shape = {"padded": (T, 4), "batch first": (4, T), "unbatched": (T,)}[form]
+    return rng.integers(0, 7, shape)
+
+
+def sines(y):
+    return y.map(np.sin) if isinstance(y, minirnn.PackedSequence) else np.sin(y)
+
+
+def gradients(model):
+    return {name: p.grad.copy() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["module", "function", "sequential"])
+@pytest.mark.parametrize("form", ["padded", "batch first", "unbatched", "packed"])
+def test_truncated_bptt_of_a_whole_model_over_tokens(form, kind):
+    model, tokens = Speaker(batch_first=form == "batch first"), tokens_in(form)
+    axis = int(form == "batch first")
+    options = {"batch_first": bool(axis)} if kind == "function" else {}
+    runs = {"module": model, "function": model.forward, "sequential": as_sequential(model)}
+    run, back = runs[kind], runs["sequential" if kind == "sequential" else "module"].backward
+
+    (output, state), ctx = model.forward(tokens)
+    model.backward(ctx, sines(output))
+    full = gradients(model)
+
+    for k in (40, 100):  # all of it in one window: plain BPTT
+        model.zero_grad()
+        (window,) = minirnn.truncated_bptt(run, tokens, k, **options)
+        back(window.ctx, sines(window.output))
+        all_close(gradients(model), full, 1e-12)
+
+    model.zero_grad()
+    outputs, ends = [], []
+    for window in minirnn.truncated_bptt(run, tokens, k=7, **options):
+        back(window.ctx, sines(window.output))
+        outputs.append(data(window.output))
+        ends.append((window.steps, window.rows))
+    truncated = gradients(model)
+    close(np.concatenate(outputs, axis=axis if form != "packed" else 0), data(output), 1e-12)
+    last = window.h_n if kind != "sequential" else window.h_n[1][0]
+    for a, b in zip(last, state, strict=True):
+        close(a, b, 1e-12)
+
+    # By hand: the same steps from the same state, as a constant.
+    model.zero_grad()
+    state = None
+    for steps, rows in ends:
+        if form == "packed":
+            batch = np.maximum(0, np.minimum(LENGTHS, steps.stop) - steps.start)
+            x = np.zeros((7, 4), int)
+            for k, s in enumerate(minirnn.unpack_sequence(tokens)):
+                x[: batch[k], k] = s[steps]
+            part = minirnn.pack_padded_sequence(x[: batch.max()], batch, enforce_sorted=False)
+            np.testing.assert_array_equal(tokens.data[rows], part.data)
+        else:
+            part = tokens[:, steps] if axis else tokens[steps]
+        (y, state), ctx = model.forward(part, state)
+        model.backward(ctx, sines(y))
+    all_close(gradients(model), truncated, 1e-12)
+    assert max(np.abs(truncated[n] - full[n]).max() for n in full) > 1e-3
+
+
+def test_the_optimiser_may_step_between_windows():
+    model, twin, tokens = Speaker(), Speaker(), tokens_in("padded")
+    optimizer, other = (minirnn.SGD(m.parameters(), 0.1) for m in (model, twin))
+    for window in minirnn.truncated_bptt(model, tokens, k=9):
+        optimizer.zero_grad()
+        model.backward(window.ctx, np.sin(window.output))
+        optimizer.step()
+    state = None
+    for first in range(0, 40, 9):
+        (y, state), ctx = twin.forward(tokens[first : first + 9], state)
+        other.zero_grad()
+        twin.backward(ctx, np.sin(y))
+        other.step()
+    all_equal(model.state_dict(), twin.state_dict())
+
+
+def test_a_model_goes_on_from_the_state_of_an_earlier_part():
+    model, tokens = as_sequential(Speaker()), tokens_in("padded")
+    whole = [w.output for w in minirnn.truncated_bptt(model, tokens, k=10)]
+    first = [*minirnn.truncated_bptt(model, tokens[:20], k=10)]
+    rest = [*minirnn.truncated_bptt(model, tokens[20:], k=10, h_0=first[-1].h_n)]
+    for a, b in zip(whole, first + rest, strict=True):
+        np.testing.assert_array_equal(a, b.output)
+
+
+@pytest.mark.parametrize(
+    ("input", "batch_first", "expected"),
+    [
+        (np.arange(12).reshape(6, 2), False, [(0, 4), (4, 6)]),
+        (np.arange(12).reshape(2, 6), True, [(0, 4), (4, 6)]),
+        (np.arange(6), True, [(0, 4), (4, 6)]),
+        (np.arange(12.0).reshape(6, 2), True, [(0, 4), (4, 6)]),  # unbatched: time, features
+        (np.arange(24.0).reshape(2, 6, 2), True, [(0, 4), (4, 6)]),
+    ],
+)
+def test_windows_cut_along_time(input, batch_first, expected):
+    found = [*minirnn.windows(input, 4, batch_first=batch_first)]
+    assert [(w.steps.start, w.steps.stop) for w in found] == expected
+    axis = input.shape.index(6)
+    np.testing.assert_array_equal(np.concatenate([w.input for w in found], axis), input)
+
+
+def test_windows_of_input_and_targets_fit_each_other():
+    rng = np.random.default_rng(0)
+    x = packed_input(rng)
+    targets = x.map(lambda rows: rows.sum(1))
+    for a, b in zip(minirnn.windows(x, 7), minirnn.windows(targets, 7), strict=True):
+        np.testing.assert_array_equal(a.input.data.sum(1), b.input.data)
+        assert len(minirnn.unpack_sequence(a.input)) == len(LENGTHS)
+
+
+def test_what_cannot_be_carried_or_cut_is_refused_at_the_call():
+    tokens = tokens_in("padded")
+    embedding = minirnn.Embedding(7, 3, dtype=F8)
+    two_ways = minirnn.RNN(3, 4, bidirectional=True, dtype=F8)
+    for model, error, says in [
+        (minirnn.Sequential(embedding, two_ways), ValueError, "unidirectional"),
+        (minirnn.Sequential(minirnn.Sequential(embedding, two_ways)), ValueError, "unidirectional"),
+        (minirnn.Sequential(Speaker()), ValueError, "0: expected no state inside Speaker"),
+        (3, TypeError, "layer: expected a module or a function"),
+    ]:
+        with pytest.raises(error, match=says):
+            minirnn.truncated_bptt(model, tokens, k=2)
+    with pytest.raises(TypeError, match="input: expected an array"):
+        minirnn.truncated_bptt(Speaker(), [1, 2], k=2)
+    with pytest.raises(ValueError, match="axis of time"):
+        minirnn.windows(np.array(3), 2)
+    with pytest.raises(ValueError, match="k: expected"):
+        minirnn.windows(tokens, 0)
+    for wrong in (None, (1, 2), ((1, 2, 3), 4), [[1, 2], 3]):
+        with pytest.raises(TypeError, match=r"expected \(\(output, state\), ctx\)"):
+            next(minirnn.truncated_bptt(lambda x, state, r=wrong: r, tokens, k=2))
