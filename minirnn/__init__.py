@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 from . import functional, init
-from .activations import LayerNorm, ReLU, Sigmoid, Tanh
+from .activations import LayerNorm, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .backend import (
     asnumpy,
     get_array_module,
@@ -100,6 +100,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "LinearLR",
+    "LogSoftmax",
     "MSELoss",
     "Module",
     "MultiStepLR",
@@ -117,6 +118,7 @@ __all__ = [
     "Sequential",
     "SequentialLR",
     "Sigmoid",
+    "Softmax",
     "StepLR",
     "Tanh",
     "Trace",

@@ -17,8 +17,9 @@ from .parameter import Parameter
 
 
 class _Elementwise(Module):
-    _forward: ClassVar[staticmethod[[Array], Array]]
-    _backward: ClassVar[staticmethod[[Array, Array], Array]]
+    _forward: ClassVar[staticmethod[..., Array]]
+    _backward: ClassVar[staticmethod[..., Array]]
+    _along: tuple[int, ...] = ()  # the axis, for what acts along one
 
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Return the activation of every entry.
@@ -38,7 +39,7 @@ class _Elementwise(Module):
         """
         form, x = forms.per_entry("input", input)
         checks.floating("input", x)
-        y = self._forward(x)
+        y = self._forward(x, *self._along)
         if not saving():
             return form.restore(y), self._context(None, form)
         return form.restore(checks.shown(y)), self._context(y, form)
@@ -56,7 +57,7 @@ class _Elementwise(Module):
         array, or PackedSequence, like `input`
         """
         y, form = self._saved(ctx)
-        return form.restore(self._backward(y, form.gradient("dy", dy, y)))
+        return form.restore(self._backward(y, form.gradient("dy", dy, y), *self._along))
 
 
 class ReLU(_Elementwise):
@@ -100,6 +101,69 @@ class Sigmoid(_Elementwise):
 
     _forward = staticmethod(activation.sigmoid_forward)
     _backward = staticmethod(activation.sigmoid_backward)
+
+
+class _AlongAxis(_Elementwise):
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = checks.whole("dim", dim)
+        self._along = (self.dim,)
+
+    def forward(self, input: Any) -> tuple[Any, Context]:
+        """Return it along the axis.
+
+        Parameters
+        ----------
+        input : array of floating point, or PackedSequence
+
+        Returns
+        -------
+        y, ctx : array, or PackedSequence, like `input`; Context
+
+        Raises
+        ------
+        TypeError
+            If `input` is not floating point.
+        ValueError
+            If it has no such axis.
+        """
+        axes = forms.per_entry("input", input)[1].ndim
+        if not -axes <= self.dim < axes:
+            raise ValueError(f"input: expected an axis {self.dim}, got {axes} axes")
+        return super().forward(input)
+
+
+class Softmax(_AlongAxis):
+    r""":math:`e^{x_i} / \sum_j e^{x_j}` along an axis; :class:`CrossEntropyLoss` takes logits, without it.
+
+    Parameters
+    ----------
+    dim : int
+        The axis, of a PackedSequence that of its rows.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
+    """
+
+    _forward = staticmethod(activation.softmax)
+    _backward = staticmethod(activation.softmax_backward)
+
+
+class LogSoftmax(_AlongAxis):
+    r""":math:`x_i - \log \sum_j e^{x_j}` along an axis: what :class:`NLLLoss` takes.
+
+    Parameters
+    ----------
+    dim : int
+        The axis, of a PackedSequence that of its rows.
+
+    References
+    ----------
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
+    """
+
+    _forward = staticmethod(activation.log_softmax)
+    _backward = staticmethod(activation.log_softmax_backward)
 
 
 class LayerNorm(Module):

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from .activations import LayerNorm, ReLU, Sigmoid, Tanh
+from .activations import LayerNorm, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .atomic import PathLike, atomic_write
 from .backend import Array, asnumpy
 from .layers import Dropout, Embedding, Linear
@@ -43,7 +43,7 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
     Parameters
     ----------
     model : Module
-        Of Embedding, RNN, LSTM, GRU, Linear, LayerNorm, Dropout, and activations, in float32.
+        Of Embedding, RNN, LSTM, GRU, Linear, LayerNorm, Dropout, Softmax, and activations, in float32.
     path : path
     initial_states : bool, keyword-only
         Take ``h_0`` (and ``c_0``) as inputs too, to go on from an earlier ``h_n``; for models with one
@@ -177,6 +177,8 @@ class Graph:
             Linear: self._linear,
             LayerNorm: self._layer_norm,
             Dropout: lambda layer, x: x,
+            Softmax: lambda layer, x: self.add("Softmax", x, axis=layer.dim),
+            LogSoftmax: lambda layer, x: self.add("LogSoftmax", x, axis=layer.dim),
             **dict.fromkeys(_ACTIVATIONS, lambda layer, x: self.add(_ACTIVATIONS[type(layer)], x)),
             **dict.fromkeys(_ORDER, self._recurrent),
         }

@@ -7,7 +7,7 @@ returns one: pack the tokens, then embed them, and no padding is ever looked up.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,10 +15,12 @@ from numpy.typing import DTypeLike
 from . import checks, forms
 from .backend import (
     RNG,
+    asnumpy,
     default_xp,
     float_dtype,
     generator,
     get_array_module,
+    is_array,
     reads_values,
     uniform,
 )
@@ -152,19 +154,62 @@ class Embedding(Module):
         checks.positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         dtype = float_dtype(dtype)
         num_embeddings, embedding_dim = int(num_embeddings), int(embedding_dim)
-        if padding_idx is not None:
-            whole = isinstance(padding_idx, int | np.integer) and not isinstance(padding_idx, bool)
-            if not whole or not -num_embeddings <= padding_idx < num_embeddings:
-                raise ValueError(
-                    f"padding_idx: expected a token of {num_embeddings}, got {checks.got(padding_idx)}"
-                )
-            padding_idx = int(padding_idx) % num_embeddings
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx = padding_idx
+        padding_idx = _token("padding_idx", padding_idx, num_embeddings)
         values = generator(rng).standard_normal((num_embeddings, embedding_dim)).astype(dtype)
         if padding_idx is not None:
             values[padding_idx] = 0
-        self.weight = Parameter(default_xp().asarray(values))
+        self._hold(Parameter(default_xp().asarray(values)), padding_idx)
+
+    def _hold(self, weight: Parameter, padding_idx: int | None) -> None:
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.padding_idx = padding_idx
+        self.weight = weight
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: Any, freeze: bool = True, padding_idx: int | None = None
+    ) -> Self:
+        """Return a layer that looks up in vectors that there are already.
+
+        Parameters
+        ----------
+        embeddings : array of floating point, shape (num_embeddings, embedding_dim)
+            Copied; a torch tensor on the CPU will do too.
+        freeze : bool
+            Whether the vectors stay as they are, as ``weight.requires_grad = False`` does.
+        padding_idx : int, optional
+            The token whose row never gets a gradient; it keeps its values.
+
+        Returns
+        -------
+        Embedding
+
+        Raises
+        ------
+        TypeError
+            If `embeddings` is neither float32 nor float64.
+        ValueError
+            If it has not two axes, or `padding_idx` is no token.
+
+        Examples
+        --------
+        >>> import minirnn, numpy as np
+        >>> layer = minirnn.Embedding.from_pretrained(np.array([[1.0, 2.0], [3.0, 4.0]]))
+        >>> layer(np.array([1]))
+        array([[3., 4.]])
+        """
+        checks.flags(freeze=freeze)
+        table = embeddings if is_array(embeddings) else asnumpy(embeddings)
+        checks.floating("embeddings", table)
+        if table.ndim != 2 or 0 in table.shape:
+            raise ValueError(
+                f"embeddings: expected shape (num_embeddings, embedding_dim), got {table.shape}"
+            )
+        layer = cls.__new__(cls)
+        padding_idx = _token("padding_idx", padding_idx, len(table))
+        layer._hold(Parameter(table.copy()), padding_idx)
+        layer.weight.requires_grad = not freeze
+        return layer
 
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Look up.
@@ -201,6 +246,16 @@ class Embedding(Module):
         saved, form = self._saved(ctx)
         rows = form.gradient("dy", dy, (self.embedding_dim,), self.weight.data)
         self.weight.grad += embedding.backward(saved, rows)
+
+
+def _token(name: str, token: Any, count: int) -> int | None:
+    """Return `token` of `count`, of which a negative one counts from the end, or None."""
+    if token is None:
+        return None
+    whole = isinstance(token, int | np.integer) and not isinstance(token, bool)
+    if not whole or not -count <= token < count:
+        raise ValueError(f"{name}: expected a token of {count}, got {checks.got(token)}")
+    return int(token) % count
 
 
 class Dropout(Module):

@@ -24,9 +24,10 @@ import numpy as np
 
 from . import checks
 from .optimizer import Optimizer
+from .torch_hints import SCHEDULE, Hints
 
 
-class LRScheduler:
+class LRScheduler(Hints):
     """Sets every group's rate to ``rate(base_lr, step, group)``; a subclass says what that is.
 
     The first rate is set here and now, so that the optimiser's first step uses it; call :meth:`step`
@@ -54,6 +55,7 @@ class LRScheduler:
         If a setting is out of its range.
     """
 
+    _hints = SCHEDULE
     # The constructor's arguments beside the optimiser, which the state dict has as well, and a method that
     # checks and sets them: a state's settings are checked as the constructor's.
     _settings: ClassVar[tuple[str, ...]] = ()

@@ -17,9 +17,10 @@ from . import checks, torch_state
 from .backend import Array, asnumpy, get_array_module
 from .optimizer_state import fitting, plain, settings
 from .parameter import Parameter, ParameterBuffer, gather, listed, pieces, require_one_kind
+from .torch_hints import OPTIMIZER, Hints
 
 
-class Optimizer:
+class Optimizer(Hints):
     """What all optimisers share: groups of parameters, their state, and the checks.
 
     A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
@@ -45,6 +46,7 @@ class Optimizer:
         Every group's ``"params"``, a list, and its settings; schedules set ``"lr"`` here.
     """
 
+    _hints = OPTIMIZER
     # torch's names of the arrays that the formula remembers between two steps, of the parameters' size.
     _slots: tuple[str, ...]
     # How many more arrays of that size it writes to within one, so that it allocates nothing.
@@ -272,8 +274,7 @@ class Optimizer:
         Returns
         -------
         dict
-            ``"state"``, for each parameter's index a dict of ``"step"`` and arrays of its shape, to be made
-            tensors of by ``torch.as_tensor``; and ``"param_groups"``.
+            ``"state"``, by the parameter's index, of arrays for ``torch.as_tensor``; and ``"param_groups"``.
         """
         steps = [self._steps - started for started in self._started]
         return torch_state.to_torch(

@@ -6,11 +6,11 @@ import os
 import threading
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks
+from . import checks, torch_hints
 from .backend import Array, get_array_module
 
 # Reentrant: a signal's handler may look at a gradient too.
@@ -131,6 +131,18 @@ class Parameter:
 
     def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__array__()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.__array__()
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.__array__()
+
+    if not TYPE_CHECKING:  # else every attribute would be known, of any type
+
+        def __getattr__(self, name: str) -> Any:
+            hint = torch_hints.of_parameter(name)
+            raise AttributeError(f"'Parameter' object has no attribute {name!r}{hint}")
 
     def zero_grad(self) -> None:
         """Set the gradient to zero."""

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from . import checks
 from .backend import BACKENDS, Array, asnumpy, float_dtype, get_array_module, load_backend
 from .parameter import Parameter, ParameterBuffer, pieces
+from .torch_hints import MODULE, Hints
 
 
 class IncompatibleKeys(NamedTuple):
@@ -28,9 +29,10 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Stateful:
+class Stateful(Hints):
     """What a module does with its parameters, wherever in it they lie."""
 
+    _hints = MODULE
     # Attributes that are arrays, or None: part of the state though not trained, as a loss's weights are.
     _buffers: ClassVar[tuple[str, ...]] = ()
 

@@ -10,6 +10,9 @@ LAYERS = {
     "ReLU": {},
     "Tanh": {},
     "Sigmoid": {},
+    "Softmax": {"dim": -1},
+    "Softmax of axis 1": {"dim": 1},
+    "LogSoftmax": {"dim": 2},
     "LayerNorm": {"normalized_shape": 5},
     "LayerNorm of two axes": {"normalized_shape": (3, 5)},
     "LayerNorm without bias": {"normalized_shape": 5, "bias": False},
@@ -40,7 +43,7 @@ def test_values_and_gradients_are_those_of_torch(name):
     close(layer(x), y)
 
 
-@pytest.mark.parametrize("name", ["ReLU", "Tanh", "Sigmoid", "LayerNorm"])
+@pytest.mark.parametrize("name", ["ReLU", "Tanh", "Sigmoid", "Softmax", "LogSoftmax", "LayerNorm"])
 def test_packed_rows_are_rows(name):
     layer = minirnn.LayerNorm(3) if name == "LayerNorm" else getattr(minirnn, name)()
     packed = minirnn.pack_sequence([np.array([[1, -2, 3]] * 2, "f4"), np.zeros((1, 3), "f4")])
@@ -71,3 +74,11 @@ def test_softmax():
     for axis in (0, 1, -1):
         close(minirnn.softmax(x, axis), torch.softmax(torch.tensor(x), axis).numpy())
         close(minirnn.log_softmax(x, axis), torch.log_softmax(torch.tensor(x), axis).numpy())
+
+
+def test_an_axis_that_there_is_not():
+    for layer in (minirnn.Softmax(2), minirnn.LogSoftmax(-3)):
+        with pytest.raises(ValueError, match=r"input: expected an axis .* got 2 axes"):
+            layer.forward(np.ones((2, 3)))
+    with pytest.raises(TypeError, match="dim"):
+        minirnn.Softmax("1")

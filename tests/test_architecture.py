@@ -13,7 +13,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "build" not in p.parts)
 # From the ground up; a folder is a room. A room imports only from floors below, and within a folder.
 FLOORS = [
     ["backend"],
-    ["layout", "checks", "places", "atomic"],
+    ["layout", "checks", "places", "atomic", "torch_hints"],
     [
         "functional",
         "packed_sequence",

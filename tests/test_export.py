@@ -88,7 +88,7 @@ def test_floats_and_a_single_layer(tmp_path):
 
 
 def test_heads_of_several_layers(tmp_path):
-    """Activations, layer normalisation with and without gain and bias, a layer that is used twice."""
+    """Activations, softmax, layer normalisation with and without gain and bias, a layer used twice."""
     twice = minirnn.Linear(6, 6, rng=1)
     norms = minirnn.LayerNorm(6), minirnn.LayerNorm(6, eps=0.1, bias=False)
     plain = minirnn.LayerNorm((6,), elementwise_affine=False)
@@ -105,6 +105,8 @@ def test_heads_of_several_layers(tmp_path):
         minirnn.Sigmoid(),
         twice,
         plain,
+        minirnn.LogSoftmax(dim=-1),
+        minirnn.Softmax(dim=1),
     )
     minirnn.to_onnx(model, tmp_path / "m.onnx")
     x = rng.standard_normal((5, 2, 3)).astype("f4")

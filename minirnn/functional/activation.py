@@ -5,6 +5,12 @@ r"""Elementwise activations, the softmax, and layer normalisation over the last 
     \tanh: \; dx = dy\,(1 - y^2); \qquad
     \sigma(x) = \frac{1}{1 + e^{-x}}, \quad dx = dy\, y (1 - y)
 
+The softmax p of x along an axis, and its logarithm:
+
+.. math::
+    dx = p \odot \Big(dp - \sum dp \odot p\Big); \qquad
+    y = \log p, \quad dx = dy - p \sum dy
+
 Layer normalisation, with :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}` over n features:
 
 .. math::
@@ -79,6 +85,11 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
 
 
+def log_softmax_backward(y: Array, dy: Array, axis: int) -> Array:
+    """Return dx: dy without its sum times the probabilities."""
+    return dy - get_array_module(y).exp(y) * dy.sum(axis=axis, keepdims=True)
+
+
 def softmax(x: Array, axis: int = -1) -> Array:
     r"""Return :math:`e^x / \sum e^x` along an axis; no overflow.
 
@@ -100,6 +111,11 @@ def softmax(x: Array, axis: int = -1) -> Array:
     xp: Any = get_array_module(x)
     e = xp.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
+
+
+def softmax_backward(y: Array, dy: Array, axis: int) -> Array:
+    """Return dx: the probabilities times dy without its mean under them."""
+    return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
 
 
 class LayerNormContext(NamedTuple):

@@ -1,0 +1,113 @@
+"""What torch has and minirnn has not: said where somebody writes it, and what to write in its place."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+_REDUCTION = 'write reduction="mean", "sum" or "none"'
+_STEP = "a step is a few operations over all parameters as it is"
+_MOMENTUM = "the momentum stays as it is; write cycle_momentum=False for torch's, to compare"
+_NORM = "looking up would change the weights behind the optimiser; scale the rows of weight.data yourself"
+
+# Options of torch's constructors.
+_OPTIONS = {
+    "device": 'arrays are made where minirnn.set_backend says, and moved by .to("cupy") or .to("numpy")',
+    "inplace": "results are new arrays, since contexts refer to them",
+    "max_norm": _NORM,
+    "norm_type": _NORM,
+    "scale_grad_by_freq": "a row's gradient is the sum over its uses",
+    "sparse": "gradients are dense arrays",
+    "size_average": _REDUCTION,
+    "reduce": _REDUCTION,
+    "foreach": _STEP,
+    "fused": _STEP,
+    "capturable": _STEP,
+    "differentiable": "there is no autograd that could go through a step",
+    "decoupled_weight_decay": "that is AdamW",
+    "verbose": "print scheduler.get_last_lr()",
+    "cycle_momentum": _MOMENTUM,
+    "base_momentum": _MOMENTUM,
+    "max_momentum": _MOMENTUM,
+}
+
+_OWN = "assign it as an attribute: self.name = Parameter(...), a module, or an array"
+_FROZEN = "write p.requires_grad = False for p in .parameters()"
+
+MODULE = {
+    "cuda": 'write .to("cupy")',
+    "cpu": 'write .to("numpy")',
+    "double": 'write .to("float64")',
+    "float": 'write .to("float32")',
+    "half": "float32 and float64 are what is computed in",
+    "bfloat16": "float32 and float64 are what is computed in",
+    "requires_grad_": _FROZEN,
+    "register_buffer": _OWN,
+    "register_parameter": _OWN,
+    "register_module": _OWN,
+    "add_module": _OWN,
+    "buffers": "what is not trained is in .state_dict(); there are no buffers beside a loss's weights",
+    "named_buffers": "what is not trained is in .state_dict(); there are no buffers beside a loss's weights",
+    "register_forward_hook": "call the parts' forward yourself: they return all there is",
+    "register_full_backward_hook": "call the parts' backward yourself: it returns the gradients",
+    "share_memory": "threads may share a model; processes average gradients by minirnn.parallel",
+    "compile": "the loops over time are in C already where they were built: minirnn.native_available()",
+}
+
+OPTIMIZER = {
+    "state": "write .state_dict(), or .torch_state_dict() for torch's form",
+    "defaults": "each group in .param_groups has all its settings",
+    "register_step_pre_hook": "do it before .step()",
+    "register_step_post_hook": "do it after .step()",
+}
+
+SCHEDULE: dict[str, str] = {"get_lr": "write .get_last_lr(), or .rate(base_lr, step, group)"}
+
+_TENSOR = {
+    "backward": "there is no autograd: dx = layer.backward(ctx, dy)",
+    "cuda": 'move the module: model.to("cupy")',
+    "cpu": 'move the module: model.to("numpy")',
+    "detach": "write .data: there is no autograd",
+    "numpy": "write .data, or minirnn.asnumpy(p.data)",
+    "requires_grad_": "write .requires_grad = False",
+    "numel": "write .size",
+    "grad_fn": "there is no autograd",
+}
+
+
+def of_parameter(name: str) -> str:
+    """Return what to write instead of an attribute that torch's parameters have, or arrays, or ``""``."""
+    if name.startswith("_"):
+        return ""
+    if name in _TENSOR:
+        return f"; {_TENSOR[name]}"
+    array = name if hasattr(np.ndarray, name) else name.removesuffix("_")
+    return f"; a Parameter has two arrays, write .data.{array} or .grad.{array}"
+
+
+class Hints:
+    """Constructors and attributes that explain themselves; for classes that torch has too."""
+
+    _hints: ClassVar[Mapping[str, str]] = {}
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Refuse options of torch's that a constructor of minirnn's does not have, and say why."""
+        for name in _OPTIONS.keys() & options.keys():
+            init = inspect.unwrap(cls.__init__)
+            made_in = getattr(
+                init, "__module__", cls.__module__
+            )  # object's own constructor has none
+            own = made_in.partition(".")[0] == __name__.partition(".")[0]
+            if own and name not in inspect.signature(init).parameters:
+                raise TypeError(f"{name}: {cls.__name__} has no such option: {_OPTIONS[name]}")
+        return super().__new__(cls)
+
+    if not TYPE_CHECKING:  # else every attribute would be known, of any type
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse an attribute that there is not; of torch's say what to write instead."""
+            hint = f": {self._hints[name]}" if name in self._hints else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")

@@ -1,0 +1,93 @@
+"""What people type who come from torch, and minirnn has not: the error says why, and what to write."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minirnn
+
+
+def params():
+    return [minirnn.Parameter(np.ones(2))]
+
+
+OPTIONS = [
+    (lambda: minirnn.LSTM(3, 4, device="cuda"), "device: LSTM", "set_backend"),
+    (lambda: minirnn.GRUCell(3, 4, device="cuda"), "device: GRUCell", "set_backend"),
+    (lambda: minirnn.Linear(3, 4, device="cpu", dtype="float64"), "device: Linear", "numpy"),
+    (lambda: minirnn.Embedding(3, 4, max_norm=1.0), "max_norm: Embedding", "weight.data"),
+    (lambda: minirnn.Embedding(3, 4, sparse=True), "sparse: Embedding", "dense"),
+    (lambda: minirnn.Embedding(3, 4, scale_grad_by_freq=True), "scale_grad_by_freq", "sum"),
+    (lambda: minirnn.ReLU(inplace=True), "inplace: ReLU", "new arrays"),
+    (lambda: minirnn.Dropout(0.5, inplace=True), "inplace: Dropout", "new arrays"),
+    (lambda: minirnn.LayerNorm(3, device="cuda"), "device: LayerNorm", "set_backend"),
+    (lambda: minirnn.CrossEntropyLoss(reduce=False), "reduce: CrossEntropyLoss", "reduction="),
+    (lambda: minirnn.MSELoss(size_average=False), "size_average: MSELoss", "reduction="),
+    (lambda: minirnn.NLLLoss(reduce=True), "reduce: NLLLoss", "reduction="),
+    (lambda: minirnn.SGD(params(), foreach=True), "foreach: SGD", "all parameters"),
+    (lambda: minirnn.Adam(params(), fused=True), "fused: Adam", "all parameters"),
+    (lambda: minirnn.Adam(params(), decoupled_weight_decay=True), "decoupled", "AdamW"),
+    (lambda: minirnn.RMSprop(params(), differentiable=True), "differentiable", "autograd"),
+    (lambda: minirnn.StepLR(minirnn.SGD(params()), 2, verbose=True), "verbose: StepLR", "print"),
+]
+
+
+@pytest.mark.parametrize(("call", "what", "why"), OPTIONS)
+def test_options_of_torch_are_refused_with_a_reason(call, what, why):
+    with pytest.raises(TypeError, match=rf"{what}.* has no such option: .*{why}"):
+        call()
+
+
+def test_a_module_of_ones_own_may_have_any_option():
+    class Own(minirnn.Module):
+        def __init__(self, device=None, *, sparse=False, **others):
+            self.got = device, sparse, others
+
+    assert Own("cuda", sparse=True, reduce=3).got == ("cuda", True, {"reduce": 3})
+
+    class Plain(minirnn.LSTM):
+        pass
+
+    with pytest.raises(TypeError, match="device: Plain"):
+        Plain(3, 4, device="cuda")
+    with pytest.raises(TypeError, match="hiden_size"):  # any other one is Python's own error
+        minirnn.LSTM(3, 4, hiden_size=4)
+
+
+ATTRIBUTES = [
+    (lambda: minirnn.Linear(2, 2).cuda(), "cupy"),
+    (lambda: minirnn.Sequential(minirnn.Linear(2, 2)).double(), "float64"),
+    (lambda: minirnn.GRU(2, 2).requires_grad_(False), "requires_grad = False"),
+    (lambda: minirnn.Module().register_buffer("x", np.ones(2)), "attribute"),
+    (lambda: minirnn.SGD(params()).state, "torch_state_dict"),
+    (lambda: minirnn.StepLR(minirnn.SGD(params()), 2).get_lr(), "get_last_lr"),
+    (lambda: params()[0].numel(), ".size"),
+    (lambda: params()[0].detach(), ".data"),
+    (lambda: params()[0].mean(), r"\.data\.mean or \.grad\.mean"),
+    (lambda: params()[0].fill_(0), r"\.data\.fill"),
+]
+
+
+@pytest.mark.parametrize(("call", "hint"), ATTRIBUTES)
+def test_attributes_of_torch_say_what_to_write(call, hint):
+    with pytest.raises(AttributeError, match=rf"has no attribute .*[:;] .*{hint}"):
+        call()
+
+
+def test_other_attributes_are_plainly_not_there():
+    layer = minirnn.Linear(2, 2)
+    for made in (layer, minirnn.SGD(layer.parameters()), layer.weight):
+        with pytest.raises(AttributeError, match=r"has no attribute '_nothing'$"):
+            made._nothing  # noqa: B018
+        assert not hasattr(made, "_nothing")
+        assert type(copy.deepcopy(made)) is type(pickle.loads(pickle.dumps(made))) is type(made)
+
+
+def test_a_parameter_is_not_written_to_by_index():
+    p = params()[0]
+    for call in (lambda: p[0], lambda: p.__setitem__(0, 1.0)):
+        with pytest.raises(TypeError, match=r"write \.data"):
+            call()
+    assert (p.data == 1).all()
