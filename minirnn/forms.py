@@ -13,7 +13,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, get_array_module
-from .layout import Layout, equal_lengths
+from .layout import Layout, equal_lengths, layout_of
 from .packed_sequence import PackedSequence, Packing
 
 
@@ -190,7 +190,7 @@ class Packed(Form):
         if order is None or inverse is None:
             order = inverse = np.arange(B)  # which say that sequences have ended
         sizes = batch_sizes[steps]
-        return Packing(Layout(sizes, B), sizes, order, inverse).of(x.data[rows]), rows
+        return Packing(layout_of(sizes, B), sizes, order, inverse).of(x.data[rows]), rows
 
     def _sorted(self, label: str, x: Array, shape: tuple[int, int, int]) -> Array:
         return _permuted(super()._sorted(label, x, shape), self.packing.sorted_indices)

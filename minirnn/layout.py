@@ -23,10 +23,10 @@ T = TypeVar("T")
 _SPAN_ROWS = 1024
 _SPAN_STEPS = 64
 
-# What the layouts of padded batches that are kept may hold together, and at most what each step and each row
-# of one comes to: lists of Python's numbers, and three index arrays.
+# What the layouts that are kept may hold together, and at most what each step and each row of one comes
+# to: lists of Python's numbers and of slices, and index arrays; once more in windows and parts.
 _KEPT_BYTES = 4 << 20
-_STEP_BYTES, _ROW_BYTES = 200, 24
+_STEP_BYTES, _ROW_BYTES = 1000, 80
 
 
 class Span(NamedTuple):
@@ -77,13 +77,6 @@ class Part(NamedTuple):
 def _kept(make: Callable[[Layout], T]) -> property:
     """Turn a method into an attribute, made when it is first asked for; see :meth:`Layout.once`."""
     return property(lambda layout: layout.once(make), doc=make.__doc__)
-
-
-def step_and_sequence(sizes: Array) -> tuple[Array, Array]:
-    """Return for every row its time step and its sequence, of steps of so many rows."""
-    starts = np.cumsum(sizes) - sizes
-    step = np.repeat(np.arange(len(sizes)), sizes)
-    return step, np.arange(len(step)) - starts[step]
 
 
 class Layout:
@@ -289,14 +282,16 @@ class Layout:
     # -- index arrays -------------------------------------------------------------------------------
 
     @_kept
-    def _step_and_sequence(self) -> tuple[Array, Array]:
+    def step_and_sequence(self) -> tuple[Array, Array]:
         """For every row, its time step and its sequence."""
-        return step_and_sequence(np.array(self.sizes, np.intp))
+        sizes = np.array(self.sizes, np.intp)
+        step = np.repeat(np.arange(self.steps), sizes)
+        return step, np.arange(self.rows) - np.array(self.starts, np.intp)[step]
 
     @property
     def sequence(self) -> Array:
         """For every row, its sequence."""
-        return self._step_and_sequence[1]
+        return self.step_and_sequence[1]
 
     @_kept
     def batch_sizes(self) -> Array:
@@ -340,7 +335,7 @@ class Layout:
         Reversing every sequence in its own time keeps the lengths, so it permutes the rows of
         the same layout; doing it twice changes nothing.
         """
-        step, sequence = self._step_and_sequence
+        step, sequence = self.step_and_sequence
         starts = np.array(self.starts, np.intp)
         return starts[self.lengths[sequence] - 1 - step] + sequence
 
@@ -349,47 +344,61 @@ def _upload(layout: Layout, name: str, xp: Any, device: int, stream: int) -> Arr
     return xp.asarray(getattr(layout, name))
 
 
-class _EqualLengths:
-    """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape.
-
-    The last ones are kept, as many as a few MB hold.
-    """
+class _Kept:
+    """Layouts that were asked for before: the last ones, as many as a few MB hold."""
 
     def __init__(self) -> None:
-        self._layouts: OrderedDict[tuple[int, int], Layout] = OrderedDict()
+        self._layouts: OrderedDict[Hashable, Layout] = OrderedDict()
         self._lock = Lock()
         self._bytes = 0
 
-    def __call__(self, steps: int, batch_size: int) -> Layout:
-        key = steps, batch_size
-        with self._lock:
-            if key in self._layouts:
-                self._layouts.move_to_end(key)
-                return self._layouts[key]
-        layout = Layout(np.full(steps, batch_size, np.intp), batch_size)
-        if _held(*key) <= _KEPT_BYTES:
-            with self._lock:
-                self._keep(key, layout)
+    def equal_lengths(self, steps: int, batch_size: int) -> Layout:
+        """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape."""
+        layout = self._found((steps, batch_size))
+        if layout is None:
+            layout = Layout(np.full(steps, batch_size, np.intp), batch_size)
+            self._keep((steps, batch_size), layout)
         return layout
 
-    def _keep(self, key: tuple[int, int], layout: Layout) -> None:
-        if key not in self._layouts:
-            self._bytes += _held(*key)
-        self._layouts[key] = layout
-        while self._bytes > _KEPT_BYTES:
-            oldest, _ = self._layouts.popitem(last=False)
-            self._bytes -= _held(*oldest)
+    def layout_of(self, batch_sizes: Array, batch_size: int) -> Layout:
+        """Return the layout of steps of so many rows each, of sequences some of which may have none."""
+        key = batch_sizes.tobytes(), batch_size
+        layout = self._found(key)
+        if layout is None:
+            layout = Layout(batch_sizes, batch_size)
+            self._keep(key, layout)
+        return layout
 
-    def cache_clear(self) -> None:
+    def clear(self) -> None:
         """Keep none of them any longer."""
         with self._lock:
             self._layouts.clear()
             self._bytes = 0
 
+    def _found(self, key: Hashable) -> Layout | None:
+        with self._lock:
+            layout = self._layouts.get(key)
+            if layout is not None:
+                self._layouts.move_to_end(key)
+        return layout
 
-def _held(steps: int, batch_size: int) -> int:
-    """Return how many bytes the layout of a padded batch comes to hold."""
-    return _STEP_BYTES * (steps + 10) + _ROW_BYTES * steps * batch_size
+    def _keep(self, key: Hashable, layout: Layout) -> None:
+        if _held(layout) > _KEPT_BYTES:
+            return
+        with self._lock:
+            if key not in self._layouts:
+                self._bytes += _held(layout)
+            self._layouts[key] = layout
+            while self._bytes > _KEPT_BYTES:
+                _, oldest = self._layouts.popitem(last=False)
+                self._bytes -= _held(oldest)
 
 
-equal_lengths = _EqualLengths()
+def _held(layout: Layout) -> int:
+    """Return how many bytes a layout comes to hold."""
+    held: int = _STEP_BYTES * (layout.steps + 10) + _ROW_BYTES * layout.rows
+    return held
+
+
+kept = _Kept()
+equal_lengths, layout_of = kept.equal_lengths, kept.layout_of

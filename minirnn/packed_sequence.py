@@ -22,7 +22,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, is_array
-from .layout import Layout
+from .layout import Layout, layout_of
 
 
 class Packing(NamedTuple):
@@ -167,7 +167,7 @@ class PackedSequence(_Arithmetic, _Fields):
         if sorted_indices is None:
             if not len(sizes):
                 raise ValueError("batch_sizes: expected at least one step, got none")
-            return cls._make_valid(data, sizes, None, None, Layout(sizes, int(sizes[0])))
+            return cls._make_valid(data, sizes, None, None, layout_of(sizes, int(sizes[0])))
         order = _permutation("sorted_indices", sorted_indices)
         if len(sizes) and len(order) < sizes[0]:
             raise ValueError(
@@ -178,7 +178,7 @@ class PackedSequence(_Arithmetic, _Fields):
             _permutation("unsorted_indices", unsorted_indices), inverse
         ):
             raise ValueError("unsorted_indices: expected the inverse of sorted_indices")
-        return cls._make_valid(data, sizes, order, inverse, Layout(sizes, len(order)))
+        return cls._make_valid(data, sizes, order, inverse, layout_of(sizes, len(order)))
 
     @classmethod
     def _make_valid(

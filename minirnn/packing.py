@@ -15,7 +15,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, get_array_module
-from .layout import Layout, step_and_sequence
+from .layout import layout_of
 from .packed_sequence import PackedSequence, host_integers, inverse_of, require_packed
 
 
@@ -42,7 +42,8 @@ def _pack(
     """
     ended = np.searchsorted(lengths[::-1], np.arange(lengths[0]), side="right")
     batch_sizes = len(lengths) - ended
-    step, sequence = step_and_sequence(batch_sizes)
+    layout = layout_of(batch_sizes, len(lengths))
+    step, sequence = layout.step_and_sequence
     if order is not None:
         sequence = order[sequence]
     xp = get_array_module(flat)
@@ -51,7 +52,7 @@ def _pack(
         batch_sizes,
         order,
         None if order is None else inverse_of(order),
-        Layout(batch_sizes, len(lengths)),
+        layout,
     )
 
 
@@ -216,7 +217,7 @@ def pad_packed_sequence(
                 f"total_length: expected at least the longest length, {T}, got {total_length}"
             )
         T = int(total_length)  # a narrow integer would wrap around below
-    step, place = layout._step_and_sequence
+    step, place = layout.step_and_sequence
     if sequence.sorted_indices is not None:
         place = sequence.sorted_indices[place]
     lengths = layout.lengths.copy()
@@ -284,7 +285,7 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     [array([1, 2, 3]), array([4])]
     """
     packed = require_packed("packed_sequences", packed_sequences)
-    step, sequence = packed.layout._step_and_sequence
+    step, sequence = packed.layout.step_and_sequence
     lengths = packed.layout.lengths
     if packed.sorted_indices is not None:
         sequence, lengths = packed.sorted_indices[sequence], lengths[packed.unsorted_indices]

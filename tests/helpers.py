@@ -66,9 +66,9 @@ def spans(rows, steps=64):
     """Cut packed batches into spans of so many rows or steps: small ones, so that there are several."""
     before = packing._SPAN_ROWS, packing._SPAN_STEPS
     packing._SPAN_ROWS, packing._SPAN_STEPS = rows, steps
-    packing.equal_lengths.cache_clear()
+    packing.kept.clear()
     try:
         yield
     finally:
         packing._SPAN_ROWS, packing._SPAN_STEPS = before
-        packing.equal_lengths.cache_clear()
+        packing.kept.clear()

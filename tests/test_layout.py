@@ -8,17 +8,17 @@ import pytest
 from helpers import close
 
 import minirnn
-from minirnn.layout import Layout, equal_lengths
+from minirnn.layout import Layout, equal_lengths, kept, layout_of
 
 
 @pytest.fixture
 def memory():
     """Return a function that tells how many bytes are held that were not at first."""
-    equal_lengths.cache_clear()
+    kept.clear()
     tracemalloc.start()
     yield lambda: tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    equal_lengths.cache_clear()
+    kept.clear()
 
 
 def test_layouts_of_many_lengths_are_kept_in_a_few_megabytes(memory):
@@ -30,10 +30,37 @@ def test_layouts_of_many_lengths_are_kept_in_a_few_megabytes(memory):
     assert memory()[0] < 5 << 20
 
 
+@pytest.mark.parametrize("longest", [5, 60, 400])
+def test_packed_layouts_are_kept_in_a_few_megabytes(memory, longest):
+    rng = np.random.default_rng(0)
+    for _ in range(12_000 // longest):
+        lengths = np.sort(rng.integers(1, longest + 1, 64))
+        sizes = 64 - np.searchsorted(lengths, np.arange(lengths[-1]), side="right")
+        layout = layout_of(sizes, 64)
+        for made in (layout.last, layout.previous_state, layout.reverse, layout.sequence):
+            assert made is not None
+        assert layout.windows
+        assert len(layout.parts(2)) == 2
+        del layout
+    assert 1 << 20 < memory()[0] < 5 << 20
+
+
+def test_batches_of_the_same_lengths_share_a_layout():
+    x = np.arange(10.0).reshape(5, 2)
+    first, second = (minirnn.pack_padded_sequence(x, lengths) for lengths in ([5, 2], [5, 2]))
+    assert first.layout is second.layout
+    made = minirnn.PackedSequence(first.data, [2, 2, 1, 1, 1])
+    assert made.layout is first.layout
+    assert minirnn.pack_padded_sequence(x, [5, 1]).layout is not first.layout
+    none = minirnn.pack_padded_sequence(x, [5, 0], enforce_sorted=False)
+    one = minirnn.pack_padded_sequence(x[:, :1], [5])
+    assert (none.layout.batch_size, one.layout.batch_size) == (2, 1)
+
+
 def test_layouts_in_use_again_and_again_are_kept(memory):
     for _ in range(3):
         layouts = [equal_lengths(T, 8) for T in (10, 20, 30)]
-    assert [equal_lengths(T, 8) is kept for T, kept in zip((10, 20, 30), layouts, strict=True)] == [
+    assert [equal_lengths(T, 8) is one for T, one in zip((10, 20, 30), layouts, strict=True)] == [
         True
     ] * 3
 

@@ -158,7 +158,7 @@ def _of_rows(back: Callable[..., Any], s: steps.Steps, layout: Any) -> Array:
 def _by_step(rows: Array, form: Form) -> Array:
     """Return (T, B) of a number for each row, NaN where there is none."""
     layout = form.layout
-    step, place = layout._step_and_sequence
+    step, place = layout.step_and_sequence
     if isinstance(form, Packed) and form.packing.sorted_indices is not None:
         place = form.packing.sorted_indices[place]
     padded = np.full((layout.steps, layout.batch_size), np.nan)

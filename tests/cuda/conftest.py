@@ -23,7 +23,7 @@ def gpu_missing():
 
 def _forget():
     """Drop what was kept for one backend under a name that the next one shares."""
-    layout.equal_lengths.cache_clear()
+    layout.kept.clear()
     for cached in (launch._module, launch._function, launch._multiprocessors):
         cached.cache_clear()
 
