@@ -38,7 +38,7 @@ class _Cell(RecurrentWeights):
         # NumPy's integers of few bits would overflow in the weights' shapes.
         input_size, hidden_size = int(input_size), int(hidden_size)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        self.output_size, self._names = hidden_size, []
+        self.output_size, self._names = hidden_size, ()
         self._add_pass(input_size, "", dtype, generator(rng))
 
     def forward(self, input: Array, hx: Any = None) -> tuple[Any, Context]:

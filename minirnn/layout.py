@@ -23,10 +23,10 @@ T = TypeVar("T")
 _SPAN_ROWS = 1024
 _SPAN_STEPS = 64
 
-# What the layouts that are kept may hold together, and at most what each step and each row of one comes
-# to: lists of Python's numbers and of slices, and index arrays; once more in windows and parts.
+# What the layouts that are kept may hold together, and what each step and each row of one comes to: lists
+# of Python's numbers and of slices, and index arrays; as much again if checkpoints or threads cut it.
 _KEPT_BYTES = 4 << 20
-_STEP_BYTES, _ROW_BYTES = 1000, 80
+_STEP_BYTES, _ROW_BYTES = 300, 40
 
 
 class Span(NamedTuple):

@@ -44,6 +44,27 @@ class Context(NamedTuple):
     saved: Any
 
 
+class _Changed:
+    """The last change to what any module owns: another object after each."""
+
+    stamp = object()
+
+
+_changed = _Changed()
+
+
+class _Walk:
+    """A module's parameters as they were found: still right if nothing has changed since.
+
+    A copy of a module has a copy of this, which is then of the module it was made for.
+    """
+
+    __slots__ = ("found", "of", "stamp")
+
+    def __init__(self, of: int, stamp: object, found: list[tuple[str, Parameter]]) -> None:
+        self.of, self.stamp, self.found = of, stamp, found
+
+
 class Module(Stateful):
     """A piece of a model: it owns :class:`Parameter` and other modules, found by attribute.
 
@@ -144,13 +165,20 @@ class Module(Stateful):
                         f"{name}: expected modules and parameters as attributes or in a list, tuple or "
                         f"dict, where they are found and trained; got a {type(value).__name__} of them"
                     )
+        before = vars(self).get(name)
         object.__setattr__(self, name, value)
+        if isinstance(value, _HOLDERS) or isinstance(before, _HOLDERS):
+            _changed.stamp = object()
         for found_name, found in _found_in(name, value):
             if isinstance(found, Parameter):
                 found.name = found_name
             elif self not in found.modules():  # else it holds this one: its parent keeps its names
                 for inner, parameter in found.named_parameters():
                     parameter.name = f"{found_name}.{inner}"
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        _changed.stamp = object()
 
     def _owned(self) -> list[tuple[str, Module | Parameter]]:
         owned: list[tuple[str, Module | Parameter]] = []
@@ -223,6 +251,15 @@ class Module(Stateful):
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Iterate over ``(dotted name, Parameter)``, in the order of definition, each once."""
+        walk: _Walk | None = vars(self).get("_walk")
+        if walk is None or walk.of != id(self) or walk.stamp is not _changed.stamp:
+            stamp = _changed.stamp
+            walk = _Walk(id(self), stamp, self._walked())
+            if all(_settled(module) for module in self.modules()):
+                object.__setattr__(self, "_walk", walk)
+        return iter(walk.found)
+
+    def _walked(self) -> list[tuple[str, Parameter]]:
         first: dict[Parameter, str] = {}
         for name, parameter in self._all_names(""):
             first.setdefault(parameter, name)
@@ -230,7 +267,7 @@ class Module(Stateful):
             # Of a module that was put into a list later, the parameters do not know it yet.
             if parameter.name != name and not parameter.name.endswith(f".{name}"):
                 parameter.name = name
-        return ((name, parameter) for parameter, name in first.items())
+        return [(name, parameter) for parameter, name in first.items()]
 
     def _all_names(
         self, prefix: str, above: tuple[Module, ...] = ()
@@ -304,6 +341,17 @@ def _found_in(
             if isinstance(item, _HOLDERS):
                 found += _found_in(f"{name}.{key}", item, (*above, value))
     return found
+
+
+def _settled(module: Module) -> bool:
+    """Tell whether nothing can come into a module but by an assignment: it has no lists and dicts."""
+    return all(map(_fixed, vars(module).values()))
+
+
+def _fixed(value: Any) -> bool:
+    return (
+        all(map(_fixed, value)) if isinstance(value, tuple) else not isinstance(value, list | dict)
+    )
 
 
 def _described(module: Module) -> str:

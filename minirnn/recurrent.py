@@ -105,7 +105,7 @@ class Recurrent(Streaming):
         self.output_size = self.proj_size or hidden_size
         self._state_sizes = (self.output_size, *[hidden_size] * (self._states - 1))
         self._rng = None if rng is None else generator(rng)
-        self._names = []
+        self._names = ()
         for layer in range(num_layers):
             features = self.num_directions * self.output_size if layer else input_size
             for direction in ("", "_reverse")[: self.num_directions]:

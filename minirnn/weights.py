@@ -27,7 +27,7 @@ class RecurrentWeights(Module):
     hidden_size: int
     output_size: int  # features of h: the hidden size, or that of its projection
     bias: bool
-    _names: list[list[str | None]]  # for each pass its weights' attributes, None for what it lacks
+    _names: tuple[tuple[str | None, ...], ...]  # each pass's attributes, None for what it lacks
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is None and isinstance(vars(self).get(name), Parameter):
@@ -54,7 +54,7 @@ class RecurrentWeights(Module):
             names.append(None if shape is None else kind + suffix)
             if shape is not None:
                 setattr(self, kind + suffix, Parameter(uniform(rng, -bound, bound, shape, dtype)))
-        self._names.append(names)
+        self._names += (tuple(names),)
 
     def _orthogonalize(self, rng: RNG) -> None:
         """Start anew with orthogonal W_hh (each gate's by itself) and W_hr, Xavier W_ih and zero biases."""

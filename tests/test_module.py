@@ -258,3 +258,45 @@ def test_apply_ends_where_a_child_holds_its_parent():
     seen = []
     parent.apply(seen.append)
     assert seen == [parent.held, parent]
+
+
+def test_parameters_are_found_anew_after_every_change():
+    class Model(minirnn.Module):
+        def __init__(self):
+            self.first, self.rest = minirnn.Linear(2, 2), (minirnn.Linear(2, 1),)
+
+    model = Model()
+
+    def names():
+        return [name for name, _ in model.named_parameters()]
+
+    assert names() == names() == ["first.weight", "first.bias", "rest.0.weight", "rest.0.bias"]
+    model.first.bias = None
+    assert names() == ["first.weight", "rest.0.weight", "rest.0.bias"]
+    model.scale = minirnn.Parameter(np.ones(1))
+    assert names() == ["scale", "first.weight", "rest.0.weight", "rest.0.bias"]
+    del model.scale
+    model.first = minirnn.Linear(2, 2, bias=False)
+    assert next(model.parameters()) is model.first.weight
+    model.rest = []
+    assert names() == ["first.weight"]
+    model.rest.append(minirnn.Linear(1, 1))
+    assert names() == ["first.weight", "rest.0.weight", "rest.0.bias"]
+    model.rest[0] = minirnn.Linear(1, 1, bias=False)
+    assert names() == ["first.weight", "rest.0.weight"]
+    model.rest = (({"a": []},),)
+    assert names() == ["first.weight"]
+    model.rest[0][0]["a"].append(minirnn.Parameter(np.ones(1)))
+    assert names() == ["rest.0.0.a.0", "first.weight"]
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_finds_its_own_parameters(how):
+    model = minirnn.Sequential(minirnn.Linear(2, 1), minirnn.Linear(1, 1))
+    before = list(model.parameters())
+    other = how(model)
+    setattr(other, "0", minirnn.Linear(2, 1))
+    assert next(other.parameters()) is getattr(other, "0").weight
+    assert list(model.parameters()) == before
+    if how is not copy.copy:
+        assert list(how(model).parameters())[3] is not before[3]
