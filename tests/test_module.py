@@ -1,5 +1,8 @@
 """Modules: what they own, under which names, and how they show themselves."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from helpers import close
