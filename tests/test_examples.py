@@ -253,8 +253,9 @@ def code_on(page):
     ("page", "output"),
     [
         ("README.md", r"\[\d \d\]\n"),
+        ("README.zh-CN.md", r"\[\d \d\]\n"),
         ("docs/packing.md", ""),
-        ("docs/start.md", r"(?s).+right: 0\.9\d\d of 1000 fresh waves\n"),
+        ("docs/start.md", r"(?s).+right: (0\.9\d\d|1\.000) of 1000 fresh waves\n"),
         ("docs/saving.md", ""),
     ],
 )
