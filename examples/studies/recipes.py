@@ -90,27 +90,21 @@ def run(recipe: str, steps: int, **flags: Any) -> Row:
             for level in AHA:
                 if right > level:
                     aha.setdefault(f"step above {level}", step.number)
-    means = np.mean(np.reshape(losses[: len(curve) * every], (-1, every)), 1)
+    means = np.mean(np.reshape(losses[: len(curve) * every], (-1, every)), 1).round(4).tolist()
     return {
         "accuracy": accuracy(step.model, 2, 5),
         "accuracy at 10": accuracy(step.model, 10, 10),
         **{f"step above {level}": aha.get(f"step above {level}") for level in AHA},
-        "oscillation": oscillation(losses[:early]),
+        "oscillation": oscillation(means[: early // every]),
         "largest norm early": max(norms[:early]),
         "curve": curve,
-        "loss": [round(float(v), 4) for v in means],
+        "loss": means,
     }
 
 
-def oscillation(losses: list[float], window: int = 50) -> float:
-    """Return how far the means of `window` losses lie off the line through their neighbours', on average.
-
-    Means, since a small batch's loss is noisy without the training being unstable; second differences, since
-    a loss that falls does not oscillate. Of independent values it is their standard deviation.
-    """
-    window = min(window, len(losses) // 4)
-    means = np.mean(np.reshape(losses[: len(losses) // window * window], (-1, window)), 1)
-    return float(np.sqrt(np.mean(np.diff(means, 2) ** 2) / 6))
+def oscillation(losses: list[float]) -> float:
+    """Return how much the loss rises from one mean to the next, in all: a loss that only falls has none."""
+    return float(np.maximum(0, np.diff(losses)).sum())
 
 
 def converged(rows: Iterable[Row]) -> list[bool]:
