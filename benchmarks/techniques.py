@@ -2,16 +2,19 @@
 
     python benchmarks/techniques.py
 
-docs/speed.md quotes the table.
+docs/speed.md quotes the tables.
 """
 
 import timing  # noqa: F401  # isort: skip (first: it sets the number of threads)
 import argparse
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from pairs import Pair
 from timing import compare, conditions, seconds, table
+
+from minirnn.functional import embedding, loss
 
 STEPS = 20
 
@@ -104,6 +107,44 @@ def techniques(B, H):
         "Python's 0.5 / an array of no dimensions",
         lambda: np.multiply(z, half, out),
         (lambda: np.multiply(z, half_array, out)),
+    )
+
+
+def choices():
+    """Yield ``(name, one way, the way taken)`` where the package takes one of two by a size or a type."""
+    rng = np.random.default_rng(0)
+    for V in (11, 64, 256):
+        tokens, dy = rng.integers(0, V, 1280), arrays(rng, (1280, 32))[0]
+        yield (
+            f"an embedding's gradient, {V} rows: sorted / one-hot product",
+            partial(embedding._sorted_sums, tokens, dy, V, None),
+            partial(embedding._one_hot_sums, tokens, dy, V),
+        )
+
+    def cross_entropy(few, *args):
+        loss._FEW_CLASSES, before = few, loss._FEW_CLASSES
+        loss.cross_entropy_forward(*args)
+        loss._FEW_CLASSES = before
+
+    for N in (64, 1000):
+        logits, targets = arrays(rng, (N, 10))[0], rng.integers(0, 10, N)
+        yield (
+            f"cross entropy of 10 classes, {N} rows: row by row / class by class",
+            partial(cross_entropy, 0, logits, targets),
+            partial(cross_entropy, 32, logits, targets),
+        )
+    x, w, out, row = arrays(rng, (1, 32), (4, 32, 32), (4, 1, 32), (1, 128))
+    flat = w.reshape(128, 32).T
+    w = w.transpose(0, 2, 1)
+    yield (
+        "a single row's gates, H 32: block by block / at once",
+        lambda: np.matmul(x, w, out=out),
+        lambda: x.dot(flat, row),
+    )
+    yield (
+        "is it an array: isinstance of two classes / of one",
+        lambda: isinstance(x, (np.ndarray, np.generic)),
+        lambda: isinstance(x, np.ndarray),
     )
 
 
@@ -251,6 +292,8 @@ def main(argv=None):
             names.setdefault(name, []).append(text)
     header = ["without / with: ratio (quartiles) (time with)", *(f"B {B}, H {H}" for B, H in sizes)]
     print(conditions(), table(header, [[n, *r] for n, r in names.items()]), sep="\n\n")
+    results = [[name, compare(taken, other, args.budget)] for name, other, taken in choices()]
+    print("", table(["the other way / the way taken", "ratio (quartiles)"], results), sep="\n")
     shapes = [(5, 16, 10, 16), (20, 32, 32, 32), (50, 32, 64, 64), (50, 64, 128, 128)]
     for cell, calls_of in (("RNN", bare_rnn), ("LSTM", bare_lstm)):
         print(

@@ -18,7 +18,7 @@ from .backend import Array, get_array_module
 T = TypeVar("T")
 
 # A span has rows enough for a matrix product to run at full speed, or steps enough for its own
-# bookkeeping (about 10 us) to count for nothing; and so few that scratch space of its size does not
+# bookkeeping to count for nothing; and so few that scratch space of its size does not
 # count beside a long batch.
 _SPAN_ROWS = 1024
 _SPAN_STEPS = 64

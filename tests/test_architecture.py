@@ -1,6 +1,9 @@
 """The rooms of the package: who may import whom, and how large they may grow."""
 
 import ast
+import io
+import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,34 @@ def test_what_is_too_long_is_found():
     assert not too_long("a.py", function.replace("    x = 1\n", "", 1))
     assert too_long("a.py", "class C:\n" + "    x = 1\n" * 260) == ["C: 261 lines, over 260"]
     assert too_long("a.py", "\n" * 551) == ["a.py: 551 lines, over 550"]
+
+
+# A duration, a share of the time, a ratio of speeds: it ages, and stands beside its command in docs/speed.md.
+FIGURE = re.compile(
+    r"\d ?(ns|us|µs|ms)\b|\d times (as|faster|slower)|[.\d]+ of the time|\d ?% (of|faster|slower|more|less)"
+)
+
+
+def said(source):
+    """Return the comments and docstrings of a file."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [t.string for t in tokens if t.type == tokenize.COMMENT]
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return comments + [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_reasons_stand_in_the_code_and_figures_in_the_docs(path):
+    assert not [text for text in said(path.read_text(encoding="utf-8")) if FIGURE.search(text)]
+
+
+def test_a_figure_is_found():
+    for text in (
+        "# takes 12 us",
+        "# 1.8 times as long",
+        '"""In 0.87 of the time."""',
+        "# 5% faster",
+    ):
+        assert any(map(FIGURE.search, said(f"{text}\n"))), text
+    assert not any(map(FIGURE.search, said("# T times as many rows, of which 32 are kept\n")))
