@@ -139,7 +139,9 @@ class RNNCell(_Cell):
 
     Attributes
     ----------
-    weight_ih, weight_hh, bias_ih, bias_hh : Parameter
+    weight_ih, weight_hh : Parameter of shape (G * H, I) and (G * H, H)
+        G is the number of gates, 1 for this cell.
+    bias_ih, bias_hh : Parameter of shape (G * H,), or None
 
     References
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, get_array_module, reads_values
-from .parameter import Parameter, listed, pieces
+from .parameter import Parameter, flat_pieces, parameter_list
 
 
 def clip_grad_norm_(
@@ -79,7 +79,7 @@ def clip_grad_norm_(
     >>> w.grad.round(3)
     array([0.6, 0.8])
     """
-    parameters = [p for p in listed("parameters", parameters) if p.requires_grad]
+    parameters = [p for p in parameter_list("parameters", parameters) if p.requires_grad]
     max_norm = checks.number("max_norm", max_norm, "[0, inf]")
     checks.flags(error_if_nonfinite=error_if_nonfinite)
     p = checks.number(
@@ -87,7 +87,7 @@ def clip_grad_norm_(
         math.inf if isinstance(norm_type, str) and norm_type == "inf" else norm_type,
         "(0, inf]",
     )
-    gradients = [piece.grad for piece in pieces(parameters) if piece.grad.size]
+    gradients = [piece.grad for piece in flat_pieces(parameters) if piece.grad.size]
     if not gradients:
         return np.zeros((), np.float32)
     xp = get_array_module(gradients[0])
@@ -138,9 +138,9 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     >>> w.grad
     array([-1. ,  0.5,  1. ])
     """
-    parameters = [p for p in listed("parameters", parameters) if p.requires_grad]
+    parameters = [p for p in parameter_list("parameters", parameters) if p.requires_grad]
     clip_value = checks.number("clip_value", clip_value, "[0, inf]")
-    for piece in pieces(parameters):
+    for piece in flat_pieces(parameters):
         g = piece.grad
         get_array_module(g).clip(g, -clip_value, clip_value, out=g)
 

@@ -102,7 +102,7 @@ class _ClassLoss(_Loss):
         C = input.shape[min(1, input.ndim - 1)]
         ignore: int | None = self.ignore_index
         if reads_values(target):
-            # On the host a look at the targets tells whether any is ignored at all.
+            # Where all targets are classes, none is a negative `ignore_index`: nothing has to be left out.
             if self.ignore_index < 0 and checks.in_range(target, C):
                 ignore = None
             else:

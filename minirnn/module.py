@@ -264,7 +264,7 @@ class Module(Stateful):
         for name, parameter in self._all_names(""):
             first.setdefault(parameter, name)
         for parameter, name in first.items():
-            # Of a module that was put into a list later, the parameters do not know it yet.
+            # A list tells nobody what is appended to it, so here such parameters get their full names.
             if parameter.name != name and not parameter.name.endswith(f".{name}"):
                 parameter.name = name
         return [(name, parameter) for parameter, name in first.items()]

@@ -16,7 +16,14 @@ import numpy as np
 from . import checks, torch_state
 from .backend import Array, asnumpy, get_array_module
 from .optimizer_state import fitting, plain, settings
-from .parameter import Parameter, ParameterBuffer, gather, listed, pieces, require_one_kind
+from .parameter import (
+    Parameter,
+    ParameterBuffer,
+    flat_pieces,
+    gather,
+    parameter_list,
+    require_one_kind,
+)
 from .torch_hints import OPTIMIZER, Hints
 
 
@@ -62,7 +69,7 @@ class Optimizer(Hints):
         **defaults: Any,
     ) -> None:
         given: list[Any] = (
-            list(params) if isinstance(params, Iterable) else listed("params", params)
+            list(params) if isinstance(params, Iterable) else parameter_list("params", params)
         )
         groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
@@ -107,7 +114,7 @@ class Optimizer(Hints):
         if not isinstance(group, dict) or "params" not in group:
             got = sorted(group) if isinstance(group, dict) else type(group).__name__
             raise TypeError(f"params: expected dicts with 'params' in them, got {got}")
-        params = listed("params", _unnamed(group["params"]))
+        params = parameter_list("params", _unnamed(group["params"]))
         require_one_kind("params", params)
         # A schedule made on this group before leaves the rate it started from.
         known = {"params", "initial_lr", *defaults}
@@ -131,7 +138,7 @@ class Optimizer(Hints):
         """Return those without which it would not go on as it was."""
         return self.slots_under(settings)
 
-    def _located(self, k: int) -> list[Array]:
+    def _state_of_group(self, k: int) -> list[Array]:
         """Return the state of group `k`, where its parameters are by now and of their dtype."""
         like, state = self.param_groups[k]["params"][0].data, self._state[k]
         if type(state[0]) is not type(like) or state[0].dtype != like.dtype:
@@ -142,7 +149,7 @@ class Optimizer(Hints):
     def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
         """Iterate over flat ``(data, grad, (*slots, *scratch))`` that make up group `k`."""
         params: list[Parameter] = self.param_groups[k]["params"]
-        state = self._located(k)
+        state = self._state_of_group(k)
         for span, part in _trained(params):
             yield part.data.reshape(-1), part.grad.reshape(-1), [s[span] for s in state]
 
@@ -211,7 +218,7 @@ class Optimizer(Hints):
         """
         checks.flags(set_to_none=set_to_none)
         for group in self.param_groups:
-            for piece in pieces(group["params"]):
+            for piece in flat_pieces(group["params"]):
                 piece.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
@@ -266,7 +273,7 @@ class Optimizer(Hints):
         ):
             own.update(given)
             self.scheduled[k] = own["lr"] if "initial_lr" in own else None
-            self._state[k] = [*slots, *self._located(k)[-self._rooms :]]
+            self._state[k] = [*slots, *self._state_of_group(k)[-self._rooms :]]
 
     def torch_state_dict(self) -> dict[str, Any]:
         """Return the state as torch's optimiser of this name has it, its tensors as NumPy arrays.
@@ -298,7 +305,7 @@ def _torch_groups(
 def _trained(params: list[Parameter]) -> Iterator[tuple[slice, Parameter | ParameterBuffer]]:
     """Iterate over what is not frozen, in as few pieces as there are, and where its state lies."""
     start = 0
-    for piece in pieces(params):
+    for piece in flat_pieces(params):
         held = [piece] if isinstance(piece, Parameter) else piece.parameters
         whole = all(p.requires_grad for p in held)
         for part in [piece] if whole else held:

@@ -45,7 +45,7 @@ from .backend import Array, asnumpy, generator, get_array_module
 from .module import Module
 from .packed_sequence import PackedSequence
 from .packing import pack_sequence, unpack_sequence
-from .parameter import Parameter, listed, pieces, require_one_kind
+from .parameter import Parameter, flat_pieces, parameter_list, require_one_kind
 
 
 class Communicator(Protocol):
@@ -262,9 +262,9 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
         raise ValueError(f"weight: expected a finite number >= 0, got {weight!r}")
     if comm.Get_size() == 1 and weight:
         return  # the mean over one is itself
-    parameters = listed("model", model.parameters())
+    parameters = parameter_list("model", model.parameters())
     xp: Any = require_one_kind("model", parameters)
-    flat = pieces(parameters)
+    flat = flat_pieces(parameters)
     # The weight travels as one more number, so that one Allreduce does for both.
     sent = xp.zeros(sum(p.size for p in parameters) + 1, parameters[0].dtype)
     if weight:
@@ -319,7 +319,7 @@ def broadcast(model: Module, comm: Communicator) -> None:
     other = [rank for rank, kind in enumerate(kinds) if kind != kinds[0]]
     if other:
         raise ValueError(f"model: expected the parameters of rank 0, got others on ranks {other}")
-    xp = require_one_kind("model", listed("model", named.values()))
+    xp = require_one_kind("model", parameter_list("model", named.values()))
     flat = xp.concatenate([p.data.ravel() for p in named.values()])
     _finish(xp)
     comm.Bcast(flat, root=0)

@@ -71,7 +71,7 @@ class Parameter:
     def data(self, value: Any) -> None:
         # `p.data *= x` works in place and then assigns the array to itself, as `p.grad += x` does.
         if value is not self._data:
-            self._data[...] = self._fitting("data", value)
+            self._data[...] = self._checked_value("data", value)
 
     @property
     def grad(self) -> Array:
@@ -86,9 +86,9 @@ class Parameter:
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is None or value is not self._grad:
-            self.grad[...] = self._fitting("grad", value)
+            self.grad[...] = self._checked_value("grad", value)
 
-    def _fitting(self, what: str, value: Any) -> Array:
+    def _checked_value(self, what: str, value: Any) -> Array:
         """Return `value`, floating point of any precision or a list of numbers, if it fits."""
         name = f"{self.name}.{what}"
         if value is None:
@@ -184,10 +184,17 @@ class ParameterBuffer:
         In the order in which they lie in the arrays.
     complete : bool
         Whether all of them are still here, and none has moved to another buffer, device or dtype.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one comes twice.
+    TypeError
+        If they are of several dtypes or devices, or something else is among them.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
-        self.parameters = listed("parameters", parameters)
+        self.parameters = parameter_list("parameters", parameters)
         if len(set(self.parameters)) < len(self.parameters):
             raise ValueError("parameters: expected every parameter once, got one of them twice")
         xp = require_one_kind("parameters", self.parameters)
@@ -211,7 +218,7 @@ class ParameterBuffer:
             self.__init__(self.parameters)  # type: ignore[misc]
 
 
-def listed(name: str, parameters: Any) -> list[Parameter]:
+def parameter_list(name: str, parameters: Any) -> list[Parameter]:
     """Return `parameters`, an iterable or a single one, as a list; `name` is the argument's.
 
     Raises
@@ -245,7 +252,7 @@ def require_one_kind(name: str, parameters: list[Parameter]) -> ModuleType:
     return get_array_module(parameters[0].data)
 
 
-def pieces(parameters: list[Parameter]) -> list[Parameter | ParameterBuffer]:
+def flat_pieces(parameters: list[Parameter]) -> list[Parameter | ParameterBuffer]:
     """Return what holds `parameters`, in their order, in as few arrays as there are.
 
     Where all parameters of a buffer follow each other it stands for them, elsewhere each for itself.

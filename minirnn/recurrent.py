@@ -276,8 +276,11 @@ class RNN(Recurrent):
 
     Attributes
     ----------
-    weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k} : Parameter
-        Of layer k; with ``_reverse`` for the reverse direction.
+    weight_ih_l{k} : Parameter of shape (G * H, I)
+        Of layer k; with ``_reverse``, as all of them, for the reverse direction. G is the number of gates, 1
+        for the RNN; of a layer above another I is that one's output, D * H.
+    weight_hh_l{k} : Parameter of shape (G * H, H)
+    bias_ih_l{k}, bias_hh_l{k} : Parameter of shape (G * H,), if there are biases
 
     References
     ----------

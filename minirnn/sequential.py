@@ -43,7 +43,17 @@ class Sequential(Module):
         return list(self)[index]
 
     def forward(self, input: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Return the last layer's output and the contexts of all layers."""
+        """Run the layers in order.
+
+        Parameters
+        ----------
+        input
+            What the first layer takes.
+
+        Returns
+        -------
+        y, ctx : the last layer's output; the contexts of all layers
+        """
         x, contexts = input, []
         for layer in self:
             x, ctx = layer.forward(x)
@@ -52,7 +62,23 @@ class Sequential(Module):
         return x, tuple(contexts)
 
     def backward(self, ctx: tuple[Any, ...], dy: Any) -> Any:
-        """Return the gradient of the first layer's input."""
+        """Run the layers back, each of which adds to its parameters' gradients.
+
+        Parameters
+        ----------
+        ctx : tuple
+        dy
+            Gradient of the last layer's output.
+
+        Returns
+        -------
+        The gradient of the first layer's input.
+
+        Raises
+        ------
+        ValueError
+            If `ctx` is not what forward returned; no gradient is changed.
+        """
         layers = list(self)
         if not isinstance(ctx, tuple) or len(ctx) != len(layers):
             raise ValueError(self._no_context(ctx, f"the {len(layers)} contexts, one a layer,"))

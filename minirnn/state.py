@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from . import checks
 from .backend import BACKENDS, Array, asnumpy, float_dtype, get_array_module, load_backend
-from .parameter import Parameter, ParameterBuffer, pieces
+from .parameter import Parameter, ParameterBuffer, flat_pieces
 from .torch_hints import MODULE, Hints
 
 
@@ -60,7 +60,7 @@ class Stateful(Hints):
         set_to_none : bool
             As in torch, and without effect: a gradient is never ``None`` here.
         """
-        for piece in pieces(list(self.parameters())):
+        for piece in flat_pieces(list(self.parameters())):
             piece.zero_grad()
 
     def flatten_parameters(self) -> ParameterBuffer:
@@ -92,7 +92,7 @@ class Stateful(Hints):
         """
         move = _mover(target)
         parameters, modules = list(self.parameters()), list(self.modules())
-        buffers = [piece for piece in pieces(parameters) if isinstance(piece, ParameterBuffer)]
+        buffers = [piece for piece in flat_pieces(parameters) if isinstance(piece, ParameterBuffer)]
         # All is converted before anything is changed: where warnings are errors, an overflow raises.
         moved = [(move(p._data), None if p._grad is None else move(p._grad)) for p in parameters]
         before = [dict(vars(module)) for module in modules]
@@ -167,7 +167,7 @@ class Stateful(Hints):
             if name not in state_dict:
                 continue
             try:
-                values[name] = _fitting(state_dict[name], own[name])
+                values[name] = _value_like(state_dict[name], own[name])
             except ValueError as problem:
                 problems.append(f"{name}: {problem}")
         if problems:
@@ -198,7 +198,7 @@ def _mover(target: Any) -> Callable[[Array], Array]:
     return lambda x: x.astype(dtype, copy=False)
 
 
-def _fitting(value: Any, like: Array) -> Array:
+def _value_like(value: Any, like: Array) -> Array:
     """Return `value` as an array of the kind of `like`, if it is one of floating point and of its shape."""
     try:
         value = asnumpy(value)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import Array, asnumpy, get_array_module
-from ..parameter import Parameter, ParameterBuffer, listed
+from ..parameter import Parameter, ParameterBuffer, parameter_list
 
 TOTAL = "total"
 
@@ -103,7 +103,7 @@ class GradientMonitor:
     ) -> None:
         if isinstance(parameters, ParameterBuffer):
             parameters = parameters.parameters
-        self.parameters = listed("parameters", parameters)
+        self.parameters = parameter_list("parameters", parameters)
         names = [p.name for p in self.parameters]
         if len(set(names)) < len(names):
             raise ValueError(f"parameters: expected every name once, got {names}")

@@ -27,6 +27,14 @@ def draw_mask(shape: tuple[int, ...], p: float, rng: RNG, like: Array) -> Array:
 
     It is drawn on the host, so that a seed means the same on every backend, and then lies
     where `like` does.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    p : float
+    rng : seed or Generator, optional
+    like : array
+        Of its dtype is the mask.
     """
     if p == 1:
         mask = np.zeros(shape, like.dtype)
