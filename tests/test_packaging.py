@@ -15,6 +15,7 @@ import minirnn
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,6 @@ def test_every_supported_python_is_named():
     minors = [int(c.removeprefix(prefix)) for c in PROJECT["classifiers"] if c.startswith(prefix)]
     assert minors == list(range(11, 15))
     assert PROJECT["requires-python"] == f">= 3.{minors[0]}"
-    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py3{minors[0]}"
 
 
 def test_numpy_is_all_that_is_required():
@@ -83,3 +83,12 @@ def test_a_bug_report_has_what_decides_a_result():
     assert report["threads"] >= 1
     assert {"python", "numpy", "platform", "blas", "blas threads", "cupy", "gpu"} <= set(report)
     assert (report["gpu"] is None) or importlib.util.find_spec("cupy")
+
+
+def test_hooks_and_extras_use_the_same_linters():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pinned = dict(re.fullmatch(r"(\w+) == (.+)", p).groups() for p in EXTRAS["lint"])
+    for name, version in pinned.items():
+        assert re.search(
+            rf"{name}\n    rev: v{version} |{name}-pre-commit\n    rev: v{version} ", hooks
+        )

@@ -1,0 +1,71 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox >= 2025.2.9"]
+# ///
+"""What is done again and again: ``nox`` runs tests and lint, ``nox -l`` lists all."""
+
+import nox
+
+nox.needs_version = ">= 2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+
+
+@nox.session
+def tests(session):
+    """Run the tests, with torch; arguments go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session):
+    """Check style and types."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def docs(session):
+    """Build the site, strictly; with `linkcheck` as argument ask the addresses that it links to as well."""
+    session.install("-e", ".[docs]")
+    session.run("npm", "install", "--prefix", "docs", "--no-package-lock", external=True)
+    builders = ["html", *(a for a in session.posargs if a == "linkcheck")]
+    for builder in builders:
+        session.run(
+            "sphinx-build", "-W", "-E", "-q", "-b", builder, "docs", f"docs/_build/{builder}"
+        )
+
+
+@nox.session(default=False)
+def bench(session):
+    """Compare speeds with torch; arguments go to benchmarks/speed.py, such as --quick."""
+    session.install("-e", ".[test]")
+    session.run("python", "benchmarks/speed.py", *session.posargs)
+
+
+@nox.session(default=False)
+def coverage(session):
+    """Run the tests and refuse less than the floor in lines and branches, of pyproject.toml."""
+    session.install("-e", ".[test,coverage]")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
+
+
+@nox.session(default=False)
+def packages(session):
+    """Build what people install, and try it."""
+    session.install(".[package]")
+    session.run(".ci/packages", external=True)
+
+
+@nox.session(default=False)
+def review(session):
+    """Ask Scientific Python's checklist; what is left out says why in pyproject.toml."""
+    session.install(".[package]")
+    session.run("repo-review", ".")
+
+
+if __name__ == "__main__":
+    nox.main()
