@@ -6,7 +6,7 @@ The README shows a model and a training step; :mod:`minirnn.functional` has the 
 import importlib
 from typing import Any
 
-from . import functional, init
+from . import functional, init, torch_hints
 from .activations import LayerNorm, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .backend import (
     asnumpy,
@@ -74,7 +74,7 @@ _ROOMS = ("data", "diagnostics", "parallel", "trackers")
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise torch_hints.missing(f"module {__name__!r}", name, torch_hints.LIBRARY)
 
 
 __all__ = [

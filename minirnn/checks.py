@@ -43,6 +43,8 @@ def array_module(**arrays: Any) -> Any:
                     "; if it is what a layer's .forward returned, the pair of result and context, take it "
                     "apart: `y, ctx = layer.forward(x)`, for a recurrent layer `(output, h_n), ctx = ...`"
                 )
+            elif hasattr(x, "__array__") or isinstance(x, list):
+                hint = "; pass numpy.asarray of it"
             raise TypeError(f"{name}: {error}{hint}") from None
         if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
             # A matrix multiplies where an array takes products of entries, a mask gets lost on the way.

@@ -207,8 +207,7 @@ class Embedding(Module):
             )
         layer = cls.__new__(cls)
         padding_idx = _token("padding_idx", padding_idx, len(table))
-        layer._hold(Parameter(table.copy()), padding_idx)
-        layer.weight.requires_grad = not freeze
+        layer._hold(Parameter(table.copy(), requires_grad=not freeze), padding_idx)
         return layer
 
     def forward(self, input: Any) -> tuple[Any, Context]:

@@ -189,8 +189,8 @@ class OneCycleLR(LRScheduler):
     optimizer : Optimizer
     max_lr : float
         The highest rate, of every group.
-    total_steps : int
-        The number of steps of the cycle.
+    total_steps : int, optional
+        The number of steps of the cycle; if not given, ``epochs * steps_per_epoch``.
     pct_start : float
         The share of them in which the rate rises.
     anneal_strategy : {"cos", "linear"}
@@ -198,6 +198,7 @@ class OneCycleLR(LRScheduler):
     three_phase : bool
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
+    epochs, steps_per_epoch : int, optional, keyword-only
 
     Raises
     ------
@@ -224,14 +225,20 @@ class OneCycleLR(LRScheduler):
         self,
         optimizer: Optimizer,
         max_lr: float,
-        total_steps: int,
+        total_steps: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
         last_epoch: int = -1,
+        *,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
+        if total_steps is None and not epochs is steps_per_epoch is None:
+            checks.positive(epochs=epochs, steps_per_epoch=steps_per_epoch)
+            total_steps = int(epochs or 0) * int(steps_per_epoch or 0)
         self._set(
             max_lr,
             total_steps,
@@ -246,7 +253,7 @@ class OneCycleLR(LRScheduler):
     def _set(
         self,
         max_lr: float,
-        total_steps: int,
+        total_steps: int | None,
         pct_start: float,
         anneal_strategy: str,
         div_factor: float,
@@ -257,7 +264,7 @@ class OneCycleLR(LRScheduler):
         checks.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
         checks.flags(three_phase=three_phase)
         self.max_lr = checks.number("max_lr", max_lr, "[0, inf)")
-        self.total_steps = int(total_steps)
+        self.total_steps = int(total_steps or 0)
         self.pct_start = checks.number("pct_start", pct_start, "[0, 1]")
         self.div_factor = checks.number("div_factor", div_factor, "(0, inf)")
         self.final_div_factor = checks.number("final_div_factor", final_div_factor, "(0, inf)")

@@ -34,6 +34,8 @@ class Parameter:
     ----------
     data : array of floating point
         The initial value. The array is owned by the parameter from then on.
+    requires_grad : bool
+        See below.
 
     Attributes
     ----------
@@ -52,15 +54,16 @@ class Parameter:
 
     __slots__ = ("_data", "_grad", "buffer", "name", "requires_grad")
 
-    def __init__(self, data: Array) -> None:
+    def __init__(self, data: Array, requires_grad: bool = True) -> None:
         checks.floating("data", data)
+        checks.flags(requires_grad=requires_grad)
         # The reshape since NumPy makes a vector of an array without dimensions.
         self._data: Array = get_array_module(data).ascontiguousarray(data).reshape(data.shape)
         # Made at the first look: a model that only answers never pays for gradients.
         self._grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
         self.name = "parameter"
-        self.requires_grad = True
+        self.requires_grad = requires_grad
 
     @property
     def data(self) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .module import Context, Module
@@ -16,7 +16,15 @@ class Sequential(Module):
 
     Parameters
     ----------
-    *layers : Module
+    *layers : Module, or one dict of them by name
+        Their names are 0, 1, ..., or the dict's: ``"0.weight"``, ``"head.weight"``.
+
+    Raises
+    ------
+    TypeError
+        If one is no Module.
+    ValueError
+        If a name is no identifier, or one that a Sequential has already.
 
     Examples
     --------
@@ -27,11 +35,19 @@ class Sequential(Module):
     (3, 4)
     """
 
-    def __init__(self, *layers: Module) -> None:
-        for index, layer in enumerate(layers):
+    def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
+        named: dict[Any, Any] = {str(index): layer for index, layer in enumerate(layers)}
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            named = dict(layers[0])
+            for name in named:
+                taken = hasattr(type(self), name) if isinstance(name, str) else True
+                if taken or not name.isidentifier():
+                    raise ValueError(f"layers: expected names of their own, got {name!r}")
+        for name, layer in named.items():
             if not isinstance(layer, Module):
-                raise TypeError(f"layer {index}: expected a Module, got {type(layer).__name__}")
-            setattr(self, str(index), layer)
+                raise TypeError(f"layer {name}: expected a Module, got {type(layer).__name__}")
+        for name, layer in named.items():
+            setattr(self, name, layer)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -10,7 +10,7 @@ import numpy as np
 
 _REDUCTION = 'write reduction="mean", "sum" or "none"'
 _STEP = "a step is a few operations over all parameters as it is"
-_MOMENTUM = "the momentum stays as it is; write cycle_momentum=False for torch's, to compare"
+_MOMENTUM = "the rate alone is scheduled, as with torch's cycle_momentum=False"
 _NORM = "looking up would change the weights behind the optimiser; scale the rows of weight.data yourself"
 
 # Options of torch's constructors.
@@ -64,6 +64,24 @@ OPTIMIZER = {
     "register_step_post_hook": "do it after .step()",
 }
 
+LIBRARY = {
+    "nn": "names are in minirnn itself: minirnn.LSTM",
+    "utils": "names are in minirnn itself: minirnn.clip_grad_norm_, minirnn.pack_padded_sequence",
+    "tensor": "NumPy's arrays, or CuPy's, are what is computed with",
+    "from_numpy": "NumPy's arrays, or CuPy's, are what is computed with",
+    "device": "minirnn.set_backend says where arrays are made",
+    "cuda": "minirnn.set_backend says where arrays are made",
+    "no_grad": "model(x) saves nothing for backward, model.forward(x) does",
+    "inference_mode": "model(x) saves nothing for backward, model.forward(x) does",
+    "save": "write minirnn.save_weights(model, path), or save_checkpoint for a whole run",
+    "load": "write minirnn.load_weights(model, path), or load_checkpoint for a whole run",
+    "ModuleList": "a list of modules that is an attribute is found as it is",
+    "ModuleDict": "a dict of modules that is an attribute is found as it is",
+    "ParameterList": "a list of Parameters that is an attribute is found as it is",
+    "Identity": "leave it out",
+    "MultiplicativeLR": "write LambdaLR with the product",
+}
+
 SCHEDULE: dict[str, str] = {"get_lr": "write .get_last_lr(), or .rate(base_lr, step, group)"}
 
 _TENSOR = {
@@ -88,6 +106,12 @@ def of_parameter(name: str) -> str:
     return f"; a Parameter has two arrays, write .data.{array} or .grad.{array}"
 
 
+def missing(what: str, name: str, hints: Mapping[str, str]) -> AttributeError:
+    """Return the error for an attribute that there is not; of torch's it says what to write instead."""
+    hint = f": {hints[name]}" if name in hints else ""
+    return AttributeError(f"{what} has no attribute {name!r}{hint}")
+
+
 class Hints:
     """Constructors and attributes that explain themselves; for classes that torch has too."""
 
@@ -108,6 +132,4 @@ class Hints:
     if not TYPE_CHECKING:  # else every attribute would be known, of any type
 
         def __getattr__(self, name: str) -> Any:
-            """Refuse an attribute that there is not; of torch's say what to write instead."""
-            hint = f": {self._hints[name]}" if name in self._hints else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+            raise missing(f"{type(self).__name__!r} object", name, self._hints)

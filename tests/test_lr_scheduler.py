@@ -573,3 +573,15 @@ def test_a_sequence_takes_schedules_by_the_step_and_of_its_own_optimizer():
 def test_bad_schedules(make, message):
     with pytest.raises(ValueError, match=message):
         make(minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=0.1))
+
+
+def test_a_cycle_of_epochs():
+    made = minirnn.OneCycleLR(optimizer(), 0.5, epochs=6, steps_per_epoch=10)
+    assert made.total_steps == 60
+    assert (
+        made.state_dict()["settings"]
+        == (minirnn.OneCycleLR(optimizer(), 0.5, 60).state_dict()["settings"])
+    )
+    for given in ({}, {"epochs": 3}, {"steps_per_epoch": 3}, {"epochs": 0, "steps_per_epoch": 3}):
+        with pytest.raises(ValueError, match=r"total_steps|epoch"):
+            minirnn.OneCycleLR(optimizer(), 0.5, **given)

@@ -56,3 +56,24 @@ def test_sequential_checks_every_context_before_a_gradient_is_added():
     y, ctx = model.forward(np.ones((1, 2), np.float32))
     model.backward(ctx, np.ones_like(y))
     assert (model[0].weight.grad == 2).all()
+
+
+def test_layers_by_name():
+    """As torch's with an OrderedDict; the names are those of the state."""
+    torch = pytest.importorskip("torch")
+    from collections import OrderedDict
+
+    theirs = torch.nn.Sequential(
+        OrderedDict(fc=torch.nn.Linear(3, 4), act=torch.nn.Tanh(), head=torch.nn.Linear(4, 2))
+    )
+    ours = minirnn.Sequential(
+        {"fc": minirnn.Linear(3, 4), "act": minirnn.Tanh(), "head": minirnn.Linear(4, 2)}
+    )
+    ours.load_state_dict(theirs.state_dict())
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    np.testing.assert_allclose(ours(x), theirs(torch.tensor(x)).detach(), rtol=1e-5, atol=1e-6)
+    for bad in ("forward", "a.b", "", 3):
+        with pytest.raises(ValueError, match="layers: expected names"):
+            minirnn.Sequential({bad: minirnn.Tanh()})
+    with pytest.raises(TypeError, match="layer act: expected a Module"):
+        minirnn.Sequential({"act": "tanh"})

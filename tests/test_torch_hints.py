@@ -57,6 +57,10 @@ def test_a_module_of_ones_own_may_have_any_option():
 
 
 ATTRIBUTES = [
+    (lambda: minirnn.nn, "minirnn.LSTM"),
+    (lambda: minirnn.no_grad(), "saves nothing"),
+    (lambda: minirnn.save({}, "x"), "save_weights"),
+    (lambda: minirnn.ModuleList([]), "list of modules"),
     (lambda: minirnn.Linear(2, 2).cuda(), "cupy"),
     (lambda: minirnn.Sequential(minirnn.Linear(2, 2)).double(), "float64"),
     (lambda: minirnn.GRU(2, 2).requires_grad_(False), "requires_grad = False"),
@@ -78,6 +82,8 @@ def test_attributes_of_torch_say_what_to_write(call, hint):
 
 def test_other_attributes_are_plainly_not_there():
     layer = minirnn.Linear(2, 2)
+    with pytest.raises(AttributeError, match=r"'minirnn' has no attribute 'nothing'$"):
+        minirnn.nothing  # noqa: B018
     for made in (layer, minirnn.SGD(layer.parameters()), layer.weight):
         with pytest.raises(AttributeError, match=r"has no attribute '_nothing'$"):
             made._nothing  # noqa: B018
@@ -91,3 +97,21 @@ def test_a_parameter_is_not_written_to_by_index():
         with pytest.raises(TypeError, match=r"write \.data"):
             call()
     assert (p.data == 1).all()
+
+
+def test_what_is_no_array_is_asked_for_as_one():
+    torch = pytest.importorskip("torch")
+    rnn, x = minirnn.RNN(2, 3, rng=0), np.ones((4, 1, 2), np.float32)
+    for other in (torch.tensor(x), x.tolist()):
+        with pytest.raises(TypeError, match=r"input: .*pass numpy\.asarray of it"):
+            rnn.forward(other)
+    np.testing.assert_array_equal(rnn(np.asarray(torch.tensor(x)))[0], rnn(x)[0])
+
+
+def test_a_parameter_may_be_made_frozen():
+    p = minirnn.Parameter(np.ones(2), requires_grad=False)
+    p.grad[:] = 1
+    minirnn.SGD([p], lr=1.0).step()
+    assert (p.data == 1).all()
+    with pytest.raises(TypeError, match="requires_grad"):
+        minirnn.Parameter(np.ones(2), "no")
