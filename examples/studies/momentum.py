@@ -34,6 +34,9 @@ import minirnn
 
 MOMENTA = (0.0, 0.5, 0.9, 0.99)
 LOOKS = dict(zip(MOMENTA, (BLUE, GREEN, ORANGE, RED), strict=True))
+# How many steps of a path are drawn, and how wide.
+SHOWN = dict(zip(MOMENTA, (200, 200, 100, 50), strict=True))
+WIDTHS = dict(zip(MOMENTA, (1.2, 2.6, 1.8, 0.9), strict=True))
 RATES = ("same lr", "same lr / (1 - momentum)")
 NETWORK_LR = (0.05, 0.5)  # without momentum
 
@@ -207,7 +210,7 @@ def tables(rows: list[Row]) -> dict[str, str]:
     """Return the steps to arrive, and the network's accuracies."""
     body = []
     for (rate, momentum), its in groups(select_surfaces(rows), "rate", "momentum").items():
-        line = [rate if momentum else "", f"{momentum}"]
+        line = [rate if momentum else "any", f"{momentum}"]
         for part in SURFACES:
             steps = np.array(values(select(its, part=part), "steps to arrive"))
             arrived = sum(values(select(its, part=part), "arrived"))
@@ -233,31 +236,21 @@ def draw(figure: Any, rows: list[Row]) -> None:
     for first, line, rate in zip((True, False), axes, RATES, strict=True):
         for axis, (name, surface) in zip(line, SURFACES.items(), strict=True):
             contours(axis, surface)
-            for momentum in MOMENTA:
+            for momentum in reversed(MOMENTA):  # the narrow lines above the wide ones
                 used = rate if momentum else RATES[0]
                 its = select(rows, part=name, rate=used, momentum=momentum, seed=0)
-                x, y = np.array(its[0]["path"]).T
-                axis.plot(
-                    x,
-                    y,
-                    "-",
-                    color=LOOKS[momentum],
-                    linewidth=1.3,
-                    alpha=0.9,
-                    label=f"{momentum:g}",
-                )
-                axis.plot(
-                    x[-1], y[-1], "o", color=LOOKS[momentum], markersize=5, markeredgecolor="white"
-                )
+                x, y = np.array(its[0]["path"][: SHOWN[momentum]]).T
+                colour = LOOKS[momentum]
+                axis.plot(x, y, color=colour, linewidth=WIDTHS[momentum], alpha=0.85)
+                axis.plot(x[-1], y[-1], "o", color=colour, markersize=6, markeredgecolor="white")
             axis.plot(*surface.start, "k*", markersize=10)
             axis.set_title(surface.title if first else "", fontsize=11)
         line[0].set_ylabel(rate.replace(" / ", " /\n"))
-    above.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=4,
-        title="momentum",
-    )
+    for momentum, colour in LOOKS.items():
+        text = f"{momentum:g} (first {SHOWN[momentum]} steps)"
+        axes[0, 0].plot([], [], color=colour, linewidth=2, label=text)
+    handles = axes[0, 0].get_legend_handles_labels()
+    above.legend(*handles, loc="outside upper center", ncols=4, title="momentum")
     for axis, rate in zip(below.subplots(1, 2, sharey=True), RATES, strict=True):
         its = groups(select(rows, part="sum-mod", rate=rate), "momentum")
         strip(
