@@ -44,6 +44,7 @@ from .lr_schedules import (
     PolynomialLR,
 )
 from .module import Module
+from .normalized import LayerNormGRU, LayerNormLSTM
 from .optim import SGD, Adam, AdamW
 from .outputs import by_layer_direction, last_step
 from .packed_sequence import PackedSequence
@@ -98,6 +99,8 @@ __all__ = [
     "LSTMCell",
     "LambdaLR",
     "LayerNorm",
+    "LayerNormGRU",
+    "LayerNormLSTM",
     "Linear",
     "LinearLR",
     "LogSoftmax",

@@ -66,7 +66,7 @@ class RecurrentWeights(Module):
                 if b is not None:
                     init.zeros_(b)
             for w in projection:
-                if w is not None:
+                if w is not None and w.data.ndim > 1:
                     init.orthogonal_(w, rng=draw)
 
     def _weights(self, k: int) -> list[Any]:

@@ -32,7 +32,7 @@ FLOORS = [
     ["layers", "losses", "weights", "sequential", "data"],
     ["activations", "lr_schedules", "plateau", "streaming"],
     ["recurrent", "cells", "files", "resume"],
-    ["truncated", "export", "diagnostics", "parallel", "trackers"],
+    ["normalized", "truncated", "export", "diagnostics", "parallel", "trackers"],
     ["fit"],
     ["__init__", "__main__"],
 ]

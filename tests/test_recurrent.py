@@ -268,8 +268,8 @@ def test_a_bias_gradient_over_very_many_spans_keeps_its_digits(make, checkpoint)
     with spans(4, steps=4):
         for dtype in (np.float32, np.float64):
             layer = make(1, 3, dtype=dtype, checkpoint=checkpoint)
-            for p in layer.parameters():
-                p.data[...] = 0.25
+            for name, p in layer.named_parameters():  # equal products have no normal form
+                p.data[...] = 0 if name.startswith("gain") else 0.25
             (y, _), ctx = layer.forward(np.zeros((8_000, 1, 1), dtype))
             layer.backward(ctx, np.full_like(y, 0.1))
             gradients[dtype] = {n: p.grad for n, p in layer.named_parameters() if "bias" in n}

@@ -18,7 +18,7 @@ def test_trace(make):
     (_, _, again) = layer(x, trace=True)
     np.testing.assert_array_equal(again.h[0].data, trace.h[0].data)
     H = layer.hidden_size
-    if isinstance(layer, minirnn.LSTM):
+    if isinstance(layer, (minirnn.LSTM, minirnn.LayerNormLSTM)):
         i, f, g, o = (trace.gates[name][1].data for name in "ifgo")
         c = trace.c[1]
         previous = np.zeros_like(c.data)
@@ -26,11 +26,11 @@ def test_trace(make):
         # Directions stand side by side; check the equation of the forward one.
         one = slice(0, H)
         close(c.data[:, one], (f * previous + i * g)[:, one])
-        if not layer.proj_size:
+        if isinstance(layer, minirnn.LSTM) and not layer.proj_size:
             close(trace.h[1].data[:, one], (o * np.tanh(c.data))[:, one])
         final = minirnn.last_step(c)
         close(h_n[1][2], final[:, :H])
-    elif isinstance(layer, minirnn.GRU):
+    elif isinstance(layer, (minirnn.GRU, minirnn.LayerNormGRU)):
         _, z, n = (trace.gates[name][1].data[:, :H] for name in "rzn")
         h = trace.h[1]
         previous = np.r_[np.zeros((3, H)), h.data[:, :H]][h.layout.previous_state]

@@ -76,7 +76,7 @@ def _recurrent(layer: Recurrent, square: bool) -> Iterator[tuple[str, Array]]:
         _, w_hh, _, _, *projection = layer._values(k)
         for gate, block in zip(gates, np.split(asnumpy(w_hh), len(gates)), strict=True):
             w = block.astype(np.float64)
-            if square and projection and projection[0] is not None:
+            if square and w.shape[0] != w.shape[1]:
                 w = w @ asnumpy(projection[0])
             yield (f"{names[1]}.{gate}" if len(gates) > 1 else str(names[1])), w
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backend import Array, get_array_module
+from ..layout import Layout
 
 # Rows are added up one after the other by so many at most, and then such sums: float32 keeps its digits.
 _RUN = 32
@@ -28,6 +29,15 @@ def column_sums(rows: Array) -> Array:
     if n * _RUN < N:
         total += column_sums(rows[n * _RUN :])
     return total
+
+
+def products(x: Array, w: Array, layout: Layout) -> Array:
+    """Return ``x @ w.T``, span by span, so that no bit depends on how many steps there are beside them."""
+    xp = get_array_module(x)
+    out = xp.empty((len(x), len(w)), x.dtype)
+    for span in layout.spans:
+        x[span.rows].dot(w.T, out[span.rows])
+    return out
 
 
 def masked(x: Array, mask: Array) -> Array:
