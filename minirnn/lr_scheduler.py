@@ -14,7 +14,6 @@ https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -124,10 +123,9 @@ class LRScheduler(Hints):
             If the optimiser has taken no step before the first one here: its first rate would be passed over.
         """
         if self.last_epoch == 0 and self.optimizer.steps == 0:
-            warnings.warn(
+            checks.warn(
                 "scheduler.step() before optimizer.step(): the first rate was never used; call "
-                "optimizer.step() first, then scheduler.step()",
-                stacklevel=2,
+                "optimizer.step() first, then scheduler.step()"
             )
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:  # come since
             self.base_lrs.append(float(group.setdefault("initial_lr", group["lr"])))
