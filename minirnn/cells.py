@@ -141,7 +141,7 @@ class RNNCell(_Cell):
     ----------
     weight_ih, weight_hh : Parameter of shape (G * H, I) and (G * H, H)
         G is the number of gates, 1 for this cell.
-    bias_ih, bias_hh : Parameter of shape (G * H,), or None
+    bias_ih, bias_hh : Parameter of shape (G * H,), if there are biases
 
     References
     ----------

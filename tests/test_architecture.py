@@ -72,6 +72,16 @@ def test_every_room_has_its_floor():
     assert {room_of(p) for p in FILES} == set(HEIGHT)
 
 
+def test_the_page_shows_the_floors():
+    page = Path(__file__).parent.parent / "docs" / "architecture.md"
+    shown = page.read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
+    found = []
+    for line in shown.splitlines()[::-1]:
+        words = [word.rstrip("/") for word in line.split("   ")[0].split()]
+        found.append(sorted(words))
+    assert found == [sorted(floor) for floor in FLOORS[:-1]]
+
+
 # What a reader takes in at once, in lines; of a function those of code, without docstring and comments.
 FILE, CLASS, FUNCTION = 550, 260, 30
 # The loop over time of a recurrence is read beside its equations, from the first line to the last.

@@ -1,18 +1,30 @@
 """The site: figures are what their scripts draw, and no public name is left out of the reference."""
 
+import inspect
+import re
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers import close
+from test_architecture import FILES, HEIGHT, imported_rooms, room_of
 
 import minirnn
+from minirnn.bptt.stack import Stack
+from minirnn.diagnostics import check_gradients
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_the_figures_are_what_the_script_draws():
-    figures = runpy.run_path(str(DOCS / "figures" / "packed.py"))["FIGURES"]
+def test_the_figures_are_what_the_scripts_draw(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "figures"))
+    scripts = sorted((DOCS / "figures").glob("*.py"))
+    figures = {}
+    for script in scripts:
+        figures |= runpy.run_path(str(script))["FIGURES"]
+    del sys.modules["packed"]
     assert {path.name for path in (DOCS / "figures").glob("*.svg")} == set(figures)
     for name, draw in figures.items():
         assert (DOCS / "figures" / name).read_text(encoding="utf-8") == draw()
@@ -35,3 +47,49 @@ def test_every_public_name_has_a_page(monkeypatch):
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda p: p.name)
 def test_a_page_starts_with_its_title(page):
     assert page.read_text(encoding="utf-8").startswith("# ")
+
+
+def blocks(page):
+    """Return the Python blocks of a page."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_loops_on_the_page_are_those_of_the_stack():
+    loops, *examples = blocks("architecture.md")
+    source = {line.strip() for line in inspect.getsource(Stack).splitlines()}
+    missing = [
+        line.strip()
+        for line in loops.splitlines()
+        if line.strip() and not line.startswith("def ") and line.strip() not in source
+    ]
+    assert not missing
+    assert len(examples) == 5
+
+
+def test_what_is_added_on_the_page_runs_and_gives_right_gradients():
+    namespace = {}
+    for block in blocks("architecture.md")[1:]:
+        exec(compile(block, "docs/architecture.md", "exec"), namespace)
+    layer = namespace["HalfWayRNN"](3, 4, bidirectional=True, checkpoint=True, dtype=np.float64)
+    x = np.random.default_rng(0).standard_normal((20, 2, 3))
+    check_gradients(layer, x)
+    one_way = namespace["HalfWayRNN"](3, 4, dtype=np.float64)
+    stepper = one_way.stepper(batch_size=2)
+    close(np.stack([stepper(x_t) for x_t in x]), one_way(x)[0])
+
+
+def test_nothing_drawn_lower_imports_what_is_drawn_higher(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "figures"))
+    drawn = runpy.run_path(str(DOCS / "figures" / "rooms.py"))["FLOORS"]
+    del sys.modules["packed"]
+    floors = [[name.rstrip("/").removesuffix(".py") for name, _ in files] for _, files in drawn]
+    floors[3] = ["bptt"]
+    for path in FILES:
+        for floor, rooms in enumerate(floors):
+            if room_of(path) in rooms:
+                higher = {room for above in floors[:floor] for room in above}
+                assert not higher & set(imported_rooms(path)), path
+    assert {room for rooms in floors for room in rooms} <= set(HEIGHT)
+    bptt = {path.name for path in FILES if room_of(path) == "bptt"}
+    assert {name for name, _ in drawn[3][1]} <= bptt
