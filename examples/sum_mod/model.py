@@ -28,7 +28,10 @@ class SumMod(minirnn.Module):
         return logits, Context(ctx_x, ctx_h, ctx_y, output, state)
 
     def backward(self, ctx, dlogits, doutput=None):
-        """Add all gradients; `doutput`, packed, is what else has reached the states after each digit."""
+        """Add all gradients and return that of the initial state.
+
+        `doutput`, packed, is what else has reached the states after each digit.
+        """
         dread = self.head.backward(ctx.head, dlogits)
         if isinstance(dread, minirnn.PackedSequence):
             doutput, dstate = dread.map(lambda d: d if doutput is None else d + doutput.data), None
@@ -36,8 +39,9 @@ class SumMod(minirnn.Module):
             dh_n = minirnn.get_array_module(dread).zeros_like(h_of(ctx.state))
             dh_n[-1] = dread
             dstate = (dh_n, None) if isinstance(ctx.state, tuple) else dh_n
-        dx, _ = self.rnn.backward(ctx.rnn, doutput, dstate)
+        dx, dstate = self.rnn.backward(ctx.rnn, doutput, dstate)
         self.embedding.backward(ctx.embedding, dx)
+        return dstate
 
     def onnx(self, graph, tokens):
         """Connect the layers as forward does, for ``minirnn.to_onnx``."""
