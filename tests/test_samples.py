@@ -177,6 +177,16 @@ def test_per_sample_norms_of_many_steps_and_of_threads(rng, monkeypatch):
         minirnn.set_num_threads(1)
 
 
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_per_sample_norms_do_not_depend_on_the_pieces(rng, monkeypatch, kind, options):
+    layer = LAYERS[kind](3, 4, dtype=np.float64, rng=0, **options)
+    (y, _), ctx = layer.forward(packed(rng, 3))
+    expected = see.per_sample_gradient_norms(layer, ctx, y)
+    monkeypatch.setattr(see.steps, "_PIECE", 4)
+    monkeypatch.setattr(see.samples, "_CACHED", 50)
+    close(see.per_sample_gradient_norms(layer, ctx, y), expected, 1e-12)
+
+
 @pytest.mark.parametrize(
     "layer",
     [

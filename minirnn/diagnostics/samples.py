@@ -38,7 +38,8 @@ from . import steps
 
 # Gram matrices of more entries than this are not made if the samples' gradients have fewer.
 _ENTRIES = 1 << 22
-_RECENT = 12  # arrays and Gram matrices of one pass
+_RECENT = 12  # Gram matrices of one pass
+_CACHED = 1 << 16  # entries
 
 
 _LAYERS = (Linear, Embedding, LayerNorm, Recurrent, RNNCell, GRUCell, LSTMCell)
@@ -263,7 +264,7 @@ def _of_step(
 ) -> Iterator[tuple[Parameter, _Rows]]:
     """Iterate over the uses of a recurrence's weights at some rows, of the states' total gradients."""
     w_ih, w_hh, b_ih, b_hh, *projection = weights
-    for gates, d_x, d_h, h in cell.products(s, *totals):
+    for gates, d_x, d_h, h in steps.products_in_pieces(cell, s, *totals):
         for p, d, a in ((w_ih, d_x, s.x), (w_hh, d_h, h), (b_ih, d_x, None), (b_hh, d_h, None)):
             if p is not None:
                 yield p, _Rows(sample, samples, d, a, gates)
@@ -309,26 +310,41 @@ def _batch_size(uses: dict[Parameter, list[_Rows]]) -> int:
 class _Places(NamedTuple):
     """Where each row lies in an array (B, T, ...) of the samples' rows, T the most that one has."""
 
-    flat: Array  # (N,), on the host
-    samples: int
+    order: Array  # (N,), on the host: the rows, sample by sample
+    flat: Array  # (N,), where they lie, in that order
+    starts: Array  # (B + 1,): where each sample's begin
     steps: int
 
-    def padded(self, rows: Array, dtype: Any) -> Array:
-        """Return (B, T, ...) of `rows`, zero where a sample has no more."""
+    def padded(self, rows: Array, dtype: Any, samples: slice = _WHOLE) -> Array:
+        """Return (B, T, ...) of the rows of some samples, zero where one has no more."""
         xp = get_array_module(rows)
-        shape = (self.samples * self.steps, *rows.shape[1:])
-        out = (xp.empty if len(rows) == shape[0] else xp.zeros)(shape, dtype)
-        out[xp.asarray(self.flat)] = rows
-        return out.reshape(self.samples, self.steps, *rows.shape[1:])
+        first, last, _ = samples.indices(len(self.starts) - 1)
+        its = slice(int(self.starts[first]), int(self.starts[last]))
+        shape = ((last - first) * self.steps, *rows.shape[1:])
+        order, flat = self.order[its], self.flat[its] - first * self.steps
+        if len(order) == shape[0]:
+            out = rows[xp.asarray(order)].astype(dtype, copy=False)
+        else:
+            out = xp.zeros(shape, dtype)
+            out[xp.asarray(flat)] = rows[xp.asarray(order)]
+        return out.reshape(last - first, self.steps, *rows.shape[1:])
+
+    def pieces(self, rows: Array) -> Iterator[tuple[slice, Array]]:
+        """Iterate over the samples in pieces that a cache holds; on a GPU there is one."""
+        B = len(self.starts) - 1
+        size = max(1, _CACHED // max(1, self.steps * rows.shape[1]))
+        size = size if get_array_module(rows) is np else B
+        for first in range(0, B, size):
+            samples = slice(first, min(B, first + size))
+            yield samples, self.padded(rows, np.float64, samples)
 
 
 def _places(uses: list[_Rows], B: int) -> _Places:
     sample = np.concatenate([u.sample for u in uses])
-    order, counts = np.argsort(sample, kind="stable"), np.bincount(sample, minlength=B)
-    step = np.empty_like(sample)
-    step[order] = np.arange(len(sample)) - np.repeat(np.cumsum(counts) - counts, counts)
-    T = int(counts.max(initial=0))
-    return _Places(sample * T + step, B, T)
+    order = np.argsort(sample, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(sample, minlength=B))])
+    T, its = int(np.diff(starts).max(initial=0)), sample[order]
+    return _Places(order, its * T + np.arange(len(its)) - starts[its], starts, T)
 
 
 def _joined(arrays: list[Any]) -> Array:
@@ -378,14 +394,14 @@ def _of_part(p: Parameter, uses: list[_Rows], B: int, recent: _Recent) -> Any:
     if places.steps == 0:
         return xp.zeros(B, np.float64)
     if kinds == {"one"} and one:
-        return recent.of("sums", uses[0].d, lambda: _squares(_sums(uses[0], places, recent)))
+        return recent.of("sums", uses[0].d, lambda: _squares(_sums(uses[0].d, places)))
     if len(kinds) > 1 or kinds == {"one"} or _too_many(places, p):
         return _squares(_formed(p, uses, B))
 
     def gram(arrays: list[Any]) -> Array:
         if not one:
-            return _gram(places.padded(_joined(arrays), np.float64))
-        return recent.of("gram", arrays[0], lambda: _gram(_padded(arrays[0], places, recent)))
+            return _gram(_joined(arrays), places)
+        return recent.of("gram", arrays[0], lambda: _gram(arrays[0], places))
 
     if kinds == {"tokens"}:
         a = _joined([u.a for u in uses])
@@ -396,13 +412,22 @@ def _of_part(p: Parameter, uses: list[_Rows], B: int, recent: _Recent) -> Any:
     return xp.einsum("brs,brs->b", gram([u.d for u in uses]), gram_a)
 
 
-def _padded(rows: Array, places: _Places, recent: _Recent) -> Array:
-    return recent.of("padded", rows, lambda: places.padded(rows, np.float64))
+def _gram(rows: Array, places: _Places) -> Array:
+    """Return (B, T, T): the products of each sample's rows with one another."""
+    xp, B, T = get_array_module(rows), len(places.starts) - 1, places.steps
+    out = xp.empty((B, T, T), np.float64)
+    for samples, padded in places.pieces(rows):
+        xp.matmul(padded, padded.swapaxes(1, 2), out=out[samples])
+    return out
 
 
-def _sums(use: _Rows, places: _Places, recent: _Recent) -> Array:
+def _sums(rows: Array, places: _Places) -> Array:
     """Return (B, out): the sum of each sample's rows."""
-    return _padded(use.d, places, recent).sum(1)
+    xp = get_array_module(rows)
+    out = xp.empty((len(places.starts) - 1, rows.shape[1]), np.float64)
+    for samples, padded in places.pieces(rows):
+        padded.sum(1, out=out[samples])
+    return out
 
 
 def _squares(g: Array) -> Array:
@@ -412,15 +437,11 @@ def _squares(g: Array) -> Array:
 
 def _too_many(places: _Places, p: Parameter) -> bool:
     """Tell whether Gram matrices take more memory than there should be, and than the gradients would."""
-    return places.steps**2 * places.samples > _ENTRIES and places.steps**2 > p.size
+    return places.steps**2 * (len(places.starts) - 1) > _ENTRIES and places.steps**2 > p.size
 
 
 def _kind(use: _Rows) -> str:
     return "one" if use.a is None else "tokens" if use.a.ndim == 1 else "rows"
-
-
-def _gram(rows: Array) -> Array:
-    return get_array_module(rows).matmul(rows, rows.swapaxes(1, 2))
 
 
 def _formed(p: Parameter, uses: list[_Rows], B: int) -> Array:

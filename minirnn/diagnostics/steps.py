@@ -22,6 +22,8 @@ from ..functional import gru, gru_before, lstm, rnn
 from ..functional.recurrence import state_names
 from ..layout import Span
 
+_PIECE = 256  # rows
+
 
 class Steps(NamedTuple):
     """What happened at some rows of one pass, which is one layer in one direction.
@@ -260,6 +262,26 @@ class LongShortTerm(Elman):
         dh, total = self.totals(s, dh, dc)
         through, _ = super().back(s, dh, total)
         return through, total * s.gates["f"]
+
+
+def products_in_pieces(cell: Elman, s: Steps, dh: Array, dc: Array | None) -> list[Products]:
+    """Return ``cell.products(s, dh, dc)``, whose intermediate arrays are small: a cache holds them.
+
+    Arrays that are one there are one here.
+    """
+    N = len(dh)
+    if N <= _PIECE or get_array_module(dh) is not np:
+        return cell.products(s, dh, dc)
+    whole: list[Array] = []
+    for first in range(0, N, _PIECE):
+        rows = slice(first, first + _PIECE)
+        pieces = cell.products(s.at(rows), dh[rows], None if dc is None else dc[rows])
+        arrays = list({id(a): a for p in pieces for a in p[1:]}.values())
+        whole = whole or [np.empty((N, a.shape[1]), a.dtype) for a in arrays]
+        for out, a in zip(whole, arrays, strict=True):
+            out[rows] = a
+    of = {id(a): out for a, out in zip(arrays, whole, strict=True)}
+    return [Products(p.gates, of[id(p.d_x)], of[id(p.d_h)], of[id(p.h)]) for p in pieces]
 
 
 def _masked(s: Steps, dh: Any) -> Array:
