@@ -209,3 +209,22 @@ def test_switches_are_true_or_false(name):
     for switch in ("maximize", *(["amsgrad"] if "Adam" in name else [])):
         with pytest.raises(TypeError, match=switch):
             getattr(minirnn, name)([minirnn.Parameter(np.ones(1))], **{switch: "no"})
+
+
+def test_a_schedule_goes_on_where_torchs_was():
+    """A scheduled optimiser's state has the rate before any schedule, and its schedule's step."""
+    mine, theirs = pair("Adam", {"lr": 0.05})
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(theirs.optimizer, 20)
+    for t in range(8):
+        theirs.step(gradients(np.random.default_rng(t), t))
+        reference.step()
+    mine.optimizer.load_state_dict(theirs.optimizer.state_dict())
+    schedule = minirnn.CosineAnnealingLR(mine.optimizer, 20, last_epoch=reference.last_epoch - 1)
+    for p, value in zip(mine.params, theirs.values(), strict=True):
+        p.data = value
+    rng = np.random.default_rng(0)
+    for t in range(12):
+        assert schedule.get_last_lr() == pytest.approx(reference.get_last_lr(), rel=1e-10)
+        walk([mine, theirs], rng, t, t + 1)
+        schedule.step()
+        reference.step()
