@@ -139,12 +139,25 @@ def spoiled(state, how):
         group["params"].append(7)
     elif how == "groups":
         state["param_groups"].pop()
+        del state["state"][3]
     elif how == "class":
         group["decoupled_weight_decay"] = True
     elif how == "setting":
         del group["betas"]
     elif how == "form":
         state["state"] = [1, 2]
+    elif how == "no step":
+        entry["step"] = torch.ones(2)
+    elif how == "no rate":
+        group["lr"] = torch.ones(2)
+    elif how == "no list":
+        group["params"] = 3
+    elif how == "twice":
+        group["params"] = [0, 1, 1]
+    elif how == "of others":
+        state["state"][7] = entry
+    elif how == "no entry":
+        state["state"][0] = 3
     return state
 
 
@@ -162,6 +175,12 @@ def spoiled(state, how):
         ("class", "decoupled_weight_decay=False"),
         ("setting", "betas"),
         ("form", "param_groups with params"),
+        ("no step", r"state\[0\]: step: expected a number"),
+        ("no rate", "lr"),
+        ("no list", r"param_groups\[0\]: expected integers"),
+        ("twice", "each in one group"),
+        ("of others", "each in one group"),
+        ("no entry", r"state\[0\]: expected a dict"),
     ],
 )
 def test_a_state_of_torch_that_does_not_fit_changes_nothing(how, message):
