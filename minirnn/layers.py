@@ -232,7 +232,9 @@ class Embedding(Module):
         checks.array_module(input=tokens, weight=self.weight.data)
         if reads_values(tokens):
             checks.index("token", tokens.reshape(form.axes), self.num_embeddings)
-        y, saved = embedding.forward(tokens, self.weight.data, self.padding_idx, saving())
+        save = saving()
+        index = checks.kept(tokens) if save else tokens
+        y, saved = embedding.forward(index, self.weight.data, self.padding_idx, save)
         return form.restore(y), self._context(saved, form)
 
     def backward(self, ctx: Context, dy: Any) -> None:
