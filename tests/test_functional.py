@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import minirnn
 from minirnn.functional import dropout, gru, linear, lstm, rnn, shared
 from minirnn.layout import equal_lengths
 
@@ -78,3 +79,52 @@ def test_scratch_is_bounded_in_bytes():
     kept = [a for arrays in shared._scratch.arrays.values() for a in arrays]
     assert 0 < sum(a.nbytes for a in kept) <= 1 << 20
     assert len(shared._scratch.arrays) <= 16
+
+
+def closed(cell, z, dtype):
+    """Return what a layer whose sigmoids get z computes, and leaves as their biases' gradient."""
+    layer, alone = (
+        getattr(minirnn, name)(2, 3, dtype=dtype, rng=0) for name in (cell, cell + "Cell")
+    )
+    gates = len(layer.recurrence.GATES)
+    for p in layer.parameters():
+        p.data[...] = 0  # products would be rounded
+    layer.bias_ih_l0.data[...] = np.repeat([z] * (gates - 2) + [1.0, z], 3)
+    if cell == "GRU":
+        layer.bias_ih_l0.data[...] = np.repeat([z, z, 1.0], 3)
+    for p, of_layer in zip(alone.parameters(), layer.parameters(), strict=True):
+        p.data[...] = of_layer.data
+    x, h = np.ones((1, 4, 2), dtype), np.full((1, 4, 3), 2, dtype)
+    state, dlast = ((h, h), (None, h)) if cell == "LSTM" else (h, h)
+    with np.errstate(
+        all="raise"
+    ):  # an exponential that overflows, or vanishes, is nobody's mistake
+        (_, last, trace), ctx = layer.forward(x, state, trace=True)
+        stepped = alone(x[0], (h[0], h[0]) if cell == "LSTM" else h[0])
+    layer.backward(ctx, None, dlast)
+    found = {name: gate[0] for name, gate in trace.gates.items()}
+    if z > -20:  # beyond, their products vanish in float32
+        found |= {
+            "db": layer.bias_ih_l0.grad,
+            "last": np.asarray(last),
+            "stepped": np.asarray(stepped),
+        }
+    return found
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("native", [False, True], ids=["NumPy", "C"])
+@pytest.mark.parametrize("z", [-5, -10, -15, -18, -40, -80, -200, 200])
+def test_a_closed_gate_has_all_its_digits(cell, native, z):
+    """In float32 1/2 + tanh(z/2) / 2 has two digits left at -15, and none at -18: closed for good."""
+    if native and not minirnn.native_available():
+        pytest.skip("the loops in C were not built")
+    minirnn.set_native(native)
+    try:
+        found, exact = (closed(cell, z, dtype) for dtype in (np.float32, np.float64))
+    finally:
+        minirnn.set_native(minirnn.native_available())
+    for name in "ifo" if cell == "LSTM" else "rz":
+        np.testing.assert_allclose(exact[name], 1 / (1 + np.exp(-z)), rtol=1e-12, err_msg=name)
+    for name in exact:
+        np.testing.assert_allclose(found[name], exact[name], rtol=1e-5, atol=1e-38, err_msg=name)

@@ -31,17 +31,32 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..backend import Array, get_array_module
-from ..layout import Layout
+from ..layout import Layout, Span
 from . import recurrence
-from .shared import column_sums, gate_sums, halved, keep, masked, masked_, number, scratch, sigmoid_
+from .recurrence import Mask, States, Traces, Weights
+from .shared import (
+    Saved,
+    column_sums,
+    entering,
+    from_input,
+    gate_sums,
+    keep,
+    masked,
+    masked_,
+    negated,
+    number,
+    saturating,
+    scratch,
+    sigmoid_,
+)
 
 GATES = ("r", "z", "n")
 STATES = ("h",)
-_ORDER = [0, 1, 2]
+# In memory the blocks lie in the order q, r, z, n: what W_hh works on (q, r, z), what W_ih works on (r, z, n)
+# and the sigmoids (r, z) are one block each.
 
 
 class GRUContext(NamedTuple):
@@ -49,11 +64,24 @@ class GRUContext(NamedTuple):
 
     x: Array  # (N, I)
     h: Array  # (B + N, H): h_0 over all h_t
-    gates: Array  # (4, N, H): r, z, q, n
+    gates: Array  # (4, N, H): q, r, z, n
     w_ih: Array  # (3H, I)
     w_hh: Array  # (3H, H)
     layout: Layout
     mask: Array | None  # (B, H): recurrent dropout
+
+
+class GRURows(NamedTuple):
+    """The same of a pair that finishes a step's gates at once, in C or in a kernel: row by row."""
+
+    x: Array  # (N, I)
+    h: Array  # (B + N, H)
+    gates: Array  # (N, 3H): r, z, n
+    q: Array  # (N, H)
+    w_ih: Array  # (3H, I)
+    w_hh: Array  # (3H, H)
+    layout: Layout
+    mask: Array | None  # (B, H)
 
 
 def weight_shapes(
@@ -64,120 +92,76 @@ def weight_shapes(
 
 
 def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
+    x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> GRUContext | None:
     """Fill ``h[B:]`` from ``h[:B]``."""
-    (h,) = states
-    w_ih, w_hh, b_ih, b_hh = weights
-    xp = get_array_module(x)
-    B, N, H = layout.batch_size, layout.rows, h.shape[1]
-    w_x = halved(w_ih, _ORDER).reshape(3 * H, -1).T
-    w_h = xp.ascontiguousarray(halved(w_hh, _ORDER).transpose(0, 2, 1))  # (3, H, H)
-    bias, b_hn = None, None
+    (h,), (w_ih, w_hh, b_ih, b_hh) = states, weights
+    xp, B, N, H = get_array_module(x), layout.batch_size, layout.rows, h.shape[1]
+    w_x, w_qrz = negated(w_ih, [0, 1, 2], slice(0, 2)), negated(w_hh, [2, 0, 1], slice(1, 3))
+    w_qrz, bias, b_hn = xp.ascontiguousarray(w_qrz.transpose(0, 2, 1)), None, xp.zeros(H, x.dtype)
     if b_ih is not None and b_hh is not None:
         bias, b_hn = b_ih.copy(), b_hh[2 * H :]
         bias[: 2 * H] += b_hh[: 2 * H]
-        bias[: 2 * H] *= 0.5
+        bias[: 2 * H] *= -1
     gates = xp.empty((4, N, H), x.dtype) if save else None
-    from_x = xp.empty((layout.span_rows, 3 * H), x.dtype)
-    memory = xp.empty((5, B * H), x.dtype)
-    half = number(0.5, x)
+    one, memory = number(1, x), xp.empty(5 * B * H, x.dtype)
 
-    def step_scratch(n: int) -> tuple[Array, ...]:
-        block = memory.ravel()[: 4 * n * H].reshape(4, n, H)
-        return block, block[:3], block[:2], *block, memory[4, : n * H].reshape(n, H)
+    def scratch_t(n: int) -> tuple[Array, ...]:
+        block = memory[: 4 * n * H].reshape(4, n, H)  # [q, r, z, n]; qrz = [q, r, z], rz = [r, z]
+        return block, block[:3], block[1:3], *block, memory[4 * B * H :][: n * H].reshape(n, H)
 
-    whole = (
+    of_all_steps = (
         *layout.transitions(h),
-        layout.by_size(step_scratch),
+        layout.by_size(scratch_t),
         layout.split_blocks(gates),
     )
-    for span in layout.spans:
-        a_x = from_x[: span.rows.stop - span.rows.start]
-        x[span.rows].dot(w_x, a_x)
-        if bias is not None:
-            a_x += bias
-        a_x = a_x.reshape(-1, 3, H).swapaxes(0, 1)
-        per_step = (
-            layout.split_blocks(a_x[:2], span),
-            layout.split(a_x[2], span),
-            *(a[span.steps] for a in whole),
-        )
-        for rz_x_t, n_x_t, h_prev, h_t, room, gates_t in zip(*per_step, strict=True):
-            block, rzq, rz, r, z, q, n, r_q = room
-            h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
-            xp.matmul(h_in, w_h, out=rzq)
-            rz += rz_x_t
-            xp.tanh(rz, rz)
-            rz *= half
-            rz += half
-            if b_hn is not None:
-                q += b_hn
-            xp.add(xp.multiply(r, q, r_q), n_x_t, n)
-            xp.tanh(n, n)
-            xp.subtract(h_prev, n, h_t)
-            h_t *= z
-            h_t += n
-            if gates_t is not None:
-                gates_t[...] = block
-    if gates is None:
-        return None
-    return GRUContext(x, h, gates, w_ih, w_hh, layout, mask)
+    with saturating():
+        for span, a_x in from_input(x, w_x, bias, layout, front=b_hn):
+            per_step = (
+                layout.split_blocks(a_x[:3], span),
+                layout.split(a_x[3], span),
+                *(a[span.steps] for a in of_all_steps),
+            )
+            for qrz_x_t, n_x_t, h_prev, h_t, arrays_t, gates_t in zip(*per_step, strict=True):
+                block, qrz, rz, q, r, z, n, r_q = arrays_t
+                h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
+                xp.matmul(h_in, w_qrz, out=qrz)
+                qrz += qrz_x_t  # q, and of r and z what is negated
+                xp.exp(rz, rz)
+                rz += one
+                xp.divide(one, rz, rz)
+                xp.add(xp.multiply(r, q, r_q), n_x_t, n)
+                xp.tanh(n, n)
+                xp.subtract(h_prev, n, h_t)
+                h_t *= z
+                h_t += n
+                if gates_t is not None:
+                    gates_t[...] = block
+    return None if gates is None else GRUContext(x, h, gates, w_ih, w_hh, layout, mask)
 
 
 def backward(
-    ctx: GRUContext,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    ctx: GRUContext, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return dx, lead dh back in its place, and add to the weights' gradients."""
-    x, h, activations, w_ih, w_hh, layout, mask = ctx
-    xp = get_array_module(x)
-    B, H, R = layout.batch_size, h.shape[1], layout.span_rows
-    dx = xp.empty(x.shape, x.dtype)
-    dw_ih, dw_hh, db_ih, db_hh = dweights
-    # With the blocks of da in the order q, r, z, n the products with W_hh (q, r, z) and with W_ih
-    # (r, z, n) read one block each.
-    w_qrz = xp.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
-    (dh,), memory = dstates, xp.empty((B, H), x.dtype)
-    whole = (
-        layout.by_size(lambda n: (dh[:n], memory[:n])),
-        layout.split(activations[1]),
+    x, h, _, _, w_hh, layout, mask = ctx
+    xp, B, H, R = get_array_module(x), layout.batch_size, h.shape[1], layout.span_rows
+    dx, w_qrz = xp.empty(x.shape, x.dtype), xp.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
+    (dh,), all_dh_in = dstates, xp.empty((B, H), x.dtype)
+    of_all_steps = (
+        layout.by_size(lambda n: (dh[:n], all_dh_in[:n])),
+        layout.split(ctx.gates[2]),
         layout.split(dy),
         layout.split(None if trace is None else trace[0]),
     )
-    factors, all_da = xp.empty((4, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
-    one = number(1, x)
+    all_per_dh, all_da = xp.empty((4, R, H), x.dtype), xp.empty((R, 4 * H), x.dtype)
     for span in reversed(layout.spans):
-        r, z, q, n = activations[:, span.rows]
-        h_prev = layout.previous_rows(h, span)
-        # What each gradient is per unit of dh_t, for many steps at once: by_z = (h_{t-1} - n) z (1 - z),
-        # by_n = (1 - z)(1 - n^2), by_q = by_n r, by_r = by_q q (1 - r). In by_q waits 1 - z until it is due.
-        per_dh = factors[:, : len(r)]
-        by_q, by_r, by_z, by_n = per_dh
-        unset = xp.subtract(one, z, by_q)
-        xp.subtract(h_prev, n, by_z)
-        by_z *= z
-        by_z *= unset
-        xp.multiply(n, n, by_n)
-        xp.subtract(one, by_n, by_n)
-        by_n *= unset
-        xp.subtract(one, r, by_r)
-        xp.multiply(by_n, r, by_q)
-        by_r *= by_q
-        by_r *= q
-        da = all_da[: len(r)]
+        per_dh = _per_dh(ctx, span, all_per_dh)
+        da = all_da[: span.rows.stop - span.rows.start]
         per_step = (
-            layout.split(da, span),
+            layout.split(da.reshape(-1, 4, H), span),
             layout.split_blocks(per_dh, span),
-            *(a[span.steps] for a in whole),
+            *(a[span.steps] for a in of_all_steps),
         )
         for da_t, per_dh_t, (dh_t, dh_in), z_t, dy_t, trace_t in reversed(
             list(zip(*per_step, strict=True))
@@ -192,31 +176,62 @@ def backward(
                 masked_(dh_in, mask[: len(dh_t)])
             dh_t *= z_t
             dh_t += dh_in
-
-        da = da.reshape(-1, 4 * H)
-        da_qrz, da_rzn = da[:, : 3 * H], da[:, H:]
-        if mask is not None:
-            h_prev = masked(h_prev, layout.of_sequence(mask, span))
-        xp.matmul(da_rzn, w_ih, out=dx[span.rows])
-        # Here and above matmul: ndarray.dot would first copy these columns.
-        dw_ih += da_rzn.T @ x[span.rows]
-        dw_qrz = da_qrz.T @ h_prev
-        dw_hh[2 * H :] += dw_qrz[:H]
-        dw_hh[: 2 * H] += dw_qrz[H:]
-        if db_ih is not None and db_hh is not None:
-            db = column_sums(da)
-            db_ih += db[H:]
-            db_hh[: 2 * H] += db[H : 3 * H]
-            db_hh[2 * H :] += db[:H]
+        add_gradients(ctx, span, da, dx, dweights)
     return dx
 
 
-def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
-) -> None:
+def _per_dh(ctx: GRUContext, span: Span, memory: Array) -> Array:
+    """Return what dq, da_r, da_z and da_n are per unit of dh_t, (4, n, H), for all steps of a span."""
+    q, r, z, n = ctx.gates[:, span.rows]
+    xp, one, h_prev = get_array_module(r), number(1, r), ctx.layout.previous_rows(ctx.h, span)
+    by_q, by_r, by_z, by_n = per_dh = memory[:, : len(r)]
+    unset = xp.subtract(one, z, by_q)  # 1 - z waits there
+    # by_z = (h_{t-1} - n) z (1 - z)
+    xp.subtract(h_prev, n, by_z)
+    by_z *= z
+    by_z *= unset
+    # by_n = (1 - z) (1 - n^2)
+    xp.multiply(n, n, by_n)
+    xp.subtract(one, by_n, by_n)
+    by_n *= unset
+    # by_q = by_n r
+    xp.multiply(by_n, r, by_q)
+    # by_r = by_q q (1 - r)
+    xp.subtract(one, r, by_r)
+    by_r *= by_q
+    by_r *= q
+    return per_dh
+
+
+def add_gradients(ctx: Saved, span: Span, da: Array, dx: Array, dweights: Weights) -> None:
+    """End the backward pass of a span; `da`, (n, 4H), has the blocks of dq, da_r, da_z, da_n."""
+    dw_ih, dw_hh, db_ih, db_hh = dweights
+    H = da.shape[1] // 4
+    dw_qrz = add_products(ctx, span, da[:, H:], da[:, : 3 * H], dx, dw_ih)
+    dw_hh[2 * H :] += dw_qrz[:H]
+    dw_hh[: 2 * H] += dw_qrz[H:]
+    if db_ih is not None and db_hh is not None:
+        db = column_sums(da)
+        db_ih += db[H:]
+        db_hh[2 * H :] += db[:H]
+        db_hh[: 2 * H] += db[H : 3 * H]
+
+
+def add_products(
+    ctx: Saved, span: Span, da_ih: Array, da_hh: Array, dx: Array, dw_ih: Array
+) -> Array:
+    """Fill the span's rows of dx, add to W_ih's gradient, and return W_hh's.
+
+    `da_ih` is the gradient of what W_ih puts out, and `da_hh`, with dq for da_n, of what W_hh does.
+    """
+    # matmul, as ndarray.dot would first copy columns.
+    get_array_module(dx).matmul(da_ih, ctx.w_ih, out=dx[span.rows])
+    dw_ih += da_ih.T @ ctx.x[span.rows]
+    dw_hh: Array = da_hh.T @ entering(ctx, span)
+    return dw_hh
+
+
+def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step: the equations as they stand."""
     (h,), (h_new,) = states, new
     w_ih, w_hh, b_ih, b_hh = weights
@@ -225,17 +240,18 @@ def step(
     p = gate_sums(w_hh, b_hh, h, scratch((3, B, H), x))
     (r, z, n), q = a, p[2]
     a[:2] += p[:2]
-    sigmoid_(a[:2])
-    q *= r
-    n += q
-    xp.tanh(n, n)
-    xp.subtract(h, n, h_new)
-    h_new *= z
-    h_new += n
+    with saturating():
+        sigmoid_(a[:2])
+        q *= r
+        n += q
+        xp.tanh(n, n)
+        xp.subtract(h, n, h_new)
+        h_new *= z
+        h_new += n
     keep(a, p)
 
 
 def gates(ctx: GRUContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    r, z, _, n = ctx.gates
+    _, r, z, n = ctx.gates
     return {"r": r, "z": z, "n": n}

@@ -33,13 +33,24 @@ https://keras.io/api/layers/recurrent_layers/gru/; https://onnx.ai/onnx/operator
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from .gru import GATES, STATES, weight_shapes
-from .shared import add_bias_gradient, gate_sums, keep, masked, masked_, scratch, sigmoid_
+from .recurrence import Mask, States, Traces, Weights
+from .shared import (
+    add_bias_gradient,
+    add_input_gradients,
+    by_gate,
+    gate_sums,
+    keep,
+    masked,
+    masked_,
+    saturating,
+    scratch,
+    sigmoid_,
+)
 
 __all__ = ["GATES", "STATES", "Context", "backward", "forward", "gates", "step", "weight_shapes"]
 
@@ -57,12 +68,7 @@ class Context(NamedTuple):
 
 
 def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
+    x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> Context | None:
     """Fill ``h[B:]`` from ``h[:B]``."""
     (h,) = states
@@ -71,34 +77,31 @@ def forward(
     w_rz, w_n = xp.ascontiguousarray(w_hh[: 2 * H].T), xp.ascontiguousarray(w_hh[2 * H :].T)
     every = xp.empty((layout.rows if save else layout.span_rows, 3 * H), x.dtype)
     before, after = layout.transitions(h)
-    for span in layout.spans:
-        a = every[span.rows] if save else every[: span.rows.stop - span.rows.start]
-        x[span.rows].dot(w_ih.T, a)
-        if b_ih is not None and b_hh is not None:
-            a += b_ih + b_hh
-        per_step = layout.split(a, span), before[span.steps], after[span.steps]
-        for a_t, h_prev, h_t in zip(*per_step, strict=True):
-            rz, r, z, n = a_t[:, : 2 * H], a_t[:, :H], a_t[:, H : 2 * H], a_t[:, 2 * H :]
-            h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
-            rz += h_in.dot(w_rz)
-            sigmoid_(rz)
-            n += (r * h_in).dot(w_n)
-            xp.tanh(n, n)
-            xp.subtract(h_prev, n, h_t)
-            h_t *= z
-            h_t += n
+    with saturating():
+        for span in layout.spans:
+            a = every[span.rows] if save else every[: span.rows.stop - span.rows.start]
+            x[span.rows].dot(w_ih.T, a)
+            if b_ih is not None and b_hh is not None:
+                a += b_ih + b_hh
+            per_step = layout.split(a, span), before[span.steps], after[span.steps]
+            for a_t, h_prev, h_t in zip(*per_step, strict=True):
+                rz, r, z, n = a_t[:, : 2 * H], a_t[:, :H], a_t[:, H : 2 * H], a_t[:, 2 * H :]
+                h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
+                rz += h_in.dot(w_rz)
+                sigmoid_(rz)
+                n += (r * h_in).dot(w_n)
+                xp.tanh(n, n)
+                xp.subtract(h_prev, n, h_t)
+                h_t *= z
+                h_t += n
     return Context(x, h, every, w_ih, w_hh, layout, mask) if save else None
 
 
 def backward(
-    ctx: Context,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    ctx: Context, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return dx, lead dh back in its place, and add to the weights' gradients."""
-    x, h, every, w_ih, w_hh, layout, mask = ctx
+    x, h, every, _, w_hh, layout, mask = ctx
     xp, H = get_array_module(x), h.shape[1]
     dx = xp.empty(x.shape, x.dtype)
     dw_ih, dw_hh, *dbs = dweights
@@ -132,20 +135,14 @@ def backward(
                 masked_(dh_in, mask[: len(dh_t)])
             dh_t *= z_t
             dh_t += dh_in
-        da.dot(w_ih, dx[span.rows])
-        dw_ih += da.T.dot(x[span.rows])
+        add_input_gradients(ctx, span, da, dx, dw_ih)
         dw_hh[: 2 * H] += da[:, : 2 * H].T.dot(h_in)
         dw_hh[2 * H :] += da[:, 2 * H :].T.dot(r * h_in)
         add_bias_gradient(dbs, da)
     return dx
 
 
-def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
-) -> None:
+def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step: the equations as they stand."""
     (h,), (h_new,) = states, new
     w_ih, w_hh, b_ih, b_hh = weights
@@ -155,17 +152,17 @@ def step(
     p, q = scratch((2, B, H), x), scratch((1, B, H), x)
     rz, (r, z, n) = a[:2], a
     rz += gate_sums(w_hh[: 2 * H], b_rz, h, p)
-    sigmoid_(rz)
-    r *= h
-    n += gate_sums(w_hh[2 * H :], b_n, r, q)[0]
-    xp.tanh(n, n)
-    xp.subtract(h, n, h_new)
-    h_new *= z
-    h_new += n
+    with saturating():
+        sigmoid_(rz)
+        r *= h
+        n += gate_sums(w_hh[2 * H :], b_n, r, q)[0]
+        xp.tanh(n, n)
+        xp.subtract(h, n, h_new)
+        h_new *= z
+        h_new += n
     keep(a, p, q)
 
 
 def gates(ctx: Context) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    xp = get_array_module(ctx.gates)
-    return dict(zip(GATES, xp.split(ctx.gates, 3, axis=1), strict=True))
+    return by_gate(ctx.gates, GATES)

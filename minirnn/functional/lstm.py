@@ -32,20 +32,22 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..backend import Array, get_array_module
-from ..layout import Layout
+from ..layout import Layout, Span
 from . import recurrence
+from .recurrence import Mask, States, Traces, Weights
 from .shared import (
-    add_bias_gradient,
+    add_gradients,
+    from_input,
     gate_sums,
-    halved,
     keep,
     masked,
     masked_,
+    negated,
     number,
+    saturating,
     scratch,
     sigmoid_,
 )
@@ -53,7 +55,7 @@ from .shared import (
 GATES = ("i", "f", "g", "o")
 STATES = ("h", "c")
 # In memory the three sigmoid gates stand together: i, f, o, g.
-_ORDER = [0, 1, 3, 2]
+_ORDER, _SIGMOIDS = [0, 1, 3, 2], slice(0, 3)
 
 
 class LSTMContext(NamedTuple):
@@ -82,127 +84,94 @@ def weight_shapes(
 
 
 def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
+    x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> LSTMContext | None:
     """Fill ``h[B:]`` and ``c[B:]`` from ``h[:B]`` and ``c[:B]``; without projection P = H."""
-    h, c = states
-    w_ih, w_hh, b_ih, b_hh, w_hr = weights
-    xp = get_array_module(x)
-    B, N, H = layout.batch_size, layout.rows, c.shape[1]
-    w_x = halved(w_ih, _ORDER).reshape(4 * H, -1).T
-    w_h = xp.ascontiguousarray(halved(w_hh, _ORDER).transpose(0, 2, 1))  # (4, P, H)
-    bias = None if b_ih is None or b_hh is None else halved(b_ih + b_hh, _ORDER).ravel()
+    (h, c), (w_ih, w_hh, b_ih, b_hh, w_hr) = states, weights
+    xp, B, N, H = get_array_module(x), layout.batch_size, layout.rows, c.shape[1]
+    w_x, w_h = negated(w_ih, _ORDER, _SIGMOIDS), negated(w_hh, _ORDER, _SIGMOIDS)
+    w_h, bias = xp.ascontiguousarray(w_h.transpose(0, 2, 1)), None  # (4, P, H)
+    if b_ih is not None and b_hh is not None:
+        bias = negated(b_ih + b_hh, _ORDER, _SIGMOIDS).ravel()
     gates = xp.empty((4, N, H), x.dtype) if save else None
     tanh_cs = xp.empty((N, H), x.dtype) if save else None
-    from_x = xp.empty((layout.span_rows, 4 * H), x.dtype)
-    memory = xp.empty(6 * B * H, x.dtype)
-    half = number(0.5, x)
+    one, memory = number(1, x), xp.empty(6 * B * H, x.dtype)
 
-    def step_scratch(n: int) -> tuple[Array, ...]:
-        z = memory[: 4 * n * H].reshape(4, n, H)
+    def scratch_t(n: int) -> tuple[Array, ...]:
+        z = memory[: 4 * n * H].reshape(4, n, H)  # [i, f, o, g]; the sigmoids are [i, f, o]
         m, tanh_c = memory[4 * B * H :].reshape(2, B, H)
         return z, z[:3], *z, m[:n], tanh_c[:n]
 
-    whole = (
+    of_all_steps = (
         *layout.transitions(h),
         *layout.transitions(c),
-        layout.by_size(step_scratch),
+        layout.by_size(scratch_t),
         layout.split(tanh_cs),
         layout.split_blocks(gates),
     )
-    for span in layout.spans:
-        z_x = from_x[: span.rows.stop - span.rows.start]
-        x[span.rows].dot(w_x, z_x)
-        if bias is not None:
-            z_x += bias
-        z_x = z_x.reshape(-1, 4, H).swapaxes(0, 1)
-        per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in whole))
-        for z_x_t, h_prev, h_t, c_prev, c_t, room, saved_tanh_c, gates_t in zip(
-            *per_step, strict=True
-        ):
-            z, sigmoids, i, f, o, g, m, tanh_c = room
-            if mask is not None:
-                h_prev = masked(h_prev, mask[: len(h_t)])
-            xp.matmul(h_prev, w_h, out=z)
-            z += z_x_t
-            xp.tanh(z, z)
-            sigmoids *= half
-            sigmoids += half
-            xp.multiply(f, c_prev, c_t)
-            c_t += xp.multiply(i, g, m)
-            if gates_t is not None:
-                gates_t[...] = z
-                tanh_c = saved_tanh_c
-            xp.tanh(c_t, tanh_c)
-            if w_hr is None:
-                xp.multiply(o, tanh_c, h_t)
-            else:
-                xp.matmul(xp.multiply(o, tanh_c, m), w_hr.T, out=h_t)
+    with saturating():
+        for span, z_x in from_input(x, w_x, bias, layout):
+            per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in of_all_steps))
+            for z_x_t, h_prev, h_t, c_prev, c_t, arrays_t, saved_tanh_c, gates_t in zip(
+                *per_step, strict=True
+            ):
+                z, sigmoids, i, f, o, g, m, tanh_c = arrays_t
+                if mask is not None:
+                    h_prev = masked(h_prev, mask[: len(h_t)])
+                xp.matmul(h_prev, w_h, out=z)  # of the sigmoids what is negated
+                z += z_x_t
+                xp.exp(sigmoids, sigmoids)
+                sigmoids += one
+                xp.divide(one, sigmoids, sigmoids)
+                xp.tanh(g, g)
+                xp.multiply(f, c_prev, c_t)
+                c_t += xp.multiply(i, g, m)
+                if gates_t is not None:
+                    gates_t[...] = z
+                    tanh_c = saved_tanh_c
+                xp.tanh(c_t, tanh_c)
+                if w_hr is None:
+                    xp.multiply(o, tanh_c, h_t)
+                else:
+                    xp.matmul(xp.multiply(o, tanh_c, m), w_hr.T, out=h_t)
     if gates is None:
         return None
     return LSTMContext(x, h, c, gates, tanh_cs, w_ih, w_hh, w_hr, layout, mask)
 
 
 def backward(
-    ctx: LSTMContext,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    ctx: LSTMContext, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return dx, lead dh and dc back in their places, and add to the weights' gradients."""
-    x, h, c, activations, tanh_cs, w_ih, w_hh, w_hr, layout, mask = ctx
-    xp = get_array_module(x)
-    B, H, P, R = layout.batch_size, tanh_cs.shape[1], h.shape[1], layout.span_rows
-    dx = xp.empty(x.shape, x.dtype)
-    dw_ih, dw_hh, *dbs, dw_hr = dweights
-    (dh, dc), memory = dstates, xp.empty((2, B, H), x.dtype)
-    trace_h, trace_c = (None, None) if trace is None else trace
-    whole = (
+    x, h, _, gates, tanh_cs, _, w_hh, w_hr, layout, mask = ctx
+    xp, B, H, R = get_array_module(x), layout.batch_size, tanh_cs.shape[1], layout.span_rows
+    dx, memory = xp.empty(x.shape, x.dtype), xp.empty((2, B, H), x.dtype)
+    (dh, dc), (trace_h, trace_c) = dstates, (None, None) if trace is None else trace
+    of_all_steps = (
         layout.by_size(lambda n: (dh[:n], dc[:n], memory[0, :n], memory[1, :n])),
-        layout.split(activations[1]),
+        layout.split(gates[1]),
         layout.split(dy),
         layout.split(trace_h),
         layout.split(trace_c),
     )
-    factors, all_dz = xp.empty((5, R, H), x.dtype), xp.empty((R, 4, H), x.dtype)
-    all_dh = None if w_hr is None else xp.empty((R, P), x.dtype)
-    one = number(1, x)
+    all_factors, all_dz = xp.empty((5, R, H), x.dtype), xp.empty((R, 4 * H), x.dtype)
+    all_dh = None if w_hr is None else xp.empty((R, h.shape[1]), x.dtype)
     for span in reversed(layout.spans):
-        i, f, o, g = activations[:, span.rows]
-        c_prev, tanh_c = layout.previous_rows(c, span), tanh_cs[span.rows]
-        # What each gate's dz is per unit of dc_t (i, f, g) or of dm_t (o), for many steps at once:
-        # by_i = g i (1 - i), by_f = c_{t-1} f (1 - f), by_m = tanh(c) o (1 - o), by_g = i (1 - g^2),
-        # and what dc_t gets per unit of dm_t: m_to_c = o (1 - tanh(c)^2).
-        by_c, by_m, m_to_c = factors[:3, : len(f)], factors[3, : len(f)], factors[4, : len(f)]
-        by_i, by_f, by_g = by_c
-        for by_gate, s, other in ((by_i, i, g), (by_f, f, c_prev), (by_m, o, tanh_c)):
-            xp.subtract(one, s, by_gate)
-            by_gate *= s
-            by_gate *= other
-        for factor, tanh, other in ((by_g, g, i), (m_to_c, tanh_c, o)):
-            xp.multiply(tanh, tanh, factor)
-            xp.subtract(one, factor, factor)
-            factor *= other
-        dz = all_dz[: len(f)]
-        span_dh = None if all_dh is None else all_dh[: len(f)]
+        n = span.rows.stop - span.rows.start
+        by_c, by_m, m_to_c = _factors(ctx, span, all_factors)
+        dz, span_dh = all_dz[:n], None if all_dh is None else all_dh[:n]
         per_step = (
-            layout.split(dz, span),
+            layout.split(dz.reshape(n, 4, H), span),
             layout.split_blocks(by_c, span),
             layout.split(by_m, span),
             layout.split(m_to_c, span),
             layout.split(span_dh, span),
-            *(a[span.steps] for a in whole),
+            *(a[span.steps] for a in of_all_steps),
         )
-        for dz_t, by_c_t, by_m_t, m_to_c_t, span_dh_t, room, f_t, *given in reversed(
+        for dz_t, by_c_t, by_m_t, m_to_c_t, span_dh_t, arrays_t, f_t, *given in reversed(
             list(zip(*per_step, strict=True))
         ):
-            dh_t, dc_t, dc_from_m, dm_t = room
+            dh_t, dc_t, dc_from_m, dm_t = arrays_t
             dy_t, trace_h_t, trace_c_t = given
             if dy_t is not None:
                 dh_t += dy_t
@@ -220,26 +189,51 @@ def backward(
             dz_t.reshape(-1, 4 * H).dot(w_hh, dh_t)
             if mask is not None:
                 masked_(dh_t, mask[: len(dh_t)])
-
-        dz = dz.reshape(-1, 4 * H)
-        h_prev = layout.previous_rows(h, span)
-        if mask is not None:
-            h_prev = masked(h_prev, layout.of_sequence(mask, span))
-        dz.dot(w_ih, dx[span.rows])
-        dw_ih += dz.T.dot(x[span.rows])
-        dw_hh += dz.T.dot(h_prev)
-        add_bias_gradient(dbs, dz)
-        if dw_hr is not None and span_dh is not None:
-            dw_hr += span_dh.T.dot(o * tanh_c)
+        add_gradients(ctx, span, dz, dx, dweights)
+        if span_dh is not None:
+            _add_projection_gradient(ctx, span, span_dh, dweights[4])
     return dx
 
 
-def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
-) -> None:
+def _factors(ctx: LSTMContext, span: Span, memory: Array) -> tuple[Array, Array, Array]:
+    """Return for all steps of a span what depends on the forward pass alone.
+
+    What dz_i, dz_f, dz_g are per unit of dc_t, (3, n, H), and dz_o per unit of dm_t, (n, H); and what dc_t
+    gets per unit of dm_t, (n, H). Without projection dm_t is dh_t.
+    """
+    i, f, o, g = ctx.gates[:, span.rows]
+    xp, one = get_array_module(i), number(1, i)
+    c_prev, tanh_c = ctx.layout.previous_rows(ctx.c, span), ctx.tanh_c[span.rows]
+    by_i, by_f, by_g, by_m, m_to_c = factors = memory[:, : len(i)]
+    # by_i = g i (1 - i)
+    xp.subtract(one, i, by_i)
+    by_i *= i
+    by_i *= g
+    # by_f = c_{t-1} f (1 - f)
+    xp.subtract(one, f, by_f)
+    by_f *= f
+    by_f *= c_prev
+    # by_g = i (1 - g^2)
+    xp.multiply(g, g, by_g)
+    xp.subtract(one, by_g, by_g)
+    by_g *= i
+    # by_m = tanh(c_t) o (1 - o)
+    xp.subtract(one, o, by_m)
+    by_m *= o
+    by_m *= tanh_c
+    # m_to_c = o (1 - tanh(c_t)^2)
+    xp.multiply(tanh_c, tanh_c, m_to_c)
+    xp.subtract(one, m_to_c, m_to_c)
+    m_to_c *= o
+    return factors[:3], by_m, m_to_c
+
+
+def _add_projection_gradient(ctx: LSTMContext, span: Span, dh: Array, dw_hr: Array) -> None:
+    """Add dh^T m, with m = o * tanh(c), of a span's rows."""
+    dw_hr += dh.T.dot(ctx.gates[2, span.rows] * ctx.tanh_c[span.rows])
+
+
+def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step: the equations as they stand."""
     (h, c), (h_new, c_new) = states, new
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
@@ -247,19 +241,19 @@ def step(
     z = gate_sums(w_ih, b_ih, x, scratch((4, B, H), x))
     z_h = gate_sums(w_hh, b_hh, h, scratch((4, B, H), x))
     z += z_h
-    i, f, g, o = z
-    sigmoid_(z[:2])
-    xp.tanh(g, g)
-    sigmoid_(o)
-    xp.multiply(f, c, c_new)
-    m = scratch((B, H), x)
-    c_new += xp.multiply(i, g, m)
-    xp.tanh(c_new, m)
-    if w_hr is None:
-        xp.multiply(o, m, h_new)
-    else:
-        m *= o
-        m.dot(w_hr.T, h_new)
+    (i, f, g, o), m = z, scratch((B, H), x)
+    with saturating():
+        sigmoid_(z[:2])
+        sigmoid_(o)
+        xp.tanh(g, g)
+        xp.multiply(f, c, c_new)
+        c_new += xp.multiply(i, g, m)
+        xp.tanh(c_new, m)
+        if w_hr is None:
+            xp.multiply(o, m, h_new)
+        else:
+            m *= o
+            m.dot(w_hr.T, h_new)
     keep(z, z_h, m)
 
 

@@ -31,14 +31,24 @@ https://github.com/lmnt-com/haste (``LayerNormGRU``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
 from .activation import LayerNormContext, layer_norm_backward, layer_norm_forward
-from .shared import add_bias_gradient, column_sums, masked, masked_, products, sigmoid_
+from .recurrence import Mask, States, Traces, Weights
+from .shared import (
+    add_bias_gradient,
+    add_input_gradients,
+    column_sums,
+    entering,
+    masked,
+    masked_,
+    products,
+    saturating,
+    sigmoid_,
+)
 
 GATES = ("r", "z", "n")
 STATES = ("h",)
@@ -60,9 +70,14 @@ class Context(NamedTuple):
     h: Array  # (B + N, H): h_0 over all h_t
     steps: list[Step]
     norm_x: LayerNormContext  # of W_ih x_t, all rows
-    weights: Sequence[Any]
+    weights: Weights
     layout: Layout
     mask: Array | None  # (B, H): recurrent dropout
+
+    @property
+    def w_ih(self) -> Array:  # noqa: D102
+        w_ih: Array = self.weights[0]
+        return w_ih
 
 
 def weight_shapes(
@@ -74,7 +89,7 @@ def weight_shapes(
     return {**shapes, "gain_ih": rows, "gain_hh": rows}
 
 
-def equations(a: Array, h: Array, h_in: Array, weights: Sequence[Any]) -> tuple[Array, Step]:
+def equations(a: Array, h: Array, h_in: Array, weights: Weights) -> tuple[Array, Step]:
     """Return the next h, and what backward needs; `a` is the input's part of the gates, and changed."""
     _, w_hh, _, b_hh, _, gain_hh = weights
     xp, H = get_array_module(h), h.shape[1]
@@ -83,20 +98,16 @@ def equations(a: Array, h: Array, h_in: Array, weights: Sequence[Any]) -> tuple[
     r, z, n = gates.swapaxes(0, 1)
     r += q[:, :H]
     z += q[:, H : 2 * H]
-    sigmoid_(r)
-    sigmoid_(z)
+    with saturating():
+        sigmoid_(r)
+        sigmoid_(z)
     n += r * q_n
     xp.tanh(n, n)
     return n + z * (h - n), Step(gates, q_n, norm_h)
 
 
 def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
+    x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> Context | None:
     """Fill ``h[B:]`` from ``h[:B]``."""
     (h,), (w_ih, _, b_ih, _, gain_ih, _) = states, weights
@@ -112,11 +123,7 @@ def forward(
 
 
 def backward(
-    ctx: Context,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    ctx: Context, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return dx, lead dh back in its place, and add to the weights' gradients."""
     xp, layout, mask, w_hh = get_array_module(ctx.x), ctx.layout, ctx.mask, ctx.weights[1]
@@ -146,20 +153,16 @@ def backward(
     return _add_up(ctx, da, dq, dp, dweights)
 
 
-def _add_up(ctx: Context, da: Array, dq: Array, dp: Array, dweights: Sequence[Any]) -> Array:
+def _add_up(ctx: Context, da: Array, dq: Array, dp: Array, dweights: Weights) -> Array:
     """Return dx, and add to the weights' gradients, whose sums run over all rows."""
-    x, h, steps, norm_x, (w_ih, *_), layout, mask = ctx
+    x, steps, norm_x = ctx.x, ctx.steps, ctx.norm_x
     xp = get_array_module(x)
     dw_ih, dw_hh, db_ih, db_hh, dgain_ih, dgain_hh = dweights
     ds, dx = layer_norm_backward(norm_x, da), xp.empty(x.shape, x.dtype)
-    for span in reversed(layout.spans):
+    for span in reversed(ctx.layout.spans):
         rows, inside = span.rows, steps[span.steps]
-        h_in = layout.previous_rows(h, span)
-        if mask is not None:
-            h_in = masked(h_in, layout.of_sequence(mask, span))
-        ds[rows].dot(w_ih, dx[rows])
-        dw_ih += ds[rows].T.dot(x[rows])
-        dw_hh += dp[rows].T.dot(h_in)
+        add_input_gradients(ctx, span, ds[rows], dx, dw_ih)
+        dw_hh += dp[rows].T.dot(entering(ctx, span))
         add_bias_gradient((db_ih,), da[rows])
         add_bias_gradient((db_hh,), dq[rows])
         dgain_ih += column_sums(da[rows] * norm_x.x_hat[rows])
@@ -167,12 +170,7 @@ def _add_up(ctx: Context, da: Array, dq: Array, dp: Array, dweights: Sequence[An
     return dx
 
 
-def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
-) -> None:
+def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step."""
     (h,), (h_new,), (w_ih, _, b_ih, _, gain_ih, _) = states, new, weights
     a, _ = layer_norm_forward(x.dot(w_ih.T), gain_ih, b_ih, EPS)

@@ -33,14 +33,24 @@ J. Ba, J. Kiros, G. Hinton, "Layer normalization", arXiv:1607.06450 (2016), equa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
 from .activation import LayerNormContext, layer_norm_backward, layer_norm_forward
-from .shared import add_bias_gradient, column_sums, masked, masked_, products, sigmoid_
+from .recurrence import Mask, States, Traces, Weights
+from .shared import (
+    add_bias_gradient,
+    add_input_gradients,
+    column_sums,
+    entering,
+    masked,
+    masked_,
+    products,
+    saturating,
+    sigmoid_,
+)
 
 GATES = ("i", "f", "g", "o")
 STATES = ("h", "c")
@@ -64,9 +74,14 @@ class Context(NamedTuple):
     c: Array  # (B + N, H): c_0 over all c_t
     steps: list[Step]
     norm_x: LayerNormContext  # of W_ih x_t, all rows
-    weights: Sequence[Any]
+    weights: Weights
     layout: Layout
     mask: Array | None  # (B, H): recurrent dropout
+
+    @property
+    def w_ih(self) -> Array:  # noqa: D102
+        w_ih: Array = self.weights[0]
+        return w_ih
 
 
 def weight_shapes(
@@ -79,7 +94,7 @@ def weight_shapes(
     return {**shapes, **gains, "bias_c": cell if bias else None}
 
 
-def equations(z_x: Array, h: Array, c: Array, weights: Sequence[Any]) -> tuple[Array, Array, Step]:
+def equations(z_x: Array, h: Array, c: Array, weights: Weights) -> tuple[Array, Array, Step]:
     """Return the next h and c, and what backward needs; `z_x` is the input's part of z."""
     _, w_hh, _, b_hh, _, gain_hh, gain_c, b_c = weights
     xp, H = get_array_module(h), c.shape[1]
@@ -87,8 +102,9 @@ def equations(z_x: Array, h: Array, c: Array, weights: Sequence[Any]) -> tuple[A
     z += z_x
     gates = z.reshape(-1, 4, H)
     i, f, g, o = gates.swapaxes(0, 1)
-    for gate in (i, f, o):
-        sigmoid_(gate)
+    with saturating():
+        for gate in (i, f, o):
+            sigmoid_(gate)
     xp.tanh(g, g)
     c_t = f * c + i * g
     m, norm_c = layer_norm_forward(c_t, gain_c, b_c, EPS)
@@ -97,12 +113,7 @@ def equations(z_x: Array, h: Array, c: Array, weights: Sequence[Any]) -> tuple[A
 
 
 def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
+    x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> Context | None:
     """Fill ``h[B:]`` and ``c[B:]`` from ``h[:B]`` and ``c[:B]``."""
     (h, c), (w_ih, _, b_ih, _, gain_ih, *_) = states, weights
@@ -118,11 +129,7 @@ def forward(
 
 
 def backward(
-    ctx: Context,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    ctx: Context, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return dx, lead dh and dc back in their places, and add to the weights' gradients."""
     xp, layout, mask = get_array_module(ctx.x), ctx.layout, ctx.mask
@@ -157,20 +164,16 @@ def backward(
     return _add_up(ctx, dz, dp, dm, dweights)
 
 
-def _add_up(ctx: Context, dz: Array, dp: Array, dm: Array, dweights: Sequence[Any]) -> Array:
+def _add_up(ctx: Context, dz: Array, dp: Array, dm: Array, dweights: Weights) -> Array:
     """Return dx, and add to the weights' gradients, whose sums run over all rows."""
-    x, h, _, steps, norm_x, (w_ih, *_), layout, mask = ctx
+    x, steps, norm_x = ctx.x, ctx.steps, ctx.norm_x
     xp = get_array_module(x)
     dw_ih, dw_hh, db_ih, db_hh, dgain_ih, dgain_hh, dgain_c, db_c = dweights
     da, dx = layer_norm_backward(norm_x, dz), xp.empty(x.shape, x.dtype)
-    for span in reversed(layout.spans):
+    for span in reversed(ctx.layout.spans):
         rows, inside = span.rows, steps[span.steps]
-        h_in = layout.previous_rows(h, span)
-        if mask is not None:
-            h_in = masked(h_in, layout.of_sequence(mask, span))
-        da[rows].dot(w_ih, dx[rows])
-        dw_ih += da[rows].T.dot(x[rows])
-        dw_hh += dp[rows].T.dot(h_in)
+        add_input_gradients(ctx, span, da[rows], dx, dw_ih)
+        dw_hh += dp[rows].T.dot(entering(ctx, span))
         add_bias_gradient((db_ih, db_hh), dz[rows])
         add_bias_gradient((db_c,), dm[rows])
         dgain_ih += column_sums(dz[rows] * norm_x.x_hat[rows])
@@ -179,12 +182,7 @@ def _add_up(ctx: Context, dz: Array, dp: Array, dm: Array, dweights: Sequence[An
     return dx
 
 
-def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
-) -> None:
+def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step."""
     (h, c), (h_new, c_new), (w_ih, _, b_ih, _, gain_ih, *_) = states, new, weights
     z_x, _ = layer_norm_forward(x.dot(w_ih.T), gain_ih, b_ih, EPS)

@@ -13,12 +13,16 @@ Nothing is checked here: the modules have done it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ..backend import Array
 from ..layout import Layout
 
-Shapes = Mapping[str, tuple[int, ...] | None]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...] | None]
+States: TypeAlias = Sequence[Array]  # what makes up a state, or its gradient; h first
+Weights: TypeAlias = Sequence[Any]  # arrays in the recurrence's order, None for what there is not
+Mask: TypeAlias = Array | None  # recurrent dropout
+Traces: TypeAlias = Sequence[Array] | None  # to be filled
 
 
 class Recurrence(Protocol):
@@ -58,11 +62,11 @@ class Recurrence(Protocol):
     def forward(
         self,
         x: Array,
-        states: Sequence[Array],
-        weights: Sequence[Any],
+        states: States,
+        weights: Weights,
         layout: Layout,
         *,
-        mask: Array | None = None,
+        mask: Mask = None,
         save: bool = True,
     ) -> Any:
         """Run over all steps: fill the rows ``[B:]`` of each of the states from ``[:B]``, the initial ones.
@@ -83,6 +87,10 @@ class Recurrence(Protocol):
         -------
         ctx : NamedTuple, or None without `save`
             What backward has to remember. It may refer to the arguments.
+
+        See Also
+        --------
+        minirnn.functional.shared.Saved : what :func:`~minirnn.functional.shared.add_gradients` reads of it.
         """
         ...
 
@@ -90,9 +98,9 @@ class Recurrence(Protocol):
         self,
         ctx: Any,
         dy: Array | None,
-        dstates: Sequence[Array],
-        dweights: Sequence[Any],
-        trace: Sequence[Array] | None = None,
+        dstates: States,
+        dweights: Weights,
+        trace: Traces = None,
     ) -> Array:
         """Return the gradient of the input; add up those of the weights.
 
@@ -116,13 +124,7 @@ class Recurrence(Protocol):
         """
         ...
 
-    def step(
-        self,
-        x: Array,
-        states: Sequence[Array],
-        weights: Sequence[Any],
-        new: Sequence[Array],
-    ) -> None:
+    def step(self, x: Array, states: States, weights: Weights, new: States) -> None:
         """Take one step and forget all but the state.
 
         Parameters
@@ -147,7 +149,7 @@ def state_names(recurrence: Any) -> tuple[str, ...]:
 
 
 def stepper_of(
-    recurrence: Any, weights: Sequence[Any], states: Sequence[Array], options: Mapping[str, Any]
+    recurrence: Any, weights: Weights, states: States, options: Mapping[str, Any]
 ) -> Callable[[Array], Array]:
     """Return a function of x_t, (B, I), that takes a step and returns h_t, (B, P).
 

@@ -32,13 +32,13 @@ P. Werbos, "Backpropagation through time: what it does and how to do it", Proc. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
-from .shared import add_bias_gradient, gate_sums, keep, masked, masked_, scratch
+from .recurrence import Mask, States, Traces, Weights
+from .shared import add_gradients, gate_sums, keep, masked, masked_, scratch
 
 GATES = ("h",)
 STATES = ("h",)
@@ -65,17 +65,17 @@ def weight_shapes(
 
 def forward(
     x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
+    states: States,
+    weights: Weights,
     layout: Layout,
     nonlinearity: str = "tanh",
-    mask: Array | None = None,
+    mask: Mask = None,
     save: bool = True,
 ) -> RNNContext | None:
     """Fill ``h[B:]`` from ``h[:B]``; `nonlinearity` is "tanh" or "relu"."""
     (h,) = states
     w_ih, w_hh, b_ih, b_hh = weights
-    xp = get_array_module(x)
+    xp, relu = get_array_module(x), nonlinearity == "relu"
     z = h[layout.batch_size :]  # z_t becomes h_t in its place
     for span in layout.spans:
         x[span.rows].dot(w_ih.T, z[span.rows])
@@ -86,68 +86,55 @@ def forward(
         if mask is not None:
             h_prev = masked(h_prev, mask[: len(h_t)])
         h_t += h_prev.dot(w)
-        if nonlinearity == "tanh":
-            xp.tanh(h_t, h_t)
-        else:
+        if relu:
             xp.maximum(h_t, 0, out=h_t)
+        else:
+            xp.tanh(h_t, h_t)
     return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask) if save else None
 
 
 def backward(
-    ctx: RNNContext,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    ctx: RNNContext, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return dx, lead dh back in its place, and add to the weights' gradients."""
-    x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
-    xp = get_array_module(x)
-    dx = xp.empty(x.shape, x.dtype)
-    dw_ih, dw_hh, *dbs = dweights
+    x, h, _, w_hh, layout, nonlinearity, mask = ctx
+    xp, relu = get_array_module(x), nonlinearity == "relu"
+    dx, memory = xp.empty(x.shape, x.dtype), xp.empty((layout.span_rows, len(w_hh)), x.dtype)
     (dh,) = dstates
-    dhs = layout.running(dh)
-    dys = layout.split(dy)
+    dhs, dys = layout.running(dh), layout.split(dy)
     traces = layout.split(None if trace is None else trace[0])
-    memory = xp.empty((layout.span_rows, len(w_hh)), x.dtype)
     for span in reversed(layout.spans):
         y = h[layout.batch_size :][span.rows]
         dz = memory[: len(y)]
-        if nonlinearity == "tanh":
+        if relu:
+            dead = layout.split(y <= 0, span)
+        else:
+            dead = layout.split(None, span)
             xp.multiply(y, y, dz)
             xp.subtract(1, dz, dz)
-        else:
-            dz[...] = ~(y <= 0)
         steps = span.steps
-        per_step = zip(layout.split(dz, span), dhs[steps], dys[steps], traces[steps], strict=True)
-        for dz_t, dh_t, dy_t, trace_t in reversed(list(per_step)):
+        per_step = zip(
+            layout.split(dz, span), dead, dhs[steps], dys[steps], traces[steps], strict=True
+        )
+        for dz_t, dead_t, dh_t, dy_t, trace_t in reversed(list(per_step)):
             if dy_t is not None:
                 dh_t += dy_t
             if trace_t is not None:
                 trace_t[...] = dh_t
-            if nonlinearity == "tanh":
-                dz_t *= dh_t
+            if dead_t is None:
+                dz_t *= dh_t  # dz_t held 1 - h_t^2
             else:  # select: 0 times an infinite gradient would be NaN
-                xp.copyto(dz_t, dh_t, where=dz_t != 0)
+                dz_t[...] = dh_t
+                xp.copyto(dz_t, 0, where=dead_t)
             dz_t.dot(w_hh, dh_t)
             if mask is not None:
                 masked_(dh_t, mask[: len(dh_t)])
-        h_prev = layout.previous_rows(h, span)
-        if mask is not None:
-            h_prev = masked(h_prev, layout.of_sequence(mask, span))
-        dz.dot(w_ih, dx[span.rows])
-        dw_ih += dz.T.dot(x[span.rows])
-        dw_hh += dz.T.dot(h_prev)
-        add_bias_gradient(dbs, dz)
+        add_gradients(ctx, span, dz, dx, dweights)
     return dx
 
 
 def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
-    nonlinearity: str = "tanh",
+    x: Array, states: States, weights: Weights, new: States, nonlinearity: str = "tanh"
 ) -> None:
     """Take one step: the equation as it stands."""
     (h,), (z,) = states, new

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
 
 from ..backend import Array, get_array_module
-from ..layout import Layout
+from ..layout import Layout, Span
+from .recurrence import Weights
 
 # Rows are added up one after the other by so many at most, and then such sums: float32 keeps its digits.
 _RUN = 32
@@ -50,6 +53,58 @@ def masked_(x: Array, mask: Array) -> Array:
     get_array_module(x).copyto(x, 0, where=mask == 0)
     x *= mask
     return x
+
+
+class Saved(Protocol):
+    """What the context of every recurrence here has, whatever computed it."""
+
+    @property
+    def x(self) -> Array: ...  # noqa: D102
+    @property
+    def h(self) -> Array: ...  # noqa: D102
+    @property
+    def w_ih(self) -> Array: ...  # noqa: D102
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+    @property
+    def mask(self) -> Array | None: ...  # noqa: D102
+
+
+def add_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dweights: Weights) -> None:
+    """End the backward pass of a span, when its loop is done: dx, and the weights' gradients.
+
+    Each span adds to the gradients by itself, so that checkpoints, whose windows are spans, change no bit.
+
+    Parameters
+    ----------
+    ctx : Saved
+    span : Span
+        Of n rows.
+    dz : array of shape (n, G * H)
+        Gradient of ``W_ih x_t + b_ih``, and of ``W_hh h_{t-1} + b_hh``.
+    dx : array of shape (N, I)
+        The span's rows are filled.
+    dweights : (dw_ih, dw_hh, db_ih, db_hh, ...)
+        Are added to; the biases' may be None, and others are not touched.
+    """
+    dw_ih, dw_hh, *dbs = dweights[:4]
+    add_input_gradients(ctx, span, dz, dx, dw_ih)
+    dw_hh += dz.T.dot(entering(ctx, span))
+    add_bias_gradient(dbs, dz)
+
+
+def add_input_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dw_ih: Array) -> None:
+    """Fill the span's rows of dx, and add to W_ih's gradient."""
+    dz.dot(ctx.w_ih, dx[span.rows])
+    dw_ih += dz.T.dot(ctx.x[span.rows])
+
+
+def entering(ctx: Saved, span: Span) -> Array:
+    """Return what W_hh has multiplied at each of the span's rows: the state before, masked if it was."""
+    h_prev = ctx.layout.previous_rows(ctx.h, span)
+    if ctx.mask is None:
+        return h_prev
+    return masked(h_prev, ctx.layout.of_sequence(ctx.mask, span))
 
 
 def add_bias_gradient(dbs: Sequence[Array | None], dz: Array) -> None:
@@ -136,23 +191,62 @@ def gate_sums(w: Array, b: Array | None, x: Array, out: Array) -> Array:
     return out
 
 
-def halved(w: Array, order: list[int]) -> Array:
-    """Return the gates' blocks of `w` in this order, the last its tanh's, those of sigmoids halved.
+def negated(w: Array, order: list[int], sigmoids: slice) -> Array:
+    """Return the gates' blocks of `w` in this order, those that will be sigmoids' negated.
 
-    sigmoid(z) = tanh(z / 2) / 2 + 1/2 never overflows, and lets one tanh serve several gates. Halving is
-    exact in floating point.
+    So that products with them are what the exponential in ``sigmoid(z) = 1 / (1 + exp(-z))`` takes.
     """
     blocks = w.reshape(len(order), -1, *w.shape[1:]).take(order, axis=0)
-    blocks[:-1] *= 0.5
+    get_array_module(w).negative(blocks[sigmoids], blocks[sigmoids])
     return blocks
 
 
-def sigmoid_(z: Array) -> Array:
-    """Turn `z` into its sigmoid, by way of tanh: no overflow, and no digit lost in float32."""
+def from_input(
+    x: Array, w: Array, bias: Array | None, layout: Layout, front: Array | None = None
+) -> Iterator[tuple[Span, Array]]:
+    """Yield each span, and what its steps' gates get from the input, (blocks, n, H).
+
+    It is overwritten by that of the next span.
+
+    Parameters
+    ----------
+    x : array of shape (N, I)
+    w : array of shape (G, H, I)
+    bias : array of shape (G * H,), optional
+    layout : Layout
+    front : array of shape (H,), optional
+        Stands in a block before the G others at every step.
+    """
+    xp, (G, H, _) = get_array_module(x), w.shape
+    w, K = w.reshape(G * H, -1).T, 0 if front is None else H
+    room = xp.empty((layout.span_rows, K + G * H), x.dtype)
+    if front is not None:
+        room[:, :K] = front
+    for span in layout.spans:
+        z = room[: span.rows.stop - span.rows.start]
+        z_x = z[:, K:]
+        xp.matmul(x[span.rows], w, out=z_x)
+        if bias is not None:
+            z_x += bias
+        yield span, z.reshape(len(z), -1, H).swapaxes(0, 1)
+
+
+def saturating() -> Any:
+    """Return a context in which gates may close: a sigmoid's exponential overflows, its products vanish."""
+    return np.errstate(over="ignore", under="ignore")
+
+
+def sigmoid_(z: Array) -> None:
+    """Turn `z` into its sigmoid, with all digits of its tail at 0; within :func:`saturating`."""
     xp: Any = get_array_module(z)
-    half = z.dtype.type(0.5)
-    z *= half
-    xp.tanh(z, z)
-    z *= half
-    z += half
-    return z
+    one = number(1, z)
+    xp.negative(z, z)
+    xp.exp(z, z)
+    z += one
+    xp.divide(one, z, z)
+
+
+def by_gate(gates: Array, names: Sequence[str]) -> dict[str, Array]:
+    """Return the gates' values out of ``gates``, (N, G * H), by name: arrays of shape (N, H)."""
+    blocks = gates.reshape(len(gates), len(names), gates.shape[1] // len(names))
+    return {name: blocks[:, k] for k, name in enumerate(names)}

@@ -11,27 +11,35 @@
  */
 #define SIMD _Pragma("omp simd")
 
-/* tanh x = -e / (2 + e) for x > 0, with e = expm1(-2x) = 2^n expm1(r) + (2^n - 1), -2x = n ln 2 + r, |r| <= ln 2 / 2.
- * No branches. NaN stays NaN; from -LIMIT / 2 on the result is 1. */
-INLINE REAL NAME(tanh)(REAL x) {
+/* 2^n, and expm1(r) in `p`, of y = n ln 2 + r with |r| <= ln 2 / 2: exp(y) = 2^n p + 2^n. For LOWEST <= y <= 0. */
+INLINE REAL NAME(power)(REAL y, REAL *expm1_r) {
     static const REAL factorials[] = {INVERSE_FACTORIALS};
     const int terms = sizeof factorials / sizeof *factorials;
-    REAL y = -2 * ABS(x);
-    y = y < LIMIT ? LIMIT : y;
     REAL shifted = y * LOG2_E + MAGIC; /* rounds to an integer, which stands in the lowest bits */
     REAL n = shifted - MAGIC;
     REAL r = y - n * LN2_HIGH - n * LN2_LOW;
     REAL p = factorials[0];
     for (int k = 1; k < terms; k++) p = p * r + factorials[k];
-    p = p * r * r + r;
+    *expm1_r = p * r * r + r;
     union { REAL real; BITS_OF_REAL bits; } magic = {MAGIC}, power = {shifted};
     power.bits = (power.bits - magic.bits + EXPONENT_OF_ONE) << FRACTION_BITS; /* 2^n */
-    REAL e = power.real * p + (power.real - 1);
+    return power.real;
+}
+
+/* tanh x = -e / (2 + e) for x > 0, with e = expm1(-2x). No branches. NaN stays NaN. */
+INLINE REAL NAME(tanh)(REAL x) {
+    REAL y = -2 * ABS(x), p;
+    REAL power = NAME(power)(y < LOWEST ? LOWEST : y, &p), e = power * p + (power - 1);
     return COPYSIGN(e / (2 + e), x);
 }
 
-/* As in functional/shared.py: no overflow, no digit lost. */
-INLINE REAL NAME(sigmoid)(REAL z) { return NAME(tanh)(z * (REAL)0.5) * (REAL)0.5 + (REAL)0.5; }
+/* e / (1 + e) for z < 0, with e = exp(-|z|), and 1 / (1 + e) else: no overflow, and all digits of the tail at 0, down
+ * to the smallest normal numbers. */
+INLINE REAL NAME(sigmoid)(REAL z) {
+    REAL y = -ABS(z), p;
+    REAL power = NAME(power)(y < LOWEST ? LOWEST : y, &p), e = y < LOWEST ? 0 : power * p + power;
+    return (z < 0 ? e : 1) / (1 + e);
+}
 
 /* ---- out += a @ w, of shapes (n, J), (n, K) with a_row numbers from row to row, and (K, J) ------------------------- */
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from ..backend import Array
 from ..functional import lstm
 from ..functional.lstm import GATES, STATES, step, weight_shapes
-from ..functional.recurrence import stepper_of
-from ..functional.shared import add_bias_gradient
+from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
+from ..functional.shared import add_gradients, by_gate
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, mask_of, panels, read, runs, write_back
+from .shared import bias_sum, panels, read, runs, runs_back, write_back
 
-__all__ = [
-    "GATES",
-    "STATES",
-    "LSTMContext",
-    "backward",
-    "forward",
-    "gates",
-    "step",
-    "stepper",
-    "weight_shapes",
-]
+__all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
 
 class LSTMContext(NamedTuple):
@@ -44,12 +34,7 @@ class LSTMContext(NamedTuple):
 
 
 def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
+    x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> LSTMContext | lstm.LSTMContext | None:
     """Fill ``h[B:]`` and ``c[B:]``, the states at all steps, from ``h[:B]`` and ``c[:B]``."""
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
@@ -58,15 +43,14 @@ def forward(
     B, H, b = layout.batch_size, w_hh.shape[1], bias_sum(b_ih, b_hh, w_hh)
     rows = layout.rows if save else layout.span_rows
     z, tanh_c = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, w_x, room = panels(w_hh), w_ih.T, np.empty((B, H), x.dtype)
+    w, w_x = panels(w_hh), w_ih.T
     own = [read(s) for s in states]
     h, c = own
-    for run in runs(layout):
-        n, span = run.entering, run.states
-        here = run.rows if save else slice(run.rows.stop - run.rows.start)
-        x[run.rows].dot(w_x, z[here])
-        arrays = z[here], h[span], c[span], tanh_c[here], w, b, mask_of(mask, n), room[:n]
-        _loops.lstm_forward(*arrays, *run.batch(H))
+    for run in runs(layout, mask, np.empty((B, H), x.dtype)):
+        these = run.span.rows
+        here = these if save else slice(these.stop - these.start)
+        x[these].dot(w_x, z[here])
+        _loops.lstm_forward(z[here], h[run.states], c[run.states], tanh_c[here], w, b, *run.last)
     write_back(states, own)
     if not save:
         return None
@@ -76,35 +60,20 @@ def forward(
 def backward(
     ctx: LSTMContext | lstm.LSTMContext,
     dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    dstates: States,
+    dweights: Weights,
+    trace: Traces = None,
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
     if isinstance(ctx, lstm.LSTMContext):
         return lstm.backward(ctx, dy, dstates, dweights, trace)
-    x, h, c, z, tanh_c, w_ih, w_hh, layout, mask = ctx
-    H, c, w, dy = w_hh.shape[1], read(c), read(w_hh), read(dy)
-    dx, room = np.empty(x.shape, x.dtype), np.empty((layout.batch_size, H), x.dtype)
-    dw_ih, dw_hh, *dbs, _ = dweights
-    memory = np.empty((layout.span_rows, 4 * H), x.dtype)
-    own, traces = [read(d) for d in dstates], [read(t) for t in trace or ()]
-    dh, dc = own
-    for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
-        rows, n = run.rows, run.entering
-        dz = memory[: rows.stop - rows.start]
-        given = [None if a is None else a[rows] for a in (dy, *(traces or (None, None)))]
-        saved = z[rows], c[run.states], tanh_c[rows], w, mask_of(mask, n), room[:n]
-        _loops.lstm_backward(dz, dh[:n], dc[:n], *given, *saved, *run.batch(H))
-        h_prev = layout.previous_rows(h, span)
-        if mask is not None:
-            h_prev = h_prev * layout.of_sequence(mask, span)
-        dz.dot(w_ih, dx[rows])
-        dw_ih += dz.T.dot(x[rows])
-        dw_hh += dz.T.dot(h_prev)
-        add_bias_gradient(dbs, dz)
-    write_back(dstates, own)
-    write_back(trace or (), traces)
+    H, c, w = ctx.w_hh.shape[1], read(ctx.c), read(ctx.w_hh)
+    dx = np.empty(ctx.x.shape, ctx.x.dtype)
+    for run, dz, first in runs_back(ctx, 4 * H, H, dy, dstates, trace):
+        rows = run.span.rows
+        saved = ctx.gates[rows], c[run.states], ctx.tanh_c[rows]
+        _loops.lstm_backward(*first, *saved, w, *run.last)
+        add_gradients(ctx, run.span, dz, dx, dweights)
     return dx
 
 
@@ -112,10 +81,10 @@ def gates(ctx: LSTMContext | lstm.LSTMContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
     if isinstance(ctx, lstm.LSTMContext):
         return lstm.gates(ctx)
-    return dict(zip(GATES, np.split(ctx.gates, 4, axis=1), strict=True))
+    return by_gate(ctx.gates, GATES)
 
 
-def stepper(weights: Sequence[Any], states: Sequence[Array]) -> Callable[[Array], Array]:
+def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     if w_hr is not None:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from ..backend import Array
+from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
-from ..functional.shared import add_bias_gradient
+from ..functional.shared import add_gradients
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, mask_of, panels, read, runs, sizes_of, write_back
+from .shared import bias_sum, panels, read, runs_back, sizes_of, write_back
 
-__all__ = [
-    "GATES",
-    "STATES",
-    "RNNContext",
-    "backward",
-    "forward",
-    "gates",
-    "step",
-    "stepper",
-    "weight_shapes",
-]
+__all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
 _FORWARD = {"tanh": _loops.rnn_tanh_forward, "relu": _loops.rnn_relu_forward}
 _BACKWARD = {"tanh": _loops.rnn_tanh_backward, "relu": _loops.rnn_relu_backward}
@@ -32,11 +22,11 @@ _BACKWARD = {"tanh": _loops.rnn_tanh_backward, "relu": _loops.rnn_relu_backward}
 
 def forward(
     x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
+    states: States,
+    weights: Weights,
     layout: Layout,
     nonlinearity: str = "tanh",
-    mask: Array | None = None,
+    mask: Mask = None,
     save: bool = True,
 ) -> RNNContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
@@ -54,52 +44,26 @@ def forward(
 
 
 def backward(
-    ctx: RNNContext,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
+    ctx: RNNContext, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
-    x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
-    H, h, w, dy = len(w_hh), read(h), read(w_hh), read(dy)
-    dx, room = np.empty(x.shape, x.dtype), np.empty((layout.batch_size, H), x.dtype)
-    dw_ih, dw_hh, *dbs = dweights
-    memory, loop = np.empty((layout.span_rows, H), x.dtype), _BACKWARD[nonlinearity]
-    own, traces = [read(d) for d in dstates], [read(t) for t in trace or ()]
-    (dh,) = own
-    for span, run in zip(reversed(layout.spans), reversed(runs(layout)), strict=True):
-        rows, n = run.rows, run.entering
-        y, dy_s = h[layout.batch_size :][rows], None if dy is None else dy[rows]
-        dz, trace_s = memory[: len(y)], traces[0][rows] if traces else None
-        mask_s = mask_of(mask, n)
-        loop(dz, dh[:n], dy_s, trace_s, y, w, mask_s, room[:n], *run.batch(H))
-        h_prev = layout.previous_rows(h, span)
-        if mask is not None:
-            h_prev = h_prev * layout.of_sequence(mask, span)
-        dz.dot(w_ih, dx[rows])
-        dw_ih += dz.T.dot(x[rows])
-        dw_hh += dz.T.dot(h_prev)
-        add_bias_gradient(dbs, dz)
-    write_back(dstates, own)
-    write_back(trace or (), traces)
+    H, w, y = len(ctx.w_hh), read(ctx.w_hh), read(ctx.h)[ctx.layout.batch_size :]
+    dx, loop = np.empty(ctx.x.shape, ctx.x.dtype), _BACKWARD[ctx.nonlinearity]
+    for run, dz, first in runs_back(ctx, H, H, dy, dstates, trace):
+        loop(*first, y[run.span.rows], w, *run.last)
+        add_gradients(ctx, run.span, dz, dx, dweights)
     return dx
 
 
 def stepper(
-    weights: Sequence[Any], states: Sequence[Array], nonlinearity: str = "tanh"
+    weights: Weights, states: States, nonlinearity: str = "tanh"
 ) -> Callable[[Array], Array]:
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
     w_ih, w_hh, b_ih, b_hh = weights
     _, B, H = states[0].shape
     h, room, sizes = states[0].reshape(2 * B, H), np.empty((B, H), w_hh.dtype), np.array([B])
-    w, b, w_x, h_t, loop = (
-        panels(w_hh),
-        bias_sum(b_ih, b_hh, w_hh),
-        w_ih.T,
-        h[B:],
-        _FORWARD[nonlinearity],
-    )
+    w, b, w_x, h_t = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), w_ih.T, h[B:]
+    loop = _FORWARD[nonlinearity]
 
     def step(x: Array) -> Array:
         x.dot(w_x, h_t)

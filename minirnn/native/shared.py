@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array
-from ..layout import Layout
+from ..functional.recurrence import States, Traces
+from ..functional.shared import Saved
+from ..layout import Layout, Span
 from . import _loops
 
 
 class Run(NamedTuple):
     """A span of the steps, as a loop takes it."""
 
-    rows: slice
+    span: Span
     states: slice  # in [entering; all rows]: those that enter, and the span's
-    entering: int
-    sizes: Array  # int64
-
-    def batch(self, H: int) -> tuple[Array, int, int]:
-        """Return a loop's last arguments."""
-        return self.sizes, self.entering, H
+    last: tuple[Any, ...]  # for the loop: mask, room, batch sizes, sequences that enter, H
 
 
 def sizes_of(layout: Layout) -> Array:
@@ -30,16 +27,38 @@ def sizes_of(layout: Layout) -> Array:
     return layout.batch_sizes.astype(np.int64, copy=False)
 
 
-def runs(layout: Layout) -> list[Run]:
-    """Return one run for each span of the layout."""
-    sizes, before = sizes_of(layout), layout.state_starts
+def runs(layout: Layout, mask: Array | None, room: Array) -> list[Run]:
+    """Return one run for each span of the layout; `room`, (B, H), is a loop's own to write to."""
+    sizes, starts, mask = sizes_of(layout), layout.state_starts, read(mask)
     result = []
-    for steps, rows in layout.spans:
-        entering = layout.sizes[steps.start - 1] if steps.start else layout.batch_size
-        first = int(before[steps.start])
-        states = slice(first, first + entering + rows.stop - rows.start)
-        result.append(Run(rows, states, entering, sizes[steps]))
+    for span in layout.spans:
+        steps, rows = span
+        n = layout.sizes[steps.start - 1] if steps.start else layout.batch_size
+        first = int(starts[steps.start])
+        states = slice(first, first + n + rows.stop - rows.start)
+        last = None if mask is None else mask[:n], room[:n], sizes[steps], n, room.shape[1]
+        result.append(Run(span, states, last))
     return result
+
+
+def runs_back(
+    ctx: Saved, width: int, H: int, dy: Array | None, dstates: States, trace: Traces
+) -> Iterator[tuple[Run, Array, list[Any]]]:
+    """Yield the runs from the last one, each with its dz, (n, width), and with a loop's first arguments.
+
+    Which are dz, the states' gradients, dy and the traces, for the loop to fill or to lead back.
+    """
+    layout, dtype = ctx.layout, ctx.x.dtype
+    own, traces, dy = [read(d) for d in dstates], [read(t) for t in trace or ()], read(dy)
+    memory, room = np.empty((layout.span_rows, width), dtype), np.empty((len(own[0]), H), dtype)
+    by_row = dy, *(traces or [None] * len(own))
+    for run in reversed(runs(layout, ctx.mask, room)):
+        rows, n = run.span.rows, len(run.last[1])
+        dz = memory[: rows.stop - rows.start]
+        given = [None if a is None else a[rows] for a in by_row]
+        yield run, dz, [dz, *(d[:n] for d in own), *given]
+    write_back(dstates, own)
+    write_back(trace or (), traces)
 
 
 def read(x: Any) -> Any:
@@ -69,8 +88,3 @@ def bias_sum(b_ih: Array | None, b_hh: Array | None, like: Array) -> Array:
         return np.zeros(len(like), like.dtype)
     total: Array = b_ih + b_hh
     return total
-
-
-def mask_of(mask: Array | None, entering: int) -> Any:
-    """Return the rows of recurrent dropout's mask for the sequences that enter."""
-    return None if mask is None else read(mask)[:entering]

@@ -1,5 +1,5 @@
-/* loops.h for float and double, with the constants of their tanh. LN2_HIGH has so few digits that n * LN2_HIGH is exact;
- * adding MAGIC, 1.5 * 2^FRACTION_BITS, rounds to an integer. */
+/* loops.h for float and double, with the constants of their exponentials. From LOWEST on 2^n is a normal number.
+ * LN2_HIGH has so few digits that n * LN2_HIGH is exact; adding MAGIC, 1.5 * 2^FRACTION_BITS, rounds to an integer. */
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
 
 #define TYPE float
@@ -7,7 +7,7 @@
 #define BITS_OF_REAL uint32_t
 #define ABS fabsf
 #define COPYSIGN copysignf
-#define LIMIT -40.0f
+#define LOWEST -87.0f
 #define LOG2_E 1.44269504f
 #define MAGIC 12582912.0f
 #define LN2_HIGH 0.693359375f
@@ -21,7 +21,7 @@
 #undef BITS_OF_REAL
 #undef ABS
 #undef COPYSIGN
-#undef LIMIT
+#undef LOWEST
 #undef LOG2_E
 #undef MAGIC
 #undef LN2_HIGH
@@ -35,7 +35,7 @@
 #define BITS_OF_REAL uint64_t
 #define ABS fabs
 #define COPYSIGN copysign
-#define LIMIT -80.0
+#define LOWEST -708.0
 #define LOG2_E 1.4426950408889634
 #define MAGIC 6755399441055744.0
 #define LN2_HIGH 0x1.62e42fefa38p-1
@@ -51,7 +51,7 @@
 #undef BITS_OF_REAL
 #undef ABS
 #undef COPYSIGN
-#undef LIMIT
+#undef LOWEST
 #undef LOG2_E
 #undef MAGIC
 #undef LN2_HIGH
