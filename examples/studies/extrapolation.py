@@ -22,7 +22,7 @@ from train import arguments, train  # isort: skip
 from minirnn.diagnostics import jacobian_norms
 
 STEPS = 20_000  # train.py's own
-BUDGET = 10_000  # of a try
+BUDGET = 5_000  # of a try
 LENGTHS = [2, 3, 5, 7, 10, 14, 20, 30, 50, 100, 200, 500, 1000]
 TRAINED = 5  # the longest sequence of a lesson
 FLAGS = {"gathered": ["--gather", "0.03"], "carried, asked after each": ["--carry", "--gather", "0"],

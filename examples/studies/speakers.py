@@ -279,7 +279,7 @@ def _draw_confusion(axis: Any, mean: np.ndarray) -> None:
     axis.set_xticks(range(SPEAKERS), range(1, SPEAKERS + 1))
     axis.set_yticks(range(SPEAKERS), range(1, SPEAKERS + 1))
     axis.set(xlabel="taken for speaker", ylabel="speaker")
-    axis.set_title("Who is taken for whom, mean of the seeds")
+    axis.set_title("Taken for whom, mean of ten")
 
 
 STUDY = Study(
