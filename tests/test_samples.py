@@ -178,11 +178,22 @@ def test_per_sample_norms_of_many_steps_and_of_threads(rng, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_per_sample_norms_in_float32_are_those_in_float64(rng, kind, options):
+    layer = LAYERS[kind](16, 32, dtype=np.float64, rng=0, **options)
+    x = packed(rng, 16, (30, 20, 0, 7))
+    found = []
+    for dtype in (np.float64, np.float32):
+        (y, _), ctx = layer.to(dtype).forward(x.map(lambda a, dtype=dtype: a.astype(dtype)))
+        found.append(see.per_sample_gradient_norms(layer, ctx, y))
+        assert found[-1].dtype == np.float64
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
 def test_per_sample_norms_do_not_depend_on_the_pieces(rng, monkeypatch, kind, options):
     layer = LAYERS[kind](3, 4, dtype=np.float64, rng=0, **options)
     (y, _), ctx = layer.forward(packed(rng, 3))
     expected = see.per_sample_gradient_norms(layer, ctx, y)
-    monkeypatch.setattr(see.steps, "_PIECE", 4)
     monkeypatch.setattr(see.samples, "_CACHED", 50)
     close(see.per_sample_gradient_norms(layer, ctx, y), expected, 1e-12)
 

@@ -12,7 +12,8 @@ b alone is that sample's gradient :math:`g_b = D_b^\top A_b`, with the rows of d
 
 the sum of the entrywise product of two Gram matrices, whose size is the number of the sample's steps squared
 and not that of the weight. For a bias a is 1, and for a table a is one-hot: the second Gram matrix says which
-tokens are equal. A weight that is used twice has the rows of both uses.
+tokens are equal. A weight that is used twice has the rows of both uses. The Gram matrices are of the
+parameter's dtype, like everything that a backward computes; what is made of them is summed in float64.
 """
 
 from __future__ import annotations
@@ -241,7 +242,7 @@ def _of_cell(layer: Any, saved: Any, dh: Any) -> Iterator[tuple[Parameter, _Rows
 
 
 def _of_recurrent(layer: Recurrent, saved: Any, trace: Any) -> Iterator[tuple[Parameter, _Rows]]:
-    form, stack, contexts, like, *_ = saved
+    form, stack, contexts, like = saved
     layout, D = form.layout, layer.num_directions
     if isinstance(form, Packed):
         sample, samples = _of_packing(form.packing)
@@ -264,7 +265,7 @@ def _of_step(
 ) -> Iterator[tuple[Parameter, _Rows]]:
     """Iterate over the uses of a recurrence's weights at some rows, of the states' total gradients."""
     w_ih, w_hh, b_ih, b_hh, *projection = weights
-    for gates, d_x, d_h, h in steps.products_in_pieces(cell, s, *totals):
+    for gates, d_x, d_h, h in cell.products(s, *totals):
         for p, d, a in ((w_ih, d_x, s.x), (w_hh, d_h, h), (b_ih, d_x, None), (b_hh, d_h, None)):
             if p is not None:
                 yield p, _Rows(sample, samples, d, a, gates)
@@ -329,14 +330,14 @@ class _Places(NamedTuple):
             out[xp.asarray(flat)] = rows[xp.asarray(order)]
         return out.reshape(last - first, self.steps, *rows.shape[1:])
 
-    def pieces(self, rows: Array) -> Iterator[tuple[slice, Array]]:
+    def pieces(self, rows: Array, dtype: Any) -> Iterator[tuple[slice, Array]]:
         """Iterate over the samples in pieces that a cache holds; on a GPU there is one."""
         B = len(self.starts) - 1
         size = max(1, _CACHED // max(1, self.steps * rows.shape[1]))
         size = size if get_array_module(rows) is np else B
         for first in range(0, B, size):
             samples = slice(first, min(B, first + size))
-            yield samples, self.padded(rows, np.float64, samples)
+            yield samples, self.padded(rows, dtype, samples)
 
 
 def _places(uses: list[_Rows], B: int) -> _Places:
@@ -409,14 +410,14 @@ def _of_part(p: Parameter, uses: list[_Rows], B: int, recent: _Recent) -> Any:
         gram_a = tokens[:, :, None] == tokens[:, None, :]
     else:
         gram_a = gram([u.a for u in uses])
-    return xp.einsum("brs,brs->b", gram([u.d for u in uses]), gram_a)
+    return xp.einsum("brs,brs->b", gram([u.d for u in uses]), gram_a, dtype=np.float64)
 
 
 def _gram(rows: Array, places: _Places) -> Array:
     """Return (B, T, T): the products of each sample's rows with one another."""
     xp, B, T = get_array_module(rows), len(places.starts) - 1, places.steps
-    out = xp.empty((B, T, T), np.float64)
-    for samples, padded in places.pieces(rows):
+    out = xp.empty((B, T, T), rows.dtype)
+    for samples, padded in places.pieces(rows, rows.dtype):
         xp.matmul(padded, padded.swapaxes(1, 2), out=out[samples])
     return out
 
@@ -425,7 +426,7 @@ def _sums(rows: Array, places: _Places) -> Array:
     """Return (B, out): the sum of each sample's rows."""
     xp = get_array_module(rows)
     out = xp.empty((len(places.starts) - 1, rows.shape[1]), np.float64)
-    for samples, padded in places.pieces(rows):
+    for samples, padded in places.pieces(rows, np.float64):
         padded.sum(1, out=out[samples])
     return out
 

@@ -22,8 +22,6 @@ from ..functional import gru, gru_before, lstm, rnn
 from ..functional.recurrence import state_names
 from ..layout import Span
 
-_PIECE = 256  # rows
-
 
 class Steps(NamedTuple):
     """What happened at some rows of one pass, which is one layer in one direction.
@@ -38,6 +36,8 @@ class Steps(NamedTuple):
         The states before it.
     mask : array of shape (n, P), optional
         What multiplies `h_before` in front of W_hh: recurrent dropout.
+    q : array of shape (n, H), optional
+        The GRU's W_hn h + b_hn, where the pass has kept it.
     gates : dict from gate name to array of shape (n, H)
     """
 
@@ -47,6 +47,7 @@ class Steps(NamedTuple):
     h_before: Array
     c_before: Array | None
     mask: Array | None
+    q: Array | None
     gates: dict[str, Array]
 
     @property
@@ -131,6 +132,7 @@ def of_context(p: Pass, ctx: Any) -> Steps:
         layout.previous_rows(h, every),
         None if c is None else layout.previous_rows(c, every),
         None if p.mask is None else layout.of_sequence(p.mask, every),
+        getattr(ctx, "q", None),
         p.recurrence.gates(ctx),
     )
 
@@ -187,15 +189,17 @@ class Gated(Elman):
     def products(self, s: Steps, dh: Array, dc: Array | None) -> list[Products]:
         """Return those of r and z, and those of n, which differ by the reset gate."""
         r, H, h = s.gates["r"], s.gates["r"].shape[1], s.h_in
-        q = h @ self.w_hh[2 * H :].T
-        if self.b_hh is not None:
-            q += self.b_hh[2 * H :]
+        q = self._q(h, H) if s.q is None else s.q
         d_z, d_n = self._of_z_and_n(s, dh)
         d_rz = _side_by_side(d_n * q, r, d_z)
         return [
             Products(slice(0, 2 * H), d_rz, d_rz, h),
             Products(slice(2 * H, 3 * H), d_n, d_n * r, h),
         ]
+
+    def _q(self, h: Array, H: int) -> Array:
+        q: Array = h @ self.w_hh[2 * H :].T
+        return q if self.b_hh is None else q + self.b_hh[2 * H :]
 
     def _of_z_and_n(self, s: Steps, dh: Array) -> tuple[Array, Array]:
         z, n = s.gates["z"], s.gates["n"]
@@ -262,26 +266,6 @@ class LongShortTerm(Elman):
         dh, total = self.totals(s, dh, dc)
         through, _ = super().back(s, dh, total)
         return through, total * s.gates["f"]
-
-
-def products_in_pieces(cell: Elman, s: Steps, dh: Array, dc: Array | None) -> list[Products]:
-    """Return ``cell.products(s, dh, dc)``, whose intermediate arrays are small: a cache holds them.
-
-    Arrays that are one there are one here.
-    """
-    N = len(dh)
-    if N <= _PIECE or get_array_module(dh) is not np:
-        return cell.products(s, dh, dc)
-    whole: list[Array] = []
-    for first in range(0, N, _PIECE):
-        rows = slice(first, first + _PIECE)
-        pieces = cell.products(s.at(rows), dh[rows], None if dc is None else dc[rows])
-        arrays = list({id(a): a for p in pieces for a in p[1:]}.values())
-        whole = whole or [np.empty((N, a.shape[1]), a.dtype) for a in arrays]
-        for out, a in zip(whole, arrays, strict=True):
-            out[rows] = a
-    of = {id(a): out for a, out in zip(arrays, whole, strict=True)}
-    return [Products(p.gates, of[id(p.d_x)], of[id(p.d_h)], of[id(p.h)]) for p in pieces]
 
 
 def _masked(s: Steps, dh: Any) -> Array:
