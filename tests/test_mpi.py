@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -167,22 +166,29 @@ def test_the_benchmark_runs_and_computes_what_its_formula_says(mpiexec, tmp_path
         assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_studys_runs_are_the_same_on_ranks_as_in_processes_and_are_kept(mpiexec, tmp_path):
-    study = HERE.parent / "examples" / "studies" / "momentum.py"
-    flags = ["--quick", "--seeds", 1, "--out"]
-    on_ranks = ["-m", "mpi4py.futures", study, *flags, tmp_path / "ranks", "--mpi"]
-    run(mpiexec, 2, *on_ranks, check=True)
-    in_processes = [sys.executable, study, *flags, tmp_path / "processes", "--jobs", 1]
-    subprocess.run([*map(str, in_processes)], env=environment(), check=True, capture_output=True)
+STUDY = f"""
+import sys
+sys.path.insert(0, {str(HERE.parent / "examples" / "studies")!r})
+import study
+from mpi4py import MPI
 
-    def rows(folder):
-        lines = (tmp_path / folder / "momentum.runs.jsonl").read_text().splitlines()
-        runs = [json.loads(line) for line in lines]
-        for one in runs:
-            del one["result"]["seconds"]
-        return sorted(json.dumps(one, sort_keys=True) for one in runs)
+def run(seed):
+    return {{"rank": MPI.COMM_WORLD.Get_rank()}}
 
-    assert rows("ranks") == rows("processes") != []
-    before = (tmp_path / "ranks" / "momentum.runs.jsonl").read_bytes()
-    run(mpiexec, 2, *on_ranks, check=True)
-    assert (tmp_path / "ranks" / "momentum.runs.jsonl").read_bytes() == before
+STUDY = study.Study(
+    "ranked", "Who ran?", lambda quick: [{{}}], run, lambda rows: {{}}, lambda rows: [],
+    lambda figure, rows: None,
+)
+if __name__ == "__main__":
+    study.main(STUDY)
+"""
+
+
+def test_the_runs_of_a_study_are_spread_over_ranks(mpiexec, tmp_path):
+    (tmp_path / "ranked.py").write_text(STUDY, encoding="utf-8")
+    flags = ["--mpi", "--seeds", "8", "--out", tmp_path]
+    run(mpiexec, 3, "-m", "mpi4py.futures", tmp_path / "ranked.py", *flags, check=True)
+    with (tmp_path / "ranked.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["seed"] for r in rows] == [str(k) for k in range(8)]
+    assert {r["rank"] for r in rows} <= {"1", "2"}  # 0 hands out

@@ -78,6 +78,25 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path):
     assert (tmp_path / "1" / "made_up.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_tqdm_and_matplotlib_there_are_lines_and_no_picture(tmp_path, monkeypatch, capsys):
+    for name in ("tqdm", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    study.main(made_up([4], tmp_path / "calls"), ["--out", str(tmp_path), "--seeds", "2"])
+    said = capsys.readouterr().out
+    assert "1 of 2: {'width': 4, " in said
+    assert "2 of 2: {'width': 4, " in said
+    assert "no picture: pip install 'minirnn[plot]'" in said
+    assert not (tmp_path / "made_up.png").exists()
+    assert (tmp_path / "made_up.json").exists()
+
+
+@pytest.mark.parametrize("flag", ["--seeds", "--jobs"])
+def test_a_bad_flag_is_explained(flag, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        study.main(made_up([4], tmp_path / "calls"), ["--out", str(tmp_path), flag, "0"])
+    assert f"{flag}: expected at least 1, got 0" in capsys.readouterr().err
+
+
 def test_a_failed_run_leaves_the_finished_ones(tmp_path):
     path, calls = tmp_path / "runs.jsonl", tmp_path / "calls"
     settings = [{"width": w, "seed": 0, "calls": str(calls)} for w in (1, 2, 13)]

@@ -217,15 +217,13 @@ def draw(figure: Any, rows: list[Row]) -> None:
     axis.set_title("One recipe, ten seeds")
     axis.legend(loc="lower left", bbox_to_anchor=(0, 0.02))
     left, right = below.subplots(1, 2, gridspec_kw={"width_ratios": [1.2, 1]})
-    for its in (select(rows, recipe="all of it, warm-up"),):
-        for r in its:
-            steps = np.arange(1, len(r["curve"]) + 1) * (r["steps"] / len(r["curve"])) / 1000
-            left.plot(
-                steps,
-                r["curve"],
-                color=BLUE if r["accuracy"] >= CONVERGED else ORANGE,
-                linewidth=1.2,
-            )
+    for r in select(rows, recipe="all of it, warm-up"):
+        steps = np.arange(1, len(r["curve"]) + 1) * (r["steps"] / len(r["curve"])) / 1000
+        colour = BLUE if r["accuracy"] >= CONVERGED else ORANGE
+        left.plot(steps, r["curve"], color=colour, linewidth=1.2)
+    for level, at, text in ((0.2, 0.22, "if mod 2 is known"), (0.5, 0.44, "if mod 5 is known")):
+        left.axhline(level, color="0.4", linestyle=":", linewidth=1)
+        left.text(20, at, text, ha="right", color="0.35", fontsize=9)
     left.set(xlabel="step (thousands)", ylabel="accuracy", ylim=(0, 1.02))
     left.set_title("All of it, with warm-up")
     for name, marker in (
@@ -238,12 +236,10 @@ def draw(figure: Any, rows: list[Row]) -> None:
             values(its, "oscillation"), values(its, "accuracy"), marker, alpha=0.7, label=name,
             markeredgecolor="none",
         )  # fmt: skip
-    right.set(
-        xlabel=f"oscillation of the loss, steps 1-{EARLY:,} (nats)", ylabel="accuracy at the end"
-    )
+    right.set(xlabel=f"rises of the loss, steps 1-{EARLY:,} (nats)", ylabel="accuracy at the end")
     right.set(xscale="log", ylim=(0, 1.02))
     right.set_title("Does early noise tell?")
-    right.legend(loc="best")
+    right.legend(loc="center right", bbox_to_anchor=(1.02, 0.7))
 
 
 STUDY = Study(
