@@ -49,12 +49,14 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
 
-# The examples: shown, not run, since they train for minutes. Their pictures are in gallery_pictures/.
+# The examples: shown, not run, since they train for minutes. Their pictures are in pictures/. A file without a
+# title is a part of an example, not one of its own.
+parts = [p for p in (ROOT / "examples").rglob("*.py") if "\n====" not in p.read_text("utf-8")[:200]]
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": "^$",
-    "ignore_pattern": r"__init__|studies",
+    "ignore_pattern": "|".join(["__init__", "studies", *(re.escape(p.name) for p in parts)]),
     "copyfile_regex": "",
     "download_all_examples": False,
     "show_memory": False,

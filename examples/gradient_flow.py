@@ -83,3 +83,9 @@ def main(argv=None):
 
 if __name__ == "__main__":
     main()
+
+# %%
+# .. image:: /gradient_flow.png
+#    :alt: Norm of dL/dh_t against the distance to the loss, for six layers
+
+# sphinx_gallery_thumbnail_path = "gradient_flow.png"

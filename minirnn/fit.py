@@ -192,7 +192,7 @@ def fit(
         Go on from `checkpoint`, to the same bits as if it had never been stopped, if `data` has a
         ``state_dict`` or comes in the same order again.
     callbacks : iterable of functions
-        Each is called with the :class:`Run` after each step.
+        Each is called with the ``Run`` after each step.
     tracker : Tracker, optional
         From :mod:`minirnn.trackers`. It is told settings, seeds and the rows of the history, and closed.
     config : mapping, optional

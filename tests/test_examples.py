@@ -290,3 +290,70 @@ def test_gradients_vanish_and_explode_as_the_figure_says(tmp_path):
     pytest.importorskip("matplotlib")
     assert table[6] == f"picture in {picture}"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_text_is_learned_and_written_on(tmp_path):
+    text, picture = tmp_path / "text.txt", tmp_path / "text.png"
+    text.write_text("a quick brown fox jumps " * 300, encoding="utf-8")
+    flags = ("--text", text, "--steps", 300, "--window", 24, "--batch_size", 8, "--hidden_dim", 32)
+    command = (*flags, "--length", 72, "--temperature", 0.1, "--picture", picture)
+    said = run(ROOT / "examples" / "characters.py", *command).stdout
+    frequency = float(re.search(r"([\d.]+) bits each by frequency", said)[1])
+    assert frequency > 3
+    assert float(re.search(r"text never seen: ([\d.]+) bits", said)[1]) < 0.1
+    assert "a quick brown fox jumps a quick brown fox jumps a quick brown fox jumps" in said
+    result = run(ROOT / "examples" / "characters.py", *flags, "--batch_size", 9000, check=False)
+    assert "expected more than 18000 characters, got 7200" in result.stderr
+    pytest.importorskip("matplotlib")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_forecast_is_better_than_last_week(tmp_path):
+    script, picture = ROOT / "examples" / "forecast.py", tmp_path / "f.png"
+    said = run(script, "--steps", 150, "--hidden_dim", 16, "--picture", picture).stdout
+    error, weekly = re.search(r"^error: ([\d.]+), .* ([\d.]+)$", said, re.M).groups()
+    assert float(error) < 0.9 * float(weekly)
+    hours = tmp_path / "hours.csv"
+    hours.write_text("\n".join(str(n % 24) for n in range(2000)), encoding="utf-8")
+    flags = ("--csv", hours, "--past", 24, "--future", 12, "--steps", 100, "--hidden_dim", 16)
+    said = run(script, *flags, "--picture", picture).stdout
+    assert float(re.search(r"^error: ([\d.]+)", said, re.M)[1]) < 2
+    hours.write_text("1\n2\n", encoding="utf-8")
+    assert "expected at least" in run(script, *flags, check=False).stderr
+
+
+def test_texts_of_a_file_are_told_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    good, bad, other = ("fine", "lovely"), ("awful", "dull"), ("film", "plot", "cast", "is", "the")
+    lines = []
+    for n in range(300):
+        words = [*rng.choice(other, rng.integers(2, 9)), rng.choice(bad if n % 2 else good)]
+        lines.append(f"{'no' if n % 2 else 'yes'}\t{' '.join(rng.permutation(words))}")
+    file, script = tmp_path / "texts.tsv", ROOT / "examples" / "snippets.py"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    said = run(script, file, "--hidden_dim", 16, "--picture", tmp_path / "t.png").stdout
+    assert float(re.search(r"right: ([\d.]+) of 60 texts", said)[1]) > 0.9
+    file.write_text("\n".join([*lines, "no tab here"]), encoding="utf-8")
+    result = run(script, file, check=False)
+    assert result.returncode == 2
+    assert f"{file}, line 301: expected label<TAB>text, got 'no tab here'" in result.stderr
+
+
+def test_a_model_goes_from_torch_and_back(tmp_path):
+    pytest.importorskip("torch")
+    flags = ("--steps", 20, "--weights", tmp_path / "w.npz", "--picture", tmp_path / "p.png")
+    said = run(ROOT / "examples" / "port_torch.py", *flags).stdout
+    ported, back = re.findall(r": ([\d.]+) right, logits differ by (\S+) at most", said)
+    assert float(ported[1]) < 1e-4
+    assert float(back[1]) < 1e-4
+    assert float(back[0]) > float(ported[0])
+    with np.load(tmp_path / "w.npz") as weights:
+        assert "lstm.weight_hh_l1" in weights
+
+
+def test_every_example_has_its_picture():
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        thumbnail = re.search(
+            r'^# sphinx_gallery_thumbnail_path = "(.+)"$', path.read_text("utf-8"), re.M
+        )
+        assert (ROOT / "docs" / thumbnail[1]).read_bytes().startswith(b"\x89PNG"), path
