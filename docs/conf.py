@@ -1,5 +1,6 @@
 """The site: ``docs/build`` makes it, strictly, and what it makes needs no network."""
 
+import importlib.util
 import re
 import shutil
 import sys
@@ -133,6 +134,8 @@ def find_by_last_name(app, env, node, contnode):
         entry = domain.objects[found[0]]
         target = (app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, found[0])
         return make_refnode(*target)
+    if node.get("reftype") == "mod" and importlib.util.find_spec(node["reftarget"]):
+        return contnode  # a module without a page of its own
     # numpydoc makes a reference of every attribute that is a property, also where none is documented.
     return contnode if node.get("reftype") == "obj" else None
 
