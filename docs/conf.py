@@ -50,8 +50,8 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
 
-# The examples: shown, not run, since they train for minutes. Their pictures are in pictures/. A file without a
-# title is a part of an example, not one of its own.
+# The examples: shown, not run, since they train for minutes. Their pictures are in pictures/. A file
+# without a title is a part of an example, not one of its own.
 parts = [p for p in (ROOT / "examples").rglob("*.py") if "\n====" not in p.read_text("utf-8")[:200]]
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
