@@ -81,3 +81,48 @@ def test_other_losses(xp, rng, reduction):
     on_both(xp, minirnn.BCEWithLogitsLoss(reduction=reduction), run, x, target, dloss)
     weight = np.abs(floats(rng, 3))
     on_both(xp, minirnn.BCEWithLogitsLoss(reduction=reduction), weighted, weight, x, target, dloss)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_of_probabilities(xp, rng, reduction):
+    def run(criterion, x, target, dloss):
+        loss, ctx = criterion.forward(x, target)
+        return loss, criterion.backward(ctx, dloss)
+
+    p, target = rng.random((5, 3), np.float32), rng.random((5, 3), np.float32)
+    p[0] = 0, 1, 1
+    dloss = floats(rng, 5, 3) if reduction == "none" else 0.5
+    # The weights of a loss move with it.
+    criterion = minirnn.BCELoss(np.abs(floats(rng, 3)), reduction)
+    on_both(xp, criterion, run, p, target, dloss)
+    classes = rng.integers(0, 3, 5)
+    classes[2] = -100
+    dloss = floats(rng, 5) if reduction == "none" else 0.5
+    criterion = minirnn.NLLLoss(np.abs(floats(rng, 3)), reduction=reduction)
+    on_both(xp, criterion, run, np.log(np.abs(floats(rng, 5, 3))), classes, dloss)
+
+
+@pytest.mark.parametrize("name", ["ReLU", "Tanh", "Sigmoid", "Softmax", "LogSoftmax"])
+def test_activations(xp, rng, name):
+    def run(layer, x, dy):
+        y, ctx = layer.forward(x)
+        return y, layer.backward(ctx, dy)
+
+    layer = getattr(minirnn, name)()
+    on_both(xp, layer, run, floats(rng, 4, 5), floats(rng, 4, 5))
+    on_both(xp, layer, run, packed(rng, 3), packed(rng, 3))
+
+
+def test_given_vectors_stay_where_they_are(xp):
+    table = xp.asarray(np.ones((3, 2), np.float32))
+    layer = minirnn.Embedding.from_pretrained(table, padding_idx=0)
+    assert type(layer.weight.data) is type(table)
+    assert layer.weight.data is not table
+
+
+def test_the_state_of_a_loss(xp):
+    criterion = minirnn.NLLLoss(np.ones(3)).to("cupy")
+    assert type(criterion.weight) is xp.ndarray
+    criterion.load_state_dict({"weight": np.array([1.0, 2.0, 3.0])})
+    assert type(criterion.weight) is xp.ndarray
+    assert minirnn.asnumpy(criterion.state_dict()["weight"]).tolist() == [1, 2, 3]

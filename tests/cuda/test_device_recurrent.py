@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from both import LAYERS, floats, initial, moved, on_both, packed, recur, same
+from both import BEFORE, LAYERS, floats, initial, moved, on_both, packed, recur, same
 from strict_cupy import waiting_for_nothing
 
 import minirnn
@@ -22,10 +22,10 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("cell", [*LAYERS, *BEFORE])
 def test_recurrent_layers(xp, rng, cell, option):
     options = {"hidden_size": 9, **OPTIONS[option]}
-    layer = LAYERS[cell](4, rng=1, **options)
+    layer = {**LAYERS, **BEFORE}[cell](4, rng=1, **options)
     dtype = layer.weight_ih_l0.dtype
     tolerance = 1e-5 if dtype == np.float32 else 1e-12
     features = layer.output_size * layer.num_directions

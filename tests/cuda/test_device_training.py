@@ -17,6 +17,8 @@ OPTIMIZERS = {
     "dampened": lambda p: minirnn.SGD(p, 0.1, 0.9, dampening=0.2),
     "adam": lambda p: minirnn.Adam(p, 0.1, weight_decay=0.1),
     "adamw": lambda p: minirnn.AdamW(p, 0.1),
+    "amsgrad": lambda p: minirnn.Adam(p, 0.1, amsgrad=True, maximize=True),
+    "rmsprop": lambda p: minirnn.RMSprop(p, 0.1, centered=True, momentum=0.5, weight_decay=0.1),
 }
 
 
@@ -56,6 +58,17 @@ def test_an_optimizer_follows_its_parameters(xp, rng):
     state = optimizers[0].state_dict()
     optimizers[1].load_state_dict(state)
     same(state["state"], optimizers[1].state_dict()["state"], 0)
+
+
+def test_torchs_form_of_a_state_lies_on_the_host(xp):
+    layer = minirnn.Linear(4, 5, rng=0).to("cupy")
+    optimizer, other = (minirnn.Adam(layer.parameters(), 0.1, amsgrad=True) for _ in range(2))
+    layer.weight.grad += 1
+    optimizer.step()
+    state = optimizer.torch_state_dict()
+    assert {type(a) for a in state["state"][0].values()} == {np.ndarray, np.float32}
+    other.load_state_dict(state)
+    same(other.state_dict()["state"], optimizer.state_dict()["state"], 0)
 
 
 @pytest.mark.parametrize("norm_type", [2.0, 1.0, np.inf, 3.0])
