@@ -61,6 +61,12 @@ def packages(session):
 
 
 @nox.session(default=False)
+def extras(session):
+    """Try every extra in an environment of its own; arguments choose among them."""
+    session.run(".ci/extras", *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def review(session):
     """Ask Scientific Python's checklist; what is left out says why in pyproject.toml."""
     session.install(".[package]")

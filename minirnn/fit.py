@@ -129,7 +129,7 @@ class Run:
         kept = load_checkpoint(path, **self._parts())
         try:
             self.step, extra = kept["step"], kept["extra"]
-            self.history, self._best = extra["history"], extra["best"]
+            self.history, self._best = [dict(row) for row in extra["history"]], dict(extra["best"])
             self.config["seeds"] = extra["seeds"]
             if extra["data"] is not None:
                 self.data.load_state_dict(extra["data"])

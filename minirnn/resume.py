@@ -171,6 +171,8 @@ def load_checkpoint(
     parts = {k: p for k, p in (("optimizer", optimizer), ("scheduler", scheduler)) if p is not None}
     with opened(path) as file, opened_zip(path, file) as archive:
         weights, content = _read(path, archive, model, ("step", "extra", "generators", *parts))
+    if type(content["step"]) is not int or content["step"] < 0:
+        raise ValueError(f"{path}: step: expected an integer >= 0, got {content['step']!r:.200}")
     if missing := [k for k in parts if content[k] is None]:
         raise ValueError(f"{path}: expected the state of the {missing[0]}, which was not saved")
     before = {k: p.state_dict() for k, p in parts.items()}
@@ -191,6 +193,13 @@ def load_checkpoint(
     return {"step": content["step"], "extra": content["extra"]}
 
 
+def _json(path: PathLike, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: checkpoint.json: expected JSON: {error}") from None
+
+
 def _read(
     path: PathLike, archive: zipfile.ZipFile, model: Module, keys: tuple[str, ...]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -202,7 +211,7 @@ def _read(
             raise ValueError(f"{path}: {name[:200]}: expected it stored, got it compressed")
     weights = read_weights(path, archive, model.state_dict(), "model/")
     try:
-        text = json.loads(archive.read("checkpoint.json"))
+        text = _json(path, archive.read("checkpoint.json"))
         arrays = {
             name.removesuffix(".npy"): read_array(path, archive, info)
             for name, info in members.items()

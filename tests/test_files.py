@@ -1,5 +1,6 @@
 """Weights files and checkpoints: torch reads them and writes them, a stranger's are refused."""
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from helpers import close
 
 import minirnn
 from minirnn import atomic
@@ -62,6 +64,43 @@ def test_weights_come_back(cell, options, dtype, suffix, tmp_path):
         first = path.read_bytes()
         minirnn.save_weights(other, path)
         assert path.read_bytes() == first
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [*LAYERS, ("RNN", {"num_layers": 2, "bidirectional": True}), ("LSTM", {"bidirectional": True})],
+)
+def test_a_file_of_torch_s_is_trained_here_and_goes_back(cell, options, dtype, tmp_path):
+    torch = pytest.importorskip("torch", reason="compares with torch")
+    st = pytest.importorskip("safetensors.torch", reason="needs the safetensors library")
+    twin = getattr(torch.nn, cell)(5, 4, **options, dtype=getattr(torch, dtype))
+    path, x = tmp_path / "w.safetensors", np.random.default_rng(0).standard_normal((6, 3, 5))
+    x, theirs = x.astype(dtype), torch.tensor(x.astype(dtype))
+    st.save_file(twin.state_dict(), path)
+
+    layer = getattr(minirnn, cell)(5, 4, **options, dtype=dtype)
+    minirnn.load_weights(layer, path)
+    optimizer = minirnn.SGD(layer.parameters(), 0.01)
+    reference = torch.optim.SGD(twin.parameters(), 0.01)
+    for _ in range(5):
+        (y, _), ctx = layer.forward(x)
+        optimizer.zero_grad()
+        layer.backward(ctx, 2 * y)
+        optimizer.step()
+        reference.zero_grad()
+        (twin(theirs)[0] ** 2).sum().backward()
+        reference.step()
+    minirnn.save_weights(layer, path)
+
+    back = getattr(torch.nn, cell)(5, 4, **options, dtype=getattr(torch, dtype))
+    back.load_state_dict(st.load_file(path))
+    tolerance = {"float32": 1e-5, "float64": 1e-10}[dtype]
+    close(back(theirs)[0].detach(), twin(theirs)[0].detach(), tolerance)
+    before = getattr(minirnn, cell)(5, 4, **options, dtype=dtype)
+    with pytest.raises(AssertionError):  # and it has learned something
+        close(before(x)[0], layer(x)[0], 1e-2)
 
 
 @pytest.mark.parametrize(("cell", "options"), LAYERS)
@@ -388,6 +427,101 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path):
     minirnn.save_checkpoint(path, model=run.model)
     with pytest.raises(ValueError, match="state of the optimizer"):
         minirnn.load_checkpoint(path, model=run.model, optimizer=run.optimizer)
+
+
+def text(**changes):
+    """Return a change of what a checkpoint says in its JSON."""
+
+    def change(members):
+        members["checkpoint.json"] = json.dumps(
+            json.loads(members["checkpoint.json"]) | changes
+        ).encode()
+
+    return change
+
+
+def entry(name, array, **options):
+    """Return a change of an entry to an array."""
+
+    def change(members):
+        file = io.BytesIO()
+        np.lib.format.write_array(file, np.asarray(array), **options)
+        members[name] = file.getvalue()
+
+    return change
+
+
+NESTED = b'{"step": ' + b"[" * 100_000
+CHECKPOINTS = {
+    "a pickle": ("1.*Python objects", entry("arrays/1.npy", np.array([Boom()], object))),
+    "a pickled weight": ("weight.*objects", entry("model/weight.npy", np.array([Boom()], object))),
+    "another shape": ("weight.*shape", entry("model/weight.npy", np.ones((3, 2), "f4"))),
+    "integers": ("weight.*expected float", entry("model/weight.npy", np.ones((2, 3), int))),
+    "NaN": ("bias.*finite", entry("model/bias.npy", np.full(2, np.nan, "f4"))),
+    "a huge header": (
+        "weight",
+        lambda m: m.update({"model/weight.npy": npy("(" * 60_000)}),
+    ),
+    "a lying header": (
+        "arrays/1.*bytes",
+        lambda m: m.update(
+            {
+                "arrays/1.npy": npy(
+                    "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999,)}"
+                )
+            }
+        ),
+    ),
+    "a climbing name": (r"unexpected: '\.\./x'", entry("model/../x.npy", np.ones(2, "f4"))),
+    "a missing weight": ("missing: bias", lambda m: m.pop("model/bias.npy")),
+    "no JSON": ("damaged|checkpoint", lambda m: m.pop("checkpoint.json")),
+    "half of JSON": ("JSON", lambda m: m.update({"checkpoint.json": b'{"step": 1'})),
+    "nested JSON": ("damaged", lambda m: m.update({"checkpoint.json": NESTED})),
+    "a list": ("no checkpoint", lambda m: m.update({"checkpoint.json": b"[1]"})),
+    "a missing array": ("no checkpoint", lambda m: m.pop("arrays/0.npy")),
+    "a step that is none": ("step: expected", text(step="x")),
+    "a negative step": ("step: expected", text(step=-1)),
+    "a number as state": ("does not fit", text(optimizer=3)),
+    "a generator that is none": ("does not fit", text(generators={"global": {}, "layers": []})),
+    "another number of layers": ("does not fit", text(generators={"global": {}, "layers": [1]})),
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_a_hostile_checkpoint_is_refused_and_changes_nothing(kind, tmp_path):
+    says, change = CHECKPOINTS[kind]
+    model = minirnn.Linear(3, 2, rng=0)
+    optimizer = minirnn.Adam(model.parameters())
+    optimizer.step()
+    path = tmp_path / "c"
+    extra = {"of": np.arange(3)}
+    minirnn.save_checkpoint(path, model=model, optimizer=optimizer, step=3, extra=extra)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    raw(path, members.items())
+    other = minirnn.Linear(3, 2, rng=1)
+    adam = minirnn.Adam(other.parameters())
+    adam.step()
+    before, state, drawn = other.state_dict(), repr(adam.state_dict()), minirnn.get_rng_state()
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=rf"(?s)/c\b.*({says})"):
+        minirnn.load_checkpoint(path, model=other, optimizer=adam)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+    same(other.state_dict(), before)
+    assert repr(adam.state_dict()) == state
+    assert minirnn.get_rng_state() == drawn
+
+
+def test_a_compressed_checkpoint_which_may_grow_without_end_is_refused(tmp_path):
+    path, model = tmp_path / "c", minirnn.Linear(3, 2)
+    minirnn.save_checkpoint(path, model=model)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arrays/0.npy", bytes(10**7))
+    with pytest.raises(ValueError, match=r"arrays/0\.npy: expected it stored"):
+        minirnn.load_checkpoint(path, model=model)
 
 
 def test_extra_comes_back(tmp_path):
