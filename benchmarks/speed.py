@@ -1,4 +1,4 @@
-"""minirnn against PyTorch on the CPU: all measurements, as one Markdown page.
+"""minirnn against PyTorch and JAX on the CPU: all measurements, as one Markdown page.
 
     python benchmarks/speed.py                        print the page
     python benchmarks/speed.py --write                write it, with plots, to benchmarks/results
@@ -6,7 +6,8 @@
     python benchmarks/speed.py --only floors          one section
     OMP_NUM_THREADS=2 python benchmarks/speed.py      with two BLAS threads on both sides
 
-Needs torch and, to write plots, matplotlib; compares with onnxruntime too if that and onnx are installed.
+Needs torch and, to write plots, matplotlib; compares with JAX and onnxruntime too if they are installed
+(`pip install 'minirnn[bench]'`).
 Before anything is timed, outputs, states and all gradients are
 compared with torch's; a ratio above 1 says that minirnn is faster. Sizes are T, B, I, H.
 """
@@ -40,12 +41,12 @@ FLOOR_SIZES = [
     (50, 64, 512, 512), (1000, 1, 32, 32), (1000, 1, 256, 256),
 ]  # fmt: skip
 FLOORS = {
-    ("RNN", "dense"): (8, 5, 3, 1.4, 1.15, 1.0, 10, 4),
-    ("RNN", "packed"): (9, 7, 4.5, 2.2, 2.2, 1.4),
-    ("GRU", "dense"): (4.5, 2.7, 2, 1.1, 1.1, 1.0, 8, 4),
-    ("GRU", "packed"): (4.5, 3, 2.5, 1.5, 1.5, 1.2),
-    ("LSTM", "dense"): (2.5, 1.1, 0.9, 0.85, 0.95, 0.95, None, None),
-    ("LSTM", "packed"): (3, 2.5, 2, 1.4, 1.3, 1.1),
+    ("RNN", "dense"): (9, 6.5, 3, 1.6, 1.4, 1.15, 100, 5),
+    ("RNN", "packed"): (11, 11, 6, 2.6, 2.1, 1.45),
+    ("GRU", "dense"): (13, 6, 3, 1.4, 1.25, 1.1, 120, 5),
+    ("GRU", "packed"): (14, 9.5, 5.5, 2, 2.2, 1.5),
+    ("LSTM", "dense"): (6.5, 1.6, 1.15, 0.95, 1.05, 0.95, 2.8, 1),
+    ("LSTM", "packed"): (13, 8.5, 5, 2, 2, 1.6),
 }
 MEMORY_LIMITS = {"RNN": 2.3, "LSTM": 9, "GRU": 8}
 RESULTS = Path(__file__).parent / "results"
@@ -94,6 +95,43 @@ class Bench:
             "torch's time / minirnn's: median (quartiles); floor and whether the median reaches it. "
             "Packed lengths are uniform in 1..T and sorted. The weights' gradients are added into "
             "`.grad` on both sides, and dx is computed.\n\n" + table(header, rows)
+        )
+
+    def peers(self):
+        """Other ways: JAX, and this library's own in NumPy alone."""
+        jax = None
+        if importlib.util.find_spec("jax") is not None:
+            import jax_peer as jax
+        sizes, tables = self.few(FLOOR_SIZES, 2), []
+        sides = {"NumPy alone / minirnn": in_numpy, "JAX / minirnn": jax}
+        for title, side in sides.items():
+            if side is None:
+                tables.append(f"{title}: JAX is not installed: pip install 'minirnn[bench]'")
+                continue
+            rows = []
+            for cell, form in FLOORS:
+                row = [f"{cell} {form}"]
+                for size in sizes:
+                    if form == "packed" and size[1] == 1:
+                        row.append("")
+                        continue
+                    lengths = uniform_lengths(*size[:2]) if form == "packed" else None
+                    pair = Pair(cell, *size, lengths)
+                    if side is jax:
+                        other = jax.Peer(pair, cell, *size, lengths).forward_backward
+                    else:
+                        other = in_numpy(pair.forward_backward)
+                    result = compare(pair.forward_backward, other, self.budget)
+                    progress(title, cell, form, *size, result)
+                    row.append(str(result))
+                rows.append(row)
+            header = ["T, B, I, H", *(", ".join(map(str, size)) for size in sizes)]
+            tables.append(f"{title}:\n\n{table(header, rows)}")
+        return (
+            "Forward + backward. In JAX a packed batch is a padded one with a mask; each shape is compiled "
+            "beforehand. minirnn runs as it is installed: with the loops in C if "
+            "`minirnn.native_available()`, which is what NumPy alone is compared with.\n\n"
+            + "\n\n".join(tables)
         )
 
     def layers(self, form, bidirectional=False):
@@ -181,12 +219,24 @@ class Bench:
         rows = []
         for cell in CELLS:
             for H in self.few([32, 64, 256]):
-                torch_result, onnx = Streams(cell, H).compare(self.budget)
-                progress("streaming", cell, H, torch_result, onnx or "")
-                row = [cell, H, seconds(torch_result.ours), seconds(torch_result.theirs)]
-                row += [torch_result, seconds(onnx.theirs) if onnx else "not installed", onnx or ""]
-                rows.append(row)
-        header = ["", "I = H", "minirnn `layer.step`", "torch cell", "torch / minirnn"]
+                streams = Streams(cell, H)
+                for name, ours in (
+                    ("layer.stepper()", streams.stepper),
+                    ("layer.step", streams.step),
+                ):
+                    theirs, onnx = streams.compare(ours, self.budget)
+                    progress("streaming", cell, H, name, theirs, onnx or "")
+                    row = [
+                        cell,
+                        H,
+                        f"`{name}`",
+                        seconds(theirs.ours),
+                        seconds(theirs.theirs),
+                        theirs,
+                    ]
+                    row += [seconds(onnx.theirs) if onnx else "not installed", onnx or ""]
+                    rows.append(row)
+        header = ["", "I = H", "", "minirnn", "torch cell", "torch / minirnn"]
         header += ["onnxruntime", "onnxruntime / minirnn"]
         return "Time of one step at inference.\n\n" + table(header, rows)
 
@@ -278,6 +328,19 @@ class Bench:
         plots.scaling(self.sweeps(), folder / "cpu-scaling.png")
 
 
+def in_numpy(function):
+    """Return `function` without the loops in C."""
+
+    def call():
+        minirnn.set_native(False)
+        try:
+            return function()
+        finally:
+            minirnn.set_native(True)
+
+    return call
+
+
 def in_threads(function):
     """Return `function` with two threads."""
 
@@ -305,7 +368,7 @@ def in_torch_threads(function):
 
 
 SECTIONS = (
-    "floors", "training", "dense", "packed", "padding", "bidirectional", "threads", "streaming",
+    "floors", "peers", "training", "dense", "packed", "padding", "bidirectional", "threads", "streaming",
     "memory", "install", "scaling",
 )  # fmt: skip
 PICTURES = {

@@ -1,4 +1,4 @@
-"""One sequence, one step at a time: ``layer.step`` against torch's cells and onnxruntime."""
+"""One sequence, one step at a time: a stepper and ``layer.step`` against torch's cells and onnxruntime."""
 
 import numpy as np
 import torch
@@ -22,11 +22,19 @@ class Streams:
         self.torch_x = [torch.from_numpy(x) for x in self.x]
         self.session = onnx_session(cell, weights, H)
         self.zeros = [np.zeros((1, 1, H), np.float32)] * (2 if cell == "LSTM" else 1)
-        require_equal("state", _h(self.ours())[0], _h(self.theirs()))
+        self.prepared = self.layer.stepper()
+        require_equal("state", _h(self.step())[0], _h(self.theirs()))
+        require_equal("stepper", _h(self.stepper())[0], _h(self.theirs()))
         if self.session:
             require_equal("onnxruntime", self.onnx()[0][0], _h(self.theirs()))
 
-    def ours(self):
+    def stepper(self):
+        self.prepared.reset()
+        for x in self.x:
+            self.prepared(x)
+        return self.prepared.state
+
+    def step(self):
         state = None
         for x in self.x:
             _, state = self.layer.step(x, state)
@@ -48,10 +56,10 @@ class Streams:
             state = self.session.run(None, feeds)
         return state
 
-    def compare(self, budget):
+    def compare(self, ours, budget):
         """Return the comparisons of one step with torch, and with onnxruntime or None."""
-        with_onnx = compare(self.ours, self.onnx, budget).per(STEPS) if self.session else None
-        return compare(self.ours, self.theirs, budget).per(STEPS), with_onnx
+        with_onnx = compare(ours, self.onnx, budget).per(STEPS) if self.session else None
+        return compare(ours, self.theirs, budget).per(STEPS), with_onnx
 
 
 def onnx_session(cell, weights, H):

@@ -7,11 +7,14 @@ three tanh layers of 32, a linear head on the last state, Adam at 5e-3 after 2,0
 cosine down to 1e-4. A single step is that of the example: it clips the gradients, too. Both sides start
 from the same weights, and their losses are compared before anything is timed. "The same data" are padded
 batches, sorted by length, that were drawn as arrays; each side packs them itself, minirnn the tokens and
-torch, as tutorials do, what they are embedded as.
+torch, as tutorials do, what they are embedded as. "Plain" is the step as anyone writes it first, lengths
+in no order, the parameters asked of the model in every step. "In turn" alternates single steps, so that
+each side finds the caches as the other has left them.
 """
 
 import timing  # noqa: F401  # isort: skip (first: it sets the number of threads)
 import argparse
+import importlib.util
 import random
 import sys
 from itertools import cycle
@@ -30,6 +33,8 @@ from model import SumMod, drawn
 PAD = 10
 CHUNK = 20  # steps in one timing
 WARMUP, TOTAL = 2000, 20_000
+# Hidden size, layers, batch size, what the step is held to, and what the plain one in turn.
+STEPS = [(16, 1, 16, 5.5, 4.0), (32, 3, 64, 5, 3.8)]
 
 
 class Ours(SumMod):
@@ -66,7 +71,6 @@ class Training:
         self.theirs = Theirs(hidden, layers)
         self.ours = Ours(hidden, layers)
         self.ours.load_state_dict(self.theirs.state_dict())
-        self.ours.flatten_parameters()
         self.criterion = minirnn.CrossEntropyLoss()
         self.parameters = list(self.ours.parameters())
         self.torch_parameters = list(self.theirs.parameters())
@@ -84,6 +88,24 @@ class Training:
         if self.clip is not None:
             minirnn.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
+        return loss
+
+    def plain_step(self, digits, lengths, sums):
+        tokens = minirnn.pack_padded_sequence(digits, lengths, enforce_sorted=False)
+        logits, ctx = self.ours.forward(tokens)
+        loss, ctx_loss = self.criterion.forward(logits, sums)
+        self.optimizer.zero_grad()
+        self.ours.backward(ctx, self.criterion.backward(ctx_loss))
+        minirnn.clip_grad_norm_(self.ours.parameters(), self.clip)
+        self.optimizer.step()
+        return loss
+
+    def plain_torch_step(self, batch, sums):
+        loss = self.torch_criterion(self.theirs(*batch), sums)
+        self.torch_optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.theirs.parameters(), self.clip)
+        self.torch_optimizer.step()
         return loss
 
     def torch_step(self, batch, sums):
@@ -133,11 +155,18 @@ def batches(batch_size, seed=0):
     return drawn(np.random.default_rng(seed), batch_size)
 
 
-def to_torch(batch):
+def to_torch(batch, is_sorted=True):
     """Return such a batch as torch takes it; nothing but the lengths is copied."""
     digits, lengths, sums = batch
-    tokens = torch.from_numpy(digits), torch.from_numpy(lengths.copy()), True
+    tokens = torch.from_numpy(digits), torch.from_numpy(lengths.copy()), is_sorted
     return tokens, torch.from_numpy(sums)
+
+
+def shuffled(batch, rng):
+    """Return such a batch with its sequences in another order."""
+    digits, lengths, sums = batch
+    order = rng.permutation(len(lengths))
+    return digits[:, order], lengths[order], sums[order]
 
 
 class Sequences(torch.utils.data.Dataset):
@@ -194,8 +223,62 @@ def steps(hidden, layers, batch_size, budget, **adam):
     return compare(run, torch_run, budget).per(CHUNK)
 
 
+def plain_steps(hidden, layers, batch_size, budget, cold):
+    """Return the comparison of one step as it is written first, in chunks or in turn."""
+    training, rng = Training(hidden, layers, clip=0.5), np.random.default_rng(1)
+    several = [
+        shuffled(batch, rng) for _, batch in zip(range(1000), batches(batch_size), strict=False)
+    ]
+    ours = cycle(several)
+    theirs = cycle([to_torch(batch, False) for batch in several])
+    require_equal(
+        "loss",
+        training.plain_step(*next(ours)),
+        training.plain_torch_step(*next(theirs)).detach(),
+        1e-3,
+    )
+    count = 1 if cold else CHUNK
+
+    def run():
+        for _ in range(count):
+            training.plain_step(*next(ours))
+
+    def torch_run():
+        for _ in range(count):
+            training.plain_torch_step(*next(theirs))
+
+    return compare(run, torch_run, budget, cold).per(count)
+
+
+def jax_steps(hidden, layers, batch_size, budget):
+    """Return the comparisons of one step with JAX's, whose loss is read at the end or in every step."""
+    import jax_peer
+
+    training = Training(hidden, layers, clip=0.5)
+    peer = jax_peer.SumMod(training.theirs.state_dict(), layers, 0.5, lambda t: 5e-3 / WARMUP)
+    several = [batch for _, batch in zip(range(100), batches(batch_size), strict=False)]
+    for batch in several[:CHUNK]:
+        require_equal("loss", peer.step(*batch), training.step(*batch), 1e-3)
+    ours, theirs = cycle(several), cycle(several)
+
+    def run():
+        for _ in range(CHUNK):
+            training.step(*next(ours))
+
+    def at_the_end():
+        for _ in range(CHUNK):
+            loss = peer.step(*next(theirs))
+        loss.block_until_ready()
+
+    def every_step():
+        for _ in range(CHUNK):
+            float(peer.step(*next(theirs)))
+
+    return [compare(run, side, budget).per(CHUNK) for side in (at_the_end, every_step)]
+
+
 def report(budget, optimizers=("", "foreach", "fused")):
-    """Measure loops and steps, against torch's Adam with each option, and return a Markdown table."""
+    """Measure loops and steps, against torch's Adam with each option, and return Markdown tables."""
     rows = []
 
     def row(name, result, floor):
@@ -205,14 +288,32 @@ def report(budget, optimizers=("", "foreach", "fused")):
     same, own = loops(budget)
     row("training loop, both with the same vectorised batches", same, 5)
     row("training loop, each with its own data pipeline", own, 5)
-    for hidden, layers, batch_size, floor in [(16, 1, 16, 12), (32, 3, 64, 7)]:
+    for hidden, layers, batch_size, floor, plain in STEPS:
         for option in optimizers:
             adam = {option: True} if option else {}
             name = f"step, H {hidden}, layers {layers}, B {batch_size}, torch's "
             name += f"Adam({option}=True)" if option else "Adam()"
             result = steps(hidden, layers, batch_size, budget, **adam)
             row(name, result, None if option else floor)
-    return table(["one step of", "torch", "minirnn", "torch / minirnn"], rows)
+        name = f"plain step, H {hidden}, layers {layers}, B {batch_size}"
+        row(name, plain_steps(hidden, layers, batch_size, budget, False), None)
+        row(f"{name}, in turn", plain_steps(hidden, layers, batch_size, budget, True), plain)
+    page = table(["one step of", "torch", "minirnn", "torch / minirnn"], rows)
+    return page + "\n\n" + jax_report(budget)
+
+
+def jax_report(budget):
+    """Measure the step against JAX's, and return a Markdown table, or why there is none."""
+    if importlib.util.find_spec("jax") is None:
+        return "JAX is not installed: pip install 'minirnn[bench]'"
+    rows = []
+    for hidden, layers, batch_size, *_ in STEPS:
+        both = jax_steps(hidden, layers, batch_size, budget)
+        for when, result in zip(("at the end", "in every step"), both, strict=True):
+            name = f"H {hidden}, layers {layers}, B {batch_size}, the loss read {when}"
+            progress("sum_mod, JAX:", name, result)
+            rows.append([name, seconds(result.theirs), seconds(result.ours), str(result)])
+    return table(["one step of", "JAX", "minirnn", "JAX / minirnn"], rows)
 
 
 def main(argv=None):

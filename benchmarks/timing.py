@@ -52,16 +52,17 @@ class Paired(NamedTuple):
         return f"{self.ratio:.{digits}f} ({self.low:.{digits}f}-{self.high:.{digits}f})"
 
 
-def compare(ours, theirs, budget):
+def compare(ours, theirs, budget, cold=False):
     """Time `ours` and `theirs`, functions without arguments, in turn for about `budget` seconds.
 
     Each timing repeats its function until it has lasted long enough for the clock. A short one follows an
-    untimed call, so that each side finds the caches as it would leave them in a loop of its own. The
+    untimed call, so that each side finds the caches as it would leave them in a loop of its own. If `cold`,
+    it does not, and each timing is of one call: each side finds the caches as the other has left them. The
     garbage collector runs before, not during the timings.
     """
     sides = (ours, theirs)
     once = [min(_seconds(side, 1) for _ in range(3)) for side in sides]  # the first ones warm up
-    calls = [max(1, round(SHORTEST / max(t, 1e-9))) for t in once]
+    calls = [1 if cold else max(1, round(SHORTEST / max(t, 1e-9))) for t in once]
     rounds = int(budget / sum(t * n for t, n in zip(once, calls, strict=True)))
     rounds = min(max(rounds, ROUNDS[0]), ROUNDS[1])
     seconds = np.empty((rounds, 2))
@@ -71,7 +72,7 @@ def compare(ours, theirs, budget):
     try:
         for row in seconds:
             for k in order.sample((0, 1), 2):
-                if once[k] < 5e-3:
+                if once[k] < 5e-3 and not cold:
                     sides[k]()
                 row[k] = _seconds(sides[k], calls[k])
     finally:
