@@ -8,7 +8,7 @@ import minirnn
 
 # What is written over the names of which rooms; rooms that are not named here come last.
 GROUPS = {
-    "Recurrent layers": ("recurrent", "cells", "bptt"),
+    "Recurrent layers": ("recurrent", "normalized", "cells", "bptt"),
     "Around them": ("outputs", "stepper", "streaming", "truncated"),
     "Other layers": ("layers", "sequential", "activations"),
     "Losses": ("losses", "functional"),
@@ -16,11 +16,12 @@ GROUPS = {
     "Modules and parameters": ("module", "parameter", "weights"),
     "Optimisers and clipping": ("optim", "rmsprop", "clip"),
     "Schedules": ("lr_scheduler", "lr_schedules", "plateau"),
+    "Training": ("fit", "resume"),
     "Files and export": ("files", "export"),
     "Where and how it computes": ("backend", "places", "threads"),
 }
 # Modules of their own, each a page's section with its public functions and classes.
-MODULES = ("data", "tracking", "diagnostics", "parallel", "init")
+MODULES = ("data", "trackers", "diagnostics", "parallel", "init")
 # What optimisers and schedules share, for those who write their own.
 BASES = (("minirnn.optimizer", ["Optimizer"]), ("minirnn.lr_scheduler", ["LRScheduler"]))
 

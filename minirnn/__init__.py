@@ -25,7 +25,7 @@ from .export import to_onnx
 from .files import load_weights, save_weights
 from .fit import fit
 from .functional.activation import log_softmax, softmax
-from .layers import Dropout, Embedding, Linear
+from .layers import Dropout, Embedding, Linear, Zoneout
 from .losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
 from .lr_scheduler import (
     CosineAnnealingLR,
@@ -127,6 +127,7 @@ __all__ = [
     "Trace",
     "TruncatedWindow",
     "Window",
+    "Zoneout",
     "asnumpy",
     "by_layer_direction",
     "clip_grad_norm_",

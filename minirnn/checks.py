@@ -139,9 +139,51 @@ def flags(**values: Any) -> None:
             raise TypeError(f"{name}: expected True or False, got {got(value)}")
 
 
-def kept(x: Array) -> Array:
-    """Return `x` for a context to keep: a copy, if whoever passed it could change it before backward."""
-    return x.copy() if isinstance(x, np.ndarray) and x.flags.writeable else x
+def kept(x: Array, given: Any = None) -> Array:
+    """Return `x` for a context to keep: a copy, if whoever passed it could change it before backward.
+
+    None of an `x` that was copied out of what was `given`, to have it in another order.
+    """
+    if not isinstance(x, np.ndarray) or not x.flags.writeable:
+        return x
+    if isinstance(given, np.ndarray) and not np.may_share_memory(x, given):
+        return x
+    return x.copy()
+
+
+def seal(x: Array) -> Array | None:
+    """Return a number for each row of `x`, which a change would change: where a copy takes too much memory.
+
+    ``None`` of what nobody can write to, and on the GPU, where to compare is to wait.
+    """
+    if not isinstance(x, np.ndarray) or not x.flags.writeable:
+        return None
+    with np.errstate(all="ignore"):
+        sealed: Array = x.dot(_weights_of_a_seal(x))
+    return sealed
+
+
+def unbroken(name: str, x: Array, sealed: Array | None) -> None:
+    """Require `x` to be as it was when it was sealed."""
+    if sealed is None:
+        return
+    with np.errstate(all="ignore"):
+        w = _weights_of_a_seal(x)
+        now = x.dot(w)
+        changed = np.flatnonzero((now != sealed) & ~(np.isnan(now) & np.isnan(sealed)))
+        if changed.size:
+            # A product may be rounded in another way when it is taken again.
+            rounding = 1e-4 * abs(x[changed]).dot(abs(w))
+            changed = changed[~(abs(now - sealed)[changed] <= rounding)]
+    if changed.size:
+        raise ValueError(
+            f"{name}: expected as it was in forward, got it changed since (row {changed[0]}); to save memory "
+            "a layer with checkpoint=True keeps no copy of it: change it after backward, or pass a copy"
+        )
+
+
+def _weights_of_a_seal(x: Array) -> Array:
+    return np.sin(np.arange(1, x.shape[1] + 1)).astype(x.dtype)
 
 
 def shown(x: Array) -> Array:

@@ -154,7 +154,7 @@ def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
         if not reads_values(gradients[0]) or math.isnan(total) or small < total < math.inf:
             return total
     # Two reductions, where abs would first write an array.
-    largest = reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients))
+    largest = abs(reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients)))  # not -0
     if math.isinf(p):
         return largest
     # By the largest entry no power overflows, and none is lost that counts.

@@ -259,25 +259,23 @@ class PerRow(NamedTuple):
 
     def restore(self, rows: Array) -> Any:
         """Return `rows`, (N, ...), in this form."""
-        shape = self.axes + rows.shape[1:]
-        return _packed(rows if rows.shape == shape else rows.reshape(shape), self.packing)
+        x = rows if len(self.axes) == 1 else rows.reshape(self.axes + rows.shape[1:])
+        return x if self.packing is None else self.packing.of(x)
 
     def gradient(self, name: str, d: Any, row: tuple[int, ...], like: Array) -> Array:
         """Return the rows, each of shape `row`, of an output's gradient: of this form and like `like`."""
-        data = _gradient(name, d, self.axes + row, like, self.packing)
-        return data if len(self.axes) == 1 else data.reshape(-1, *row)
+        rows = _gradient(name, d, self.axes + row, like, self.packing)
+        return rows if len(self.axes) == 1 else rows.reshape(-1, *row)
 
 
 def per_row(name: str, x: Any, row: tuple[int, ...]) -> tuple[PerRow, Array]:
     """Return the form of `x`, an array or packed, whose last axes make up a row, and its rows (N, *row)."""
     data, packing = _unpacked(name, x)
-    cut = data.ndim - len(row)
-    if cut < (packing is not None) or data.shape[cut:] != row:
-        raise ValueError(
-            f"{name}: expected shape (..., {', '.join(map(str, row))}), got {data.shape}"
-        )
-    form = PerRow(data.shape[:cut], packing)
-    return form, data if cut == 1 else data.reshape(-1, *row)
+    shape = data.shape
+    cut = len(shape) - len(row)
+    if shape[cut:] != row or cut < (packing is not None):
+        raise ValueError(f"{name}: expected shape (..., {', '.join(map(str, row))}), got {shape}")
+    return PerRow(shape[:cut], packing), data if cut == 1 else data.reshape(-1, *row)
 
 
 class PerEntry(NamedTuple):
@@ -288,7 +286,7 @@ class PerEntry(NamedTuple):
 
     def restore(self, x: Array) -> Any:
         """Return `x`, of this shape, in this form."""
-        return _packed(x, self.packing)
+        return x if self.packing is None else self.packing.of(x)
 
     def gradient(self, name: str, d: Any, like: Array) -> Array:
         """Return the entries of an output's gradient: of this form and like `like`."""
@@ -307,10 +305,6 @@ def _unpacked(name: str, x: Any) -> tuple[Array, Packing | None]:
     if type(x) is not np.ndarray:
         checks.array_module(**{name: x})
     return x, None
-
-
-def _packed(data: Array, packing: Packing | None) -> Any:
-    return data if packing is None else packing.of(data)
 
 
 def _gradient(

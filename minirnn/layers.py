@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from . import checks, forms
 from .backend import (
     RNG,
+    Array,
     asnumpy,
     default_xp,
     float_dtype,
@@ -24,7 +25,7 @@ from .backend import (
     reads_values,
     uniform,
 )
-from .functional import dropout, embedding, linear
+from .functional import dropout, embedding, linear, zoneout
 from .module import Context, Module, saving
 from .parameter import Parameter
 
@@ -231,7 +232,9 @@ class Embedding(Module):
         checks.array_module(input=tokens, weight=self.weight.data)
         if reads_values(tokens):
             checks.index("token", tokens.reshape(form.axes), self.num_embeddings)
-        y, saved = embedding.forward(tokens, self.weight.data, self.padding_idx, saving())
+        save = saving()
+        index = checks.kept(tokens) if save else tokens
+        y, saved = embedding.forward(index, self.weight.data, self.padding_idx, save)
         return form.restore(y), self._context(saved, form)
 
     def backward(self, ctx: Context, dy: Any) -> None:
@@ -316,3 +319,76 @@ class Dropout(Module):
         """
         saved, form = self._saved(ctx)
         return form.restore(dropout.backward(saved, form.gradient("dy", dy, saved.mask)))
+
+
+class Zoneout(Module):
+    r"""Let units keep their state with probability `p` in training, for a loop over a cell.
+
+    .. math::  h_t = k \odot h_{t-1} + (1 - k) \odot \tilde h_t, \qquad P(k = 1) = p
+
+    In evaluation k is p. See :mod:`minirnn.functional.zoneout`.
+
+    Parameters
+    ----------
+    p : float
+    rng : seed or Generator, keyword-only
+
+    References
+    ----------
+    D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> cell, zoneout = minirnn.GRUCell(3, 4), minirnn.Zoneout(0.1)
+    >>> h, x_t = np.zeros((2, 4), np.float32), np.ones((2, 3), np.float32)
+    >>> after, ctx_cell = cell.forward(x_t, h)
+    >>> h, ctx = zoneout.forward(h, after)
+    >>> dbefore, dafter = zoneout.backward(ctx, np.ones_like(h))
+    >>> dx, dh = cell.backward(ctx_cell, dafter)
+    >>> dh += dbefore
+    """
+
+    def __init__(self, p: float = 0.1, *, rng: RNG = None) -> None:
+        checks.probability("p", p)
+        self.p = p
+        self._rng = None if rng is None else generator(rng)
+
+    def forward(self, before: Array, after: Array) -> tuple[Array, Context]:
+        """Return what the next step begins with.
+
+        Parameters
+        ----------
+        before, after : array of the same shape
+            A state, h or c, before a step and after it.
+
+        Returns
+        -------
+        h, ctx : array like both; Context
+        """
+        checks.floating("before", before)
+        checks.floating("after", after, before, "before")
+        checks.shape("after", after, before.shape, "that of before")
+        kept = get_array_module(before).asarray(self.p, before.dtype)
+        if self.training:
+            draw = generator(self._rng).random(before.shape, np.float32) < self.p
+            kept = get_array_module(before).asarray(draw.astype(before.dtype))
+        h, saved = zoneout.forward(before, after, kept)
+        return h, Context(self, (saved, before.shape) if saving() else None)
+
+    def backward(self, ctx: Context, dh: Array) -> tuple[Array, Array]:
+        """Return the gradients of both states.
+
+        Parameters
+        ----------
+        ctx : Context
+        dh : array like `h`
+
+        Returns
+        -------
+        dbefore, dafter
+        """
+        saved, shape = self._saved(ctx)
+        checks.floating("dh", dh, saved.kept)
+        checks.shape("dh", dh, shape, "that of the state")
+        return zoneout.backward(saved, dh)

@@ -6,9 +6,9 @@ import math
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from itertools import accumulate
 from operator import add
-from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -348,9 +348,7 @@ class _Kept:
     """Layouts that were asked for before: the last ones, as many as a few MB hold."""
 
     def __init__(self) -> None:
-        self._layouts: OrderedDict[Hashable, Layout] = OrderedDict()
-        self._lock = Lock()
-        self._bytes = 0
+        self._layouts: OrderedDict[Hashable, tuple[Layout, int]] = OrderedDict()
 
     def equal_lengths(self, steps: int, batch_size: int) -> Layout:
         """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape."""
@@ -371,27 +369,26 @@ class _Kept:
 
     def clear(self) -> None:
         """Keep none of them any longer."""
-        with self._lock:
-            self._layouts.clear()
-            self._bytes = 0
+        self._layouts.clear()
+
+    # No lock, for which a signal handler that runs a layer would wait for ever: every operation on the dict
+    # is whole, and whoever finds a layout gone makes another.
 
     def _found(self, key: Hashable) -> Layout | None:
-        with self._lock:
-            layout = self._layouts.get(key)
-            if layout is not None:
-                self._layouts.move_to_end(key)
-        return layout
+        if (found := self._layouts.get(key)) is None:
+            return None
+        with suppress(KeyError):
+            self._layouts.move_to_end(key)
+        return found[0]
 
     def _keep(self, key: Hashable, layout: Layout) -> None:
-        if _held(layout) > _KEPT_BYTES:
+        held = _held(layout)
+        if held > _KEPT_BYTES:
             return
-        with self._lock:
-            if key not in self._layouts:
-                self._bytes += _held(layout)
-            self._layouts[key] = layout
-            while self._bytes > _KEPT_BYTES:
-                _, oldest = self._layouts.popitem(last=False)
-                self._bytes -= _held(oldest)
+        self._layouts[key] = layout, held
+        while sum(bytes_ for _, bytes_ in list(self._layouts.values())) > _KEPT_BYTES:
+            with suppress(KeyError):
+                self._layouts.popitem(last=False)
 
 
 def _held(layout: Layout) -> int:

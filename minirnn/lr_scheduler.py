@@ -412,6 +412,11 @@ class Combined(LRScheduler):
         self.schedulers: list[LRScheduler] = list(schedulers)
         if not self.schedulers:
             raise ValueError("schedulers: expected at least one, got none")
+        for k, scheduler in enumerate(self.schedulers):
+            if getattr(scheduler, "cycle_momentum", False):
+                raise ValueError(
+                    f"schedulers[{k}]: expected cycle_momentum=False, as rates alone are asked for"
+                )
 
     def _set_schedulers(self, schedulers: Any) -> None:
         """Take the settings of the schedules, each its own."""

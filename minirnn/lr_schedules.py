@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import checks
-from .lr_scheduler import Combined, LRScheduler, steps_in
+from .lr_scheduler import Combined, LRScheduler, groups_of, steps_in
 from .optimizer import Optimizer
 
 
@@ -181,8 +181,8 @@ class OneCycleLR(LRScheduler):
     From :math:`\eta_{max} / \mathrm{div\_factor}` the rate rises to :math:`\eta_{max}` in the share
     `pct_start` of the steps, and falls to the first one over `final_div_factor` in the others; with three
     phases it first falls as slowly as it rose. Between a and b it follows :math:`b + (a - b)(1 + \cos \pi
-    s) / 2`, s from 0 to 1, or a straight line. Only the rate: momentum stays as it is (torch's
-    ``cycle_momentum=False``).
+    s) / 2`, s from 0 to 1, or a straight line. The momentum, of Adam the first of `betas`, goes the other
+    way: down from `max_momentum` to `base_momentum` while the rate rises, and up again.
 
     Parameters
     ----------
@@ -191,19 +191,23 @@ class OneCycleLR(LRScheduler):
         The highest rate, of every group.
     total_steps : int, optional
         The number of steps of the cycle; if not given, ``epochs * steps_per_epoch``.
+    epochs, steps_per_epoch : int, optional
     pct_start : float
-        The share of them in which the rate rises.
+        The share of the steps in which the rate rises.
     anneal_strategy : {"cos", "linear"}
+    cycle_momentum : bool
+        Whether momentum takes part.
+    base_momentum, max_momentum : float
     div_factor, final_div_factor : float
     three_phase : bool
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
-    epochs, steps_per_epoch : int, optional, keyword-only
 
     Raises
     ------
     ValueError
-        If a setting is out of its range; by ``step``, beyond `total_steps`.
+        If a setting is out of its range, or the optimiser has no momentum to cycle; by ``step``, beyond
+        `total_steps`.
 
     References
     ----------
@@ -216,6 +220,9 @@ class OneCycleLR(LRScheduler):
         "total_steps",
         "pct_start",
         "anneal_strategy",
+        "cycle_momentum",
+        "base_momentum",
+        "max_momentum",
         "div_factor",
         "final_div_factor",
         "three_phase",
@@ -226,15 +233,17 @@ class OneCycleLR(LRScheduler):
         optimizer: Optimizer,
         max_lr: float,
         total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
         last_epoch: int = -1,
-        *,
-        epochs: int | None = None,
-        steps_per_epoch: int | None = None,
     ) -> None:
         if total_steps is None and not epochs is steps_per_epoch is None:
             checks.positive(epochs=epochs, steps_per_epoch=steps_per_epoch)
@@ -244,10 +253,18 @@ class OneCycleLR(LRScheduler):
             total_steps,
             pct_start,
             anneal_strategy,
+            cycle_momentum,
+            base_momentum,
+            max_momentum,
             div_factor,
             final_div_factor,
             three_phase,
         )
+        for k, group in enumerate(groups_of(optimizer)):
+            if self.cycle_momentum and not {"momentum", "betas"} & group.keys():
+                raise ValueError(
+                    f"cycle_momentum: expected False for group {k}, which has neither momentum nor betas"
+                )
         super().__init__(optimizer, last_epoch)
 
     def _set(
@@ -256,40 +273,70 @@ class OneCycleLR(LRScheduler):
         total_steps: int | None,
         pct_start: float,
         anneal_strategy: str,
+        cycle_momentum: bool,
+        base_momentum: float,
+        max_momentum: float,
         div_factor: float,
         final_div_factor: float,
         three_phase: bool,
     ) -> None:
         checks.positive(total_steps=total_steps)
         checks.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
-        checks.flags(three_phase=three_phase)
+        checks.flags(cycle_momentum=cycle_momentum, three_phase=three_phase)
         self.max_lr = checks.number("max_lr", max_lr, "[0, inf)")
         self.total_steps = int(total_steps or 0)
         self.pct_start = checks.number("pct_start", pct_start, "[0, 1]")
+        self.base_momentum = checks.number("base_momentum", base_momentum, "[0, 1)")
+        self.max_momentum = checks.number("max_momentum", max_momentum, "[0, 1)")
         self.div_factor = checks.number("div_factor", div_factor, "(0, inf)")
         self.final_div_factor = checks.number("final_div_factor", final_div_factor, "(0, inf)")
         self.anneal_strategy, self.three_phase = anneal_strategy, bool(three_phase)
+        self.cycle_momentum = bool(cycle_momentum)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
         """Return the rate in `step`'s phase; the cycle has a rate of its own, whatever `base_lr`."""
-        if step >= self.total_steps:
-            raise ValueError(
-                f"step: expected at most {self.total_steps - 1} of the cycle, got {step}"
-            )
-        low, rise = self.max_lr / self.div_factor, self.pct_start * self.total_steps - 1
+        high, low = self.max_lr, self.max_lr / self.div_factor
         last = low / self.final_div_factor
-        phases = [(rise, low, self.max_lr), (self.total_steps - 1.0, self.max_lr, last)]
-        if self.three_phase:
-            fall = 2 * self.pct_start * self.total_steps - 2
-            phases[1:] = [(fall, self.max_lr, low), (self.total_steps - 1.0, low, last)]
-        first = 0.0
-        while step > phases[0][0] and len(phases) > 1:
-            first, *_ = phases.pop(0)
-        end, a, b = phases[0]
-        share = (step - first) / (end - first) if end > first else 1.0  # a rise of no step is over
+        return self._between(step, [low, high, *[low] * self.three_phase, last])
+
+    def momentum(self, step: int) -> float:
+        """Return the momentum in `step`'s phase."""
+        high, low = self.max_momentum, self.base_momentum
+        return self._between(step, [high, low, *[high] * self.three_phase, high])
+
+    def _between(self, step: int, turns: list[float]) -> float:
+        """Return the value at `step` of what goes from one of the `turns` to the next, a phase each."""
+        last, rise = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
+        if step > last:
+            raise ValueError(f"step: expected at most {last:.0f} of the cycle, got {step}")
+        ends = [rise, 2 * rise, last] if self.three_phase else [rise, last]
+        k, first = 0, 0.0
+        while step > ends[k] and k + 1 < len(ends):
+            k, first = k + 1, ends[k]
+        share = (
+            (step - first) / (ends[k] - first) if ends[k] > first else 1.0
+        )  # no step: it is over
+        a, b = turns[k : k + 2]
         if self.anneal_strategy == "linear":
             return a + (b - a) * share
         return b + (a - b) * (1 + math.cos(math.pi * share)) / 2
+
+    def _write(self, rates: list[float]) -> None:
+        super()._write(rates)
+        self._write_momentum()
+
+    def _write_momentum(self) -> None:
+        for group in self.optimizer.param_groups if self.cycle_momentum else ():
+            momentum = self.momentum(self.last_epoch)
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned, momentum included; errors are the others'."""
+        super().load_state_dict(state_dict)
+        self._write_momentum()
 
 
 class ChainedScheduler(Combined):

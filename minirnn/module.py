@@ -80,8 +80,8 @@ class Module(Stateful):
     backward passes may run in any order (one at a time, as they add to the same gradients), and to
     drop `ctx` is to free the memory. A context refers to the weights: step the optimiser after backward,
     not before. An output that backward reads is a view that cannot be written to (on the host); of an
-    input that could be changed recurrent layers, cells and Linear keep a copy, but where `checkpoint` has
-    to save memory and on the GPU: there leave it as it is until backward.
+    input that could be changed recurrent layers, cells and Linear keep a copy; where `checkpoint` has to
+    save memory, its change before backward is an error. On the GPU leave it as it is until backward.
 
     ``model(x)`` is inference: it returns `y` alone, and no layer inside it saves a context, also in a
     module of your own. To write ``y, ctx = model(x)`` for ``model.forward(x)`` is a mistake that nothing can
@@ -107,8 +107,9 @@ class Module(Stateful):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return ``forward(...)`` without its context, saving nothing for backward."""
-        before, _inference.active = _inference.active, True
+        before = _inference.active
         try:
+            _inference.active = True  # within, lest an interrupt leaves it so
             result = self.forward(*args, **kwargs)
         finally:
             _inference.active = before

@@ -40,6 +40,8 @@ class _Saved(NamedTuple):
     stack: Stack
     contexts: list[Any]  # for each layer and direction
     like: Array
+    x: Array
+    sealed: Array | None  # of x, if there is no copy of it
 
 
 class Recurrent(Streaming):
@@ -148,13 +150,17 @@ class Recurrent(Streaming):
         states = self._enter("h_0", h_0, form, like)
         keep = saving()
         save = keep or trace
-        if keep and not self.checkpoint:
-            x = checks.kept(x)
+        sealed = None
+        if keep:
+            if self.checkpoint:
+                sealed = checks.seal(x)
+            else:
+                x = checks.kept(x, input)
         stack = self._stack(form.layout, like, self.checkpoint and save and not trace, trace)
         y, contexts = stack.forward(x, self._per_pass(states), save)
         if keep:
             y = checks.shown(y)
-        ctx = Context(self, _Saved(form, stack, contexts, like) if keep else None)
+        ctx = Context(self, _Saved(form, stack, contexts, like, x, sealed) if keep else None)
         result = form.restore(y), form.restore_states(states)
         if not trace:
             return result, ctx
@@ -218,12 +224,13 @@ class Recurrent(Streaming):
         ValueError
             If `ctx` is another layer's, no gradient is given, or the shape of one does not fit.
         """
-        form, stack, contexts, like = self._saved(ctx)
+        form, stack, contexts, like, x, sealed = self._saved(ctx)
         given = dh_n if isinstance(dh_n, tuple | list) else (dh_n,)
         if doutput is None and all(d is None for d in given):
             raise ValueError(
                 "backward: expected doutput or dh_n, the gradient of a loss, got neither"
             )
+        checks.unbroken("input", x, sealed)
         D, passes = self.num_directions, range(len(self._names))
         dy = None
         if doutput is not None:
@@ -267,7 +274,7 @@ class RNN(Recurrent):
         Keep one state in every sqrt(T) steps for backward, or in every 64 if that is more and the batch
         is small, and compute the others again. Gradients are the same bit for bit. It saves the
         gates and cells of LSTM and GRU; the states of an RNN are its output and are kept anyway. Nor is the
-        input copied: leave it as it is until backward.
+        input copied: to change it before backward is an error.
     init : {"torch", "orthogonal"}, keyword-only
         Uniform on ``+-1/sqrt(hidden_size)``; or orthogonal W_hh, Xavier W_ih and zero biases.
     dtype : dtype, keyword-only

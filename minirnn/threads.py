@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
+from queue import SimpleQueue
 from threading import Lock, get_ident
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from . import checks
 
 T = TypeVar("T")
 
 
-class _Pool(NamedTuple):
-    """The threads beside the caller's."""
+class _Pool:
+    """The threads beside the caller's; each works off the queue until it finds None there.
 
-    workers: int
-    executor: ThreadPoolExecutor
+    The standard library's pool is not for this: an interrupt while it starts a thread makes the process hang
+    when it ends, and while it ends it takes no work. Nor is a lock, for which a signal handler that runs a
+    layer would wait for ever: whoever finds no pool makes one, and the one that nobody has any more ends.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers, self.started, self.queue = workers, 0, SimpleQueue[Any]()
+
+    def take(self, works: Sequence[_Work[Any]]) -> None:
+        """Take `works`, and start threads as long as there are more works than threads."""
+        with suppress(RuntimeError):  # no threads are to be had while the interpreter exits
+            while self.started < min(len(works), self.workers):
+                self.started += 1
+                _thread.start_new_thread(_serve, (self.queue,))
+        for work in works:
+            self.queue.put(work)
+
+    def __del__(self) -> None:
+        for _ in range(self.started):  # after what they have been given
+            self.queue.put(None)
+
+
+def _serve(queue: SimpleQueue[Any]) -> None:
+    while (work := queue.get()) is not None:
+        work.run()
+        del (
+            work
+        )  # its arrays are the caller's, who need not wait for the next work to be rid of them
 
 
 _threads = 1
 _pool: _Pool | None = None
-_door = Lock()
 
 
 def set_num_threads(threads: int) -> None:
@@ -56,9 +82,7 @@ def set_num_threads(threads: int) -> None:
     """
     global _threads, _pool
     checks.positive(threads=threads)
-    _threads, pool, _pool = threads, _pool, None
-    if pool is not None:
-        pool.executor.shutdown(wait=False)  # what it has been given is still done
+    _threads, _pool = int(threads), None
 
 
 def num_threads() -> int:
@@ -72,12 +96,17 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     if threads == 1 or len(calls) == 1:
         return [call() for call in calls]
     works = [_Work(call) for call in calls]
+    # Twice, since an interrupt may come between one finally and the wait in it.
     try:
-        _offer(works[1:], threads - 1)
-        for work in works:
-            work.run()  # the first, and what no other thread has begun
-            if work.error is not None:
-                break
+        try:
+            _offer(works[1:], threads - 1)
+            # The first, and from the other end what no other thread has begun.
+            for work in (works[0], *reversed(works[1:])):
+                work.run()
+                if work.error is not None:
+                    break
+        finally:
+            _settle(works)
     finally:
         _settle(works)
     return [work.result() for work in works]
@@ -125,43 +154,28 @@ class _Work(Generic[T]):
 
 
 def _offer(works: Sequence[_Work[T]], workers: int) -> None:
-    """Hand `works` to the pool, as far as it takes them."""
+    """Hand `works` to the pool; what no thread there takes the caller does."""
     global _pool
-    # Not waiting: the thread inside may be this one, below a signal handler that runs a layer too.
-    if not _door.acquire(blocking=False):
-        return
-    try:
-        if _pool is None or _pool.workers != workers:
-            stale, _pool = _pool, _Pool(workers, ThreadPoolExecutor(workers, "minirnn"))
-            if stale is not None:
-                stale.executor.shutdown(wait=False)
-        executor = _pool.executor
-        # It refuses once the interpreter exits, or when another thread has just replaced it.
-        with suppress(RuntimeError):
-            for work in works:
-                executor.submit(work.run)
-    finally:
-        _door.release()
+    pool = _pool
+    if pool is None or pool.workers != workers:
+        pool = _pool = _Pool(workers)
+    pool.take(works)
 
 
 def _settle(works: Sequence[_Work[T]]) -> None:
     """Leave no work running, however often this is interrupted."""
-    interrupt: BaseException | None = None
-    for work in works:
-        while True:
-            try:
-                work.settle()
-                break
-            except BaseException as error:
-                interrupt = error
-    if interrupt is not None:
-        raise interrupt
+    try:
+        for work in works:
+            work.settle()
+    except BaseException:
+        _settle(works)
+        raise
 
 
 def _forget() -> None:
-    """Start anew in a child process, which has none of its parent's threads, but its locks as they were."""
-    global _pool, _door
-    _pool, _door = None, Lock()
+    """Start anew in a child process, which has none of its parent's threads."""
+    if _pool is not None:
+        _pool.workers = _pool.started = 0
 
 
 if hasattr(os, "register_at_fork"):

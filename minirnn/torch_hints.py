@@ -10,7 +10,6 @@ import numpy as np
 
 _REDUCTION = 'write reduction="mean", "sum" or "none"'
 _STEP = "a step is a few operations over all parameters as it is"
-_MOMENTUM = "the rate alone is scheduled, as with torch's cycle_momentum=False"
 _NORM = "looking up would change the weights behind the optimiser; scale the rows of weight.data yourself"
 
 # Options of torch's constructors.
@@ -29,9 +28,6 @@ _OPTIONS = {
     "differentiable": "there is no autograd that could go through a step",
     "decoupled_weight_decay": "that is AdamW",
     "verbose": "print scheduler.get_last_lr()",
-    "cycle_momentum": _MOMENTUM,
-    "base_momentum": _MOMENTUM,
-    "max_momentum": _MOMENTUM,
 }
 
 _OWN = "assign it as an attribute: self.name = Parameter(...), a module, or an array"

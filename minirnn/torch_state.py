@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import checks
 from .backend import Array, asnumpy
 
 
@@ -55,7 +56,22 @@ def groups_of(state_dict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         )
     for index, arrays in state.items():
         if not isinstance(arrays, Mapping):
-            raise ValueError(f"state_dict: state[{index}]: expected a dict, got {arrays!r}")
+            raise ValueError(
+                f"state_dict: state[{index}]: expected a dict, got {checks.got(arrays)}"
+            )
+    found = list[int]()
+    for k, group in enumerate(groups):
+        own = group["params"]
+        if not isinstance(own, list | tuple) or not all(type(n) is int for n in own):
+            raise ValueError(
+                f"state_dict: param_groups[{k}]: expected integers as params, got {checks.got(own)}"
+            )
+        found += own
+    if len(set(found)) < len(found) or state.keys() - found:
+        raise ValueError(
+            f"state_dict: expected params that are each in one group, and state of no others, got "
+            f"{checks.brief(found)} and state of {checks.brief(state)}"
+        )
     return list(groups)
 
 
@@ -75,7 +91,11 @@ def settings_of(group: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
 
 
 def _number(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+    """Return what a tensor of one entry holds; what is no number is left to whoever checks it."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (ValueError, RuntimeError):
+        return value
 
 
 def from_torch(state_dict: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
@@ -120,11 +140,13 @@ def _common_step(
 ) -> int:
     """Return how many steps the group has behind it; its parameters must agree, frozen ones apart."""
     found = set()
-    for p, state in zip(group.params, own.values(), strict=True):
-        if state or p.requires_grad:
-            # SGD counts no steps; it has a past if it has a buffer.
-            past = any(value is not None for value in state.values())
-            found.add(float(_number(state.get("step", past))))
+    for p, (index, state) in zip(group.params, own.items(), strict=True):
+        # SGD counts no steps; it has a past if it has a buffer.
+        step = _number(state.get("step", any(value is not None for value in state.values())))
+        if not isinstance(step, checks.NUMBER):
+            problems.append(f"state[{index}]: step: expected a number, got {checks.got(step)}")
+        elif state or p.requires_grad:
+            found.add(float(step))
     if len(found) > 1 or not all(math.isfinite(n) and n == int(n) and n >= 0 for n in found):
         problems.append(
             f"param_groups[{k}]: expected all its parameters at the same step, got steps {sorted(found)}; "

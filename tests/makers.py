@@ -148,7 +148,7 @@ def named(**results):
     for name, result in results.items():
         if isinstance(result, minirnn.Recurrent):
             arrays_by_name |= {f"d{p.name}": p.grad.copy() for p in result.parameters()}
-        elif isinstance(result, (tuple, list)):
+        elif type(result) in (tuple, list):
             arrays_by_name |= {f"{name}[{k}]": data(one) for k, one in enumerate(result)}
         else:
             arrays_by_name[name] = data(result)

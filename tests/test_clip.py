@@ -119,3 +119,9 @@ def test_a_norm_that_is_not_finite_warns_of_nothing(norm_type):
     assert np.isnan(a.grad[0])  # as in torch
     assert a.grad[1] == 0
     assert not b.grad.any()
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
+def test_the_norm_of_zeros_is_zero_without_a_sign(p):
+    norm = minirnn.clip_grad_norm_([minirnn.Parameter(np.ones(2))], 1.0, p)
+    assert str(float(norm)) == "0.0"

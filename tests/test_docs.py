@@ -14,6 +14,7 @@ from test_architecture import FILES, HEIGHT, imported_rooms, room_of
 import minirnn
 from minirnn.bptt.stack import Stack
 from minirnn.diagnostics import check_gradients
+from minirnn.functional import rnn
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -55,16 +56,24 @@ def blocks(page):
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_loops_on_the_page_are_those_of_the_stack():
-    loops, *examples = blocks("architecture.md")
-    source = {line.strip() for line in inspect.getsource(Stack).splitlines()}
-    missing = [
-        line.strip()
-        for line in loops.splitlines()
-        if line.strip() and not line.startswith("def ") and line.strip() not in source
-    ]
-    assert not missing
-    assert len(examples) == 5
+def lines_of_code(text):
+    """Return the lines that hold code, without comments and indentation."""
+    return [line for raw in text.splitlines() if (line := raw.split("  #")[0].strip())]
+
+
+@pytest.mark.parametrize(
+    ("page", "block", "source"),
+    [
+        ("architecture.md", 0, Stack),
+        ("bptt.md", 0, rnn),
+        ("bptt.md", -1, Stack),
+    ],
+)
+def test_a_quoted_loop_is_that_of_the_source(page, block, source):
+    known = lines_of_code(inspect.getsource(source))
+    quoted = [line for line in lines_of_code(blocks(page)[block]) if not line.startswith("def ")]
+    assert len(quoted) > 3
+    assert not [line for line in quoted if line not in known]
 
 
 def test_what_is_added_on_the_page_runs_and_gives_right_gradients():

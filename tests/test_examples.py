@@ -257,6 +257,7 @@ def code_on(page):
         ("docs/packing.md", ""),
         ("docs/start.md", r"(?s).+right: (0\.9\d\d|1\.000) of 1000 fresh waves\n"),
         ("docs/saving.md", ""),
+        ("docs/own_cells.md", ""),
     ],
 )
 def test_the_code_on_a_page_runs(page, output, tmp_path):

@@ -289,8 +289,6 @@ def schedules_multiply():
     second.step()
     assert made.param_groups[0]["lr"] == pytest.approx(0.05)
     assert first.rate(1.0, 3, 0) == 0.125
-    minirnn.OneCycleLR(made, 0.5, 10)
-    assert made.param_groups[0]["momentum"] == 0.5
 
 
 @row("Random numbers")

@@ -148,12 +148,35 @@ def test_the_switch_is_true_or_false(layer):
         layer(3, 4, reset_after="no")
 
 
-def test_what_looks_into_torchs_equations_says_so():
+def test_the_diagnostics_take_it():
     from minirnn import diagnostics
 
     gru = minirnn.GRU(3, 4, reset_after=False, dtype=F8)
-    _, ctx = gru.forward(np.ones((5, 2, 3)))
-    with pytest.raises(TypeError, match=r"torch's equations.*reset_after=False"):
-        diagnostics.jacobian_norms(gru, ctx)
     assert "weight_hh_l0.r" in diagnostics.spectral_radius(gru)
     diagnostics.check_gradients(gru, np.random.default_rng(0).standard_normal((5, 2, 3)))
+
+
+def test_keras_weights_of_the_other_layers_load():
+    """Keras' LSTM has torch's order i, f, c, o; its SimpleRNN needs no order at all."""
+    rng, (B, T, E, H) = np.random.default_rng(0), (3, 6, 4, 5)
+    x = rng.standard_normal((B, T, E))
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    for gates, layer in ((4, minirnn.LSTM), (1, minirnn.RNN)):
+        kernel, recurrent = rng.standard_normal((E, gates * H)), rng.standard_normal((H, gates * H))
+        bias = rng.standard_normal(gates * H)
+        ours = layer(E, H, batch_first=True, dtype=F8)
+        weights = {"weight_ih_l0": kernel.T, "weight_hh_l0": recurrent.T, "bias_ih_l0": bias}
+        ours.load_state_dict({**weights, "bias_hh_l0": np.zeros(gates * H)})
+        h, c = np.zeros((2, B, H))
+        for x_t in x.swapaxes(0, 1):
+            z = np.split(x_t @ kernel + h @ recurrent + bias, gates, axis=1)
+            if gates == 1:
+                h = np.tanh(z[0])
+            else:
+                c = sigmoid(z[1]) * c + sigmoid(z[0]) * np.tanh(z[2])
+                h = sigmoid(z[3]) * np.tanh(c)
+        _, state = ours(x)
+        close((state[0] if gates == 4 else state)[0], h, 1e-12)

@@ -265,6 +265,8 @@ LAWFUL = {
         "max_lr": 1.0,
         "total_steps": 9,
         "pct_start": 0.3,
+        "base_momentum": 0.5,
+        "max_momentum": 0.75,
         "div_factor": 5.0,
         "final_div_factor": 5.0,
     },
@@ -333,7 +335,7 @@ def test_a_state_is_a_mapping(name, state):
 
 def test_a_cycle_whose_rise_takes_no_step():
     for total_steps, pct_start in ((4, 0.25), (1, 1.0), (1, 0.3), (8, 0.125)):
-        cycle = minirnn.OneCycleLR(optimizer(), 0.5, total_steps, pct_start)
+        cycle = minirnn.OneCycleLR(optimizer(), 0.5, total_steps, pct_start=pct_start)
         assert 0 < cycle.get_last_lr()[0] <= 0.5
 
 
@@ -585,3 +587,64 @@ def test_a_cycle_of_epochs():
     for given in ({}, {"epochs": 3}, {"steps_per_epoch": 3}, {"epochs": 0, "steps_per_epoch": 3}):
         with pytest.raises(ValueError, match=r"total_steps|epoch"):
             minirnn.OneCycleLR(optimizer(), 0.5, **given)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"three_phase": True, "pct_start": 0.2},
+        {"anneal_strategy": "linear", "base_momentum": 0.5, "max_momentum": 0.75},
+        {"cycle_momentum": False},
+    ],
+)
+def test_a_cycle_takes_the_momentum_along_as_torch_does(name, options):
+    """Trajectories of fifty steps, resumed in the middle from states."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    p, q = minirnn.Parameter(np.ones(3)), torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    momentum = {} if name == "Adam" else {"momentum": 0.6}
+
+    def made():
+        optimizer = getattr(minirnn, name)([p], lr=0.01, **momentum)
+        return optimizer, minirnn.OneCycleLR(optimizer, 0.1, 60, **options)
+
+    mine, schedule = made()
+    theirs = getattr(torch.optim, name)([q], lr=0.01, **momentum)
+    reference = torch.optim.lr_scheduler.OneCycleLR(theirs, 0.1, 60, **options)
+    for step in range(50):
+        if step == 20:
+            states = mine.state_dict(), json.loads(json.dumps(schedule.state_dict()))
+            mine, schedule = made()
+            mine.load_state_dict(states[0])
+            schedule.load_state_dict(states[1])
+        p.grad[:] = rng.standard_normal(3)
+        q.grad = torch.tensor(p.grad.copy())
+        for one in (mine, theirs, schedule, reference):
+            one.step()
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-10)
+        key = "betas" if name == "Adam" else "momentum"
+        assert mine.param_groups[0][key] == pytest.approx(theirs.param_groups[0][key], rel=1e-12)
+
+
+def test_a_momentum_that_cannot_cycle():
+    made = optimizer()
+    cycle = minirnn.OneCycleLR(made, 0.5, 10)
+    assert made.param_groups[0]["momentum"] == 0.95
+    with pytest.raises(ValueError, match=r"schedulers\[0\]: expected cycle_momentum=False"):
+        minirnn.ChainedScheduler([cycle])
+    minirnn.ChainedScheduler([minirnn.OneCycleLR(optimizer(), 0.5, 10, cycle_momentum=False)])
+    for name, value in (("base_momentum", 1.0), ("max_momentum", -0.1)):
+        with pytest.raises(ValueError, match=name):
+            minirnn.OneCycleLR(optimizer(), 0.5, 10, **{name: value})
+
+    class Plain(minirnn.optimizer.Optimizer):
+        _slots = ()
+
+    plain = Plain([minirnn.Parameter(np.ones(1))], lr=0.1, weight_decay=0.0)
+    with pytest.raises(ValueError, match="cycle_momentum: expected False"):
+        minirnn.OneCycleLR(plain, 0.5, 10)
+    assert minirnn.OneCycleLR(plain, 0.5, 10, cycle_momentum=False).get_last_lr() == [
+        pytest.approx(0.02)
+    ]

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -164,6 +165,27 @@ def test_the_benchmark_runs_and_computes_what_its_formula_says(mpiexec, tmp_path
     assert [row.split(" | ")[1] for row in rows] == ["522", "1,802"]
     if "--out" in flags:
         assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_studys_runs_are_the_same_on_ranks_as_in_processes_and_are_kept(mpiexec, tmp_path):
+    study = HERE.parent / "examples" / "studies" / "momentum.py"
+    flags = ["--quick", "--seeds", 1, "--out"]
+    on_ranks = ["-m", "mpi4py.futures", study, *flags, tmp_path / "ranks", "--mpi"]
+    run(mpiexec, 2, *on_ranks, check=True)
+    in_processes = [sys.executable, study, *flags, tmp_path / "processes", "--jobs", 1]
+    subprocess.run([*map(str, in_processes)], env=environment(), check=True, capture_output=True)
+
+    def rows(folder):
+        lines = (tmp_path / folder / "momentum.runs.jsonl").read_text().splitlines()
+        runs = [json.loads(line) for line in lines]
+        for one in runs:
+            del one["result"]["seconds"]
+        return sorted(json.dumps(one, sort_keys=True) for one in runs)
+
+    assert rows("ranks") == rows("processes") != []
+    before = (tmp_path / "ranks" / "momentum.runs.jsonl").read_bytes()
+    run(mpiexec, 2, *on_ranks, check=True)
+    assert (tmp_path / "ranks" / "momentum.runs.jsonl").read_bytes() == before
 
 
 STUDY = f"""

@@ -535,3 +535,39 @@ def test_state_with_settings_that_make_no_sense_is_refused():
     with pytest.raises(ValueError, match=r"\['base_lrs'\] missing"):
         schedule.load_state_dict({"last_epoch": 3})
     assert schedule.get_last_lr() == [0.1]
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_torchs_form_goes_round_without_torch(name):
+    """In arrays alone, with groups of different ages; what torch writes besides is passed over."""
+    rng = np.random.default_rng(0)
+
+    def made():
+        first, second = weight(*range(3), dtype=float), weight(1.0, 2.0, dtype=float)
+        options = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
+        return getattr(minirnn, name)([first], lr=0.1, **options), first, second
+
+    optimizer, first, second = made()
+    again, p, q = made()
+    for one, late in ((optimizer, second), (again, q)):
+        for _ in range(3):
+            one.param_groups[0]["params"][0].grad[:] = 1
+            one.step()
+        one.add_param_group({"params": [late], "lr": 0.05})
+    first.grad[:], second.grad[:] = rng.standard_normal(3), rng.standard_normal(2)
+    p.grad[:], q.grad[:] = first.grad, second.grad
+    optimizer.step()
+    again.step()
+    state = optimizer.torch_state_dict()
+    for k, group in enumerate(state["param_groups"]):
+        group |= {"foreach": None, "fused": True, "capturable": False, "differentiable": False}
+        assert group["params"] == [k]
+    assert [s.get("step", None) for s in state["state"].values()][:1] == [4]
+    for group in state["param_groups"]:
+        del group["maximize"]  # as from a torch of some years ago
+    again.load_state_dict(state)
+    for _ in range(2):
+        optimizer.step()
+        again.step()
+    np.testing.assert_allclose(p.data, first.data, rtol=1e-14)
+    np.testing.assert_allclose(q.data, second.data, rtol=1e-14)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import check_gradients, close, data, spans
-from makers import F8, LENGTHS, arrays, like_state, packed_input
+from helpers import all_close, check_gradients, close, spans
+from makers import F8, LENGTHS, arrays, like_state, named, packed_input
 
 import minirnn
 
@@ -11,13 +11,9 @@ import minirnn
 @pytest.mark.parametrize(
     "options", [{}, {"recurrent_dropout": 0.4}, {"recurrent_dropout": 0.4, "checkpoint": True}]
 )
+@spans(rows=5)
 def test_numerical_gradients_with_zero_lengths(make, options):
     """Every gradient, through the same dropout masks, over several spans."""
-    with spans(rows=5):
-        numerical_gradients_with_zero_lengths(make, options)
-
-
-def numerical_gradients_with_zero_lengths(make, options):
     rng = np.random.default_rng(0)
     drop = {} if "checkpoint" in options else {"dropout": 0.3}
     layer = make(3, 4, num_layers=2, bidirectional=True, dtype=F8, **options, **drop)
@@ -76,10 +72,9 @@ def test_padded_and_packed_of_equal_lengths_agree(make):
         (output, h_n), ctx = layer.forward(input)
         doutput = output.map(np.sin) if input is packed else np.sin(output)
         dx, _ = layer.backward(ctx, doutput, h_n)
-        grads = [p.grad.copy() for p in layer.parameters()]
-        results.append([data(output).ravel(), data(dx).ravel(), *grads])
-    for a, b in zip(*results, strict=True):
-        close(a, b)
+        found = named(output=output, dx=dx, h_n=h_n, layer=layer)
+        results.append(found | {name: found[name].reshape(150, -1) for name in ("output", "dx")})
+    all_close(*results)
 
 
 def test_reverse_direction_is_the_forward_one_over_reversed_sequences():
@@ -225,9 +220,8 @@ def test_any_memory_order_of_the_input(make, way):
         dx, _ = layer.backward(ctx, np.cos(output))
         (last, _), ctx = layer.forward(one[:, 0].T.copy().T)
         dx_1, _ = layer.backward(ctx, np.cos(last))
-        results.append([output, dx, last, dx_1, *[p.grad.copy() for p in layer.parameters()]])
-    for a, b in zip(*results, strict=True):
-        close(a, b)
+        results.append(named(output=output, dx=dx, last=last, dx_1=dx_1, layer=layer))
+    all_close(*results)
 
 
 def test_a_gradient_in_another_order_is_refused(make):

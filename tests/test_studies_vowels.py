@@ -107,14 +107,13 @@ def test_confusion_is_the_mean_over_runs():
 # -- instability -----------------------------------------------------------------------------------
 
 
-def test_a_swing_is_half_the_range_about_a_trend():
-    late = (
-        0.5 + 0.01 * np.arange(21) + 0.06 * (-1.0) ** np.arange(21)
-    )  # symmetric: no slope of its own
-    seen = instability.swung([0.1] * 21 + list(late))
+def test_a_swing_is_half_the_largest_change_in_the_second_half():
+    early, late = [0.1, 0.9, 0.1, 0.5], [0.9, 0.84, 0.96, 0.95]
+    seen = instability.swung(early + late)
     assert seen["swing"] == pytest.approx(0.06)
-    assert seen["accuracy"] == late[-1]
-    assert instability.swung(list(np.linspace(0, 1, 50)))["swing"] == pytest.approx(0, abs=1e-12)
+    assert (seen["accuracy"], seen["best"]) == (0.95, 0.96)
+    assert instability.swung(list(np.linspace(0, 1, 51)))["swing"] == pytest.approx(0.01)
+    assert instability.swung([0.5])["swing"] == 0
 
 
 @pytest.mark.parametrize(

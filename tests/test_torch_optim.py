@@ -139,12 +139,25 @@ def spoiled(state, how):
         group["params"].append(7)
     elif how == "groups":
         state["param_groups"].pop()
+        del state["state"][3]
     elif how == "class":
         group["decoupled_weight_decay"] = True
     elif how == "setting":
         del group["betas"]
     elif how == "form":
         state["state"] = [1, 2]
+    elif how == "no step":
+        entry["step"] = torch.ones(2)
+    elif how == "no rate":
+        group["lr"] = torch.ones(2)
+    elif how == "no list":
+        group["params"] = 3
+    elif how == "twice":
+        group["params"] = [0, 1, 1]
+    elif how == "of others":
+        state["state"][7] = entry
+    elif how == "no entry":
+        state["state"][0] = 3
     return state
 
 
@@ -162,6 +175,12 @@ def spoiled(state, how):
         ("class", "decoupled_weight_decay=False"),
         ("setting", "betas"),
         ("form", "param_groups with params"),
+        ("no step", r"state\[0\]: step: expected a number"),
+        ("no rate", "lr"),
+        ("no list", r"param_groups\[0\]: expected integers"),
+        ("twice", "each in one group"),
+        ("of others", "each in one group"),
+        ("no entry", r"state\[0\]: expected a dict"),
     ],
 )
 def test_a_state_of_torch_that_does_not_fit_changes_nothing(how, message):
@@ -209,3 +228,22 @@ def test_switches_are_true_or_false(name):
     for switch in ("maximize", *(["amsgrad"] if "Adam" in name else [])):
         with pytest.raises(TypeError, match=switch):
             getattr(minirnn, name)([minirnn.Parameter(np.ones(1))], **{switch: "no"})
+
+
+def test_a_schedule_goes_on_where_torchs_was():
+    """A scheduled optimiser's state has the rate before any schedule, and its schedule's step."""
+    mine, theirs = pair("Adam", {"lr": 0.05})
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(theirs.optimizer, 20)
+    for t in range(8):
+        theirs.step(gradients(np.random.default_rng(t), t))
+        reference.step()
+    mine.optimizer.load_state_dict(theirs.optimizer.state_dict())
+    schedule = minirnn.CosineAnnealingLR(mine.optimizer, 20, last_epoch=reference.last_epoch - 1)
+    for p, value in zip(mine.params, theirs.values(), strict=True):
+        p.data = value
+    rng = np.random.default_rng(0)
+    for t in range(12):
+        assert schedule.get_last_lr() == pytest.approx(reference.get_last_lr(), rel=1e-10)
+        walk([mine, theirs], rng, t, t + 1)
+        schedule.step()
+        reference.step()

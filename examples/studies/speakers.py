@@ -99,7 +99,7 @@ def learn(
     parameters = net.flatten_parameters()
     optimizer = minirnn.AdamW(net.parameters(), RATE, weight_decay=decay)
     steps = epochs * -(-len(train.speakers) // BATCH)
-    schedule = minirnn.OneCycleLR(optimizer, RATE, total_steps=steps + 1)
+    schedule = minirnn.OneCycleLR(optimizer, RATE, total_steps=steps + 1, cycle_momentum=False)
     criterion = minirnn.CrossEntropyLoss(label_smoothing=smoothing)
     mean, first = np.zeros_like(parameters.data), int((1 - averaged) * steps)
     for step, batch in enumerate(shuffled(rng, len(train.speakers), epochs)):

@@ -242,7 +242,7 @@ def _of_cell(layer: Any, saved: Any, dh: Any) -> Iterator[tuple[Parameter, _Rows
 
 
 def _of_recurrent(layer: Recurrent, saved: Any, trace: Any) -> Iterator[tuple[Parameter, _Rows]]:
-    form, stack, contexts, like = saved
+    form, stack, contexts, like, *_ = saved
     layout, D = form.layout, layer.num_directions
     if isinstance(form, Packed):
         sample, samples = _of_packing(form.packing)

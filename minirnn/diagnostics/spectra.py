@@ -127,7 +127,7 @@ def jacobian_norms(layer: Recurrent, ctx: Any) -> Array:
     """
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {type(layer).__name__}")
-    form, stack, contexts, _ = layer._saved(ctx)
+    form, stack, contexts, *_ = layer._saved(ctx)
     norms = []
     for k, s in enumerate(steps.of_layer(layer, stack, contexts)):
         cell = steps.cell_of(layer, stack.passes[k], np.float64)

@@ -146,10 +146,10 @@ def scratch(shape: tuple[int, ...], like: Array) -> Array:
     So that a step of a stream allocates nothing but its result. It is taken out of its place meanwhile: a
     signal handler that interrupts the step and takes one of its own gets other memory.
     """
-    free = _scratch.arrays.get((shape, like.dtype, type(like)))
-    if not free:
+    try:
+        array = _scratch.arrays[shape, like.dtype, type(like)].pop()
+    except (KeyError, IndexError):
         return get_array_module(like).empty(shape, like.dtype)
-    array = free.pop()
     _scratch.bytes -= array.nbytes
     _scratch.count -= 1
     return array
