@@ -9,8 +9,7 @@ from numpy.typing import DTypeLike
 
 from . import checks, forms
 from .backend import RNG, Array, generator
-from .bptt import execution, traces
-from .bptt.checkpoints import Checkpointed
+from .bptt import checkpoints, execution, traces
 from .bptt.passes import Pass
 from .bptt.stack import Stack
 from .functional import dropout as dropout_pair
@@ -156,7 +155,7 @@ class Recurrent(Streaming):
                 sealed = checks.seal(x)
             else:
                 x = checks.kept(x, input)
-        stack = self._stack(form.layout, like, self.checkpoint and save and not trace, trace)
+        stack = self._stack(form.layout, like, save, trace)
         y, contexts = stack.forward(x, self._per_pass(states), save)
         if keep:
             y = checks.shown(y)
@@ -170,10 +169,10 @@ class Recurrent(Streaming):
         """Return for each pass its own of the state's arrays (L * D, B, size)."""
         return [[s[k] for s in states] for k in range(len(self._names))]
 
-    def _stack(self, layout: Layout, like: Array, checkpoint: bool, traced: bool) -> Stack:
+    def _stack(self, layout: Layout, like: Array, save: bool, traced: bool) -> Stack:
         """Return what runs: the weights as they are now, and masks drawn for this batch."""
         recurrence, options, D = pair_for(self.recurrence, like), self._options, self.num_directions
-        kind = Checkpointed if checkpoint else Pass
+        kind = checkpoints.choose(self.checkpoint, save, traced)
         passes: list[Pass] = []
         masks: list[Array | None] = [None] * self.num_layers
         for layer in range(self.num_layers):

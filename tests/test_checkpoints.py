@@ -8,6 +8,21 @@ from helpers import all_equal, spans
 from makers import arrays, named
 
 import minirnn
+from minirnn.bptt import checkpoints
+from minirnn.bptt.passes import Pass
+
+
+@pytest.mark.parametrize(
+    ("wanted", "save", "traced", "kind"),
+    [
+        (True, True, False, checkpoints.Checkpointed),
+        (False, True, False, Pass),
+        (True, False, False, Pass),  # inference
+        (True, True, True, Pass),  # a trace needs every step
+    ],
+)
+def test_checkpoints_are_chosen_where_something_is_saved(wanted, save, traced, kind):
+    assert checkpoints.choose(wanted, save, traced) is kind
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -125,3 +125,60 @@ def test_a_norm_that_is_not_finite_warns_of_nothing(norm_type):
 def test_the_norm_of_zeros_is_zero_without_a_sign(p):
     norm = minirnn.clip_grad_norm_([minirnn.Parameter(np.ones(2))], 1.0, p)
     assert str(float(norm)) == "0.0"
+
+
+@pytest.mark.parametrize("norm_type", [0.5, 1.0, 2.0, 3.0, 10.0, np.inf])
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e35])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_power_of_a_norm_overflows_or_is_lost(norm_type, scale, dtype):
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(size).astype(dtype) * dtype(scale) for size in (7, 5)]
+    exact = np.concatenate(values).astype(np.longdouble)
+    power = np.longdouble(norm_type)
+    expected = (
+        abs(exact).max() if np.isinf(norm_type) else (abs(exact) ** power).sum() ** (1 / power)
+    )
+    ours = [weight(*np.zeros(len(v)), dtype=dtype) for v in values]
+    for p, v in zip(ours, values, strict=True):
+        p.grad[:] = v
+    norm = minirnn.clip_grad_norm_(ours, 1.0, norm_type)
+    assert norm.dtype == dtype
+    np.testing.assert_allclose(norm, expected, rtol=1e-5)
+    clipped = np.concatenate([p.grad for p in ours])
+    factor = min(1, 1 / (expected + np.longdouble(1e-6)))
+    np.testing.assert_allclose(clipped, (exact * factor).astype(dtype), rtol=2e-5)
+
+
+def test_a_norm_beyond_the_dtype_still_clips():
+    p = weight(3e38, 3e38)
+    p.grad[:] = 3e38
+    assert np.isinf(minirnn.clip_grad_norm_([p], 1.0))
+    np.testing.assert_allclose(p.grad, np.sqrt(0.5), rtol=1e-2)  # by a factor that has few digits
+    assert f"{minirnn.clip_grad_norm_([p], 1.0):.2f}" == "1.00"
+
+
+def test_parameters_without_entries_are_clipped_too():
+    empty, p = minirnn.Parameter(np.zeros((0, 3), np.float32)), weight(1.0)
+    p.grad[:] = 3
+    for norm_type in (1, 2, "inf"):
+        p.grad[:] = 3
+        assert minirnn.clip_grad_norm_([empty, p], 1.0, norm_type) == 3
+    assert minirnn.clip_grad_norm_([empty], 1.0) == 0
+    minirnn.clip_grad_value_([empty, p], 0.5)
+    assert p.grad[0] == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), True, "1", None, 10**400, np.ones(2), -1.0])
+def test_a_limit_is_a_number(value):
+    p = weight(1.0)
+    p.grad[:] = 3
+    with pytest.raises(ValueError, match="max_norm: expected a number >= 0, got"):
+        minirnn.clip_grad_norm_([p], value)
+    with pytest.raises(ValueError, match="norm_type: expected a number > 0, got"):
+        minirnn.clip_grad_norm_([p], 1.0, value)
+    with pytest.raises(ValueError, match="clip_value: expected a number >= 0, got"):
+        minirnn.clip_grad_value_([p], value)
+    with pytest.raises(TypeError, match="error_if_nonfinite: expected True or False"):
+        minirnn.clip_grad_norm_([p], 1.0, error_if_nonfinite=1)
+    assert p.grad[0] == 3
+    assert minirnn.clip_grad_norm_([p], float("inf")) == 3  # to look at the norm alone

@@ -12,6 +12,11 @@ from ..layout import Layout
 from .passes import Pass, States, Weights
 
 
+def choose(wanted: bool, save: bool, traced: bool) -> type[Pass]:
+    """Return the kind of a layer's passes: plain for inference, and for a trace, which needs every step."""
+    return Checkpointed if wanted and save and not traced else Pass
+
+
 class Checkpoint(NamedTuple):
     """Enough to run one window again."""
 

@@ -11,5 +11,6 @@ loop itself is
 
 So these pairs have two functions more: ``forward_together`` and ``backward_together`` take a list with the
 arguments of each direction. The reverse one is a pass like the other, over rows that were reversed
-beforehand, as on the CPU. Nothing here is imported before an array on the GPU asks.
+beforehand, as on the CPU. :func:`minirnn.places.pair_for` picks them; nothing here is imported before an
+array on the GPU asks.
 """
