@@ -232,3 +232,7 @@ class Holder(minirnn.Module):
 
 def linear():
     return minirnn.Linear(2, 1, bias=False, rng=0)
+
+
+def weight(*values, dtype=np.float32):
+    return minirnn.Parameter(np.array(values, dtype))

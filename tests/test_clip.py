@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from helpers import close
-from makers import parameters
+from makers import parameters, weight
 
 import minirnn
 

@@ -7,13 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from helpers import close
-from makers import parameters
+from makers import parameters, weight
 
 import minirnn
-
-
-def weight(*values, dtype=np.float32):
-    return minirnn.Parameter(np.array(values, dtype))
 
 
 def test_adam_lives_on_after_a_gradient_whose_square_is_near_the_limit():
