@@ -131,6 +131,10 @@ class Run:
             self.step, extra = kept["step"], kept["extra"]
             self.history, self._best = [dict(row) for row in extra["history"]], dict(extra["best"])
             self.config["seeds"] = extra["seeds"]
+            best = self._best["weights"]
+            own = {name: a.shape for name, a in self.model.state_dict().items()}
+            if best is not None and {name: best[name].shape for name in best} != own:
+                raise TypeError("best weights of other shapes")
             if extra["data"] is not None:
                 self.data.load_state_dict(extra["data"])
         except (TypeError, KeyError, AttributeError) as error:

@@ -411,6 +411,27 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
         same(Run(seed=7).load(tmp_path / "c").train(20).model.state_dict(), whole)
 
 
+def test_a_resumed_run_in_threads_is_the_uninterrupted_one(tmp_path):
+    """Both directions in threads, which draw nothing: their masks have been drawn before."""
+
+    def begun(seed):
+        run = Run(seed)
+        options = {"dropout": 0.3, "recurrent_dropout": 0.2, "bidirectional": True, "rng": seed}
+        rnn = minirnn.GRU(3, 128, num_layers=2, **options)
+        run.model = minirnn.Sequential(rnn, minirnn.Dropout(0.2), minirnn.Linear(256, 2))
+        run.optimizer = minirnn.Adam(run.model.parameters(), 0.01)
+        run.scheduler = minirnn.ExponentialLR(run.optimizer, 0.9)
+        return run
+
+    minirnn.set_num_threads(2)
+    try:
+        whole = begun(5).train(9).model.state_dict()
+        begun(5).train(4).save(tmp_path / "c")
+        same(begun(7).load(tmp_path / "c").train(9).model.state_dict(), whole)
+    finally:
+        minirnn.set_num_threads(1)
+
+
 def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path):
     path = tmp_path / "c"
     run = Run().train(3)

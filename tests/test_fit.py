@@ -387,6 +387,28 @@ def test_another_checkpoint_is_refused(tmp_path):
         minirnn.fit(*args, steps=2, checkpoint=tmp_path / "d", resume=True, progress=False)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"history": 5},
+        {"history": [3]},
+        {"best": None},
+        {"best": {"loss": 1.0, "since": 0, "weights": {}}},
+        {"best": {"loss": 1.0, "since": 0, "weights": {"x": 3}}},
+        {"data": 3},
+        {"data": {}},
+    ],
+)
+def test_a_checkpoint_whose_run_is_no_run_is_refused(change, tmp_path):
+    path = tmp_path / "c"
+    args, options = resumable(plain=False)
+    run = minirnn.fit(*args, steps=6, checkpoint=path, **options)
+    kept = minirnn.load_checkpoint(path, model=run.model)
+    minirnn.save_checkpoint(path, **run._parts(), step=6, extra=kept["extra"] | change)
+    with pytest.raises(ValueError, match=r"c: expected a checkpoint that fit wrote|state_dict: "):
+        minirnn.fit(*args, steps=9, checkpoint=path, resume=True, **options)
+
+
 def test_a_file_of_json_lines_keeps_the_run(tmp_path):
     tracker = trackers.tracker("jsonl", tmp_path)
     run = minirnn.fit(*parts(), steps=4, log_every=2, progress=False, tracker=tracker)

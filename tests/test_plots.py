@@ -1,5 +1,7 @@
 """Pictures show the numbers that they are given."""
 
+import sys
+
 import numpy as np
 import pytest
 from diagnosed import with_gradients
@@ -17,6 +19,12 @@ def ax():
     figure, ax = pyplot.subplots()
     yield ax
     pyplot.close(figure)
+
+
+def test_without_matplotlib_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'minirnn\[plot\]'"):
+        see.plot_gradient_curves(np.ones((2, 3)))
 
 
 def test_pictures_show_the_numbers(rng, ax):

@@ -199,6 +199,22 @@ def test_a_model_goes_on_from_the_state_of_an_earlier_part():
         np.testing.assert_array_equal(a, b.output)
 
 
+class Pair(minirnn.Module):
+    """A layer of a user's own that returns a state too, which the next layer is not given."""
+
+    def forward(self, x):
+        return (2 * x, None), None
+
+    def backward(self, ctx, dy):
+        return 2 * dy
+
+
+def test_a_sequential_hands_on_outputs_as_in_forward():
+    model, x = minirnn.Sequential(Pair(), minirnn.GRU(3, 4, dtype=F8)), np.ones((5, 2, 3))
+    (window,) = minirnn.truncated_bptt(model, x, k=5)
+    np.testing.assert_array_equal(window.output, model(x))
+
+
 @pytest.mark.parametrize(
     ("input", "batch_first", "expected"),
     [
