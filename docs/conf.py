@@ -92,14 +92,27 @@ mathjax3_config = {
 }
 
 
-def copy_mathjax(app):
-    """Copy MathJax out of its npm package, to where the pages look for it."""
-    package = DOCS / "node_modules" / "mathjax" / "es5" / "tex-svg-full.js"
-    if not package.exists():
-        raise FileNotFoundError(f"{package}: expected MathJax; run: npm install --prefix docs")
-    target = Path(app.outdir) / "_static" / "mathjax"
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(package, target)
+# What pages run in the browser, by folder of _static: out of which npm packages.
+COPIED = {
+    "mathjax": ["mathjax/es5/tex-svg-full.js"],
+    "ort": [
+        "onnxruntime-web/dist/ort.wasm.min.mjs",
+        "onnxruntime-web/dist/ort-wasm-simd-threaded.mjs",
+        "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
+    ],
+}
+
+
+def copy_packages(app):
+    """Copy what pages run out of the npm packages, to where they look for it."""
+    for folder, files in COPIED.items():
+        target = Path(app.outdir) / "_static" / folder
+        target.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            path = DOCS / "node_modules" / file
+            if not path.exists():
+                raise FileNotFoundError(f"{path}: expected it; run: npm install --prefix docs")
+            shutil.copy(path, target)
 
 
 def link_to_source(app, docname, text):
@@ -143,6 +156,6 @@ def find_by_last_name(app, env, node, contnode):
 def setup(app):
     """Register what is above."""
     app.connect("missing-reference", find_by_last_name)
-    app.connect("builder-inited", copy_mathjax)
+    app.connect("builder-inited", copy_packages)
     app.connect("source-read", link_to_source)
     app.connect("source-read", list_the_rest)

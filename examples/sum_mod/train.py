@@ -388,3 +388,9 @@ def lead(args, checkpoint, comm):
 
 if __name__ == "__main__":
     main()
+
+# %%
+# .. image:: /pictures/sum_mod.png
+#    :alt: Loss, accuracy, gradient norm and learning rate of a run
+
+# sphinx_gallery_thumbnail_path = "pictures/sum_mod.png"
