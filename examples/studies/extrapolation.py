@@ -23,20 +23,27 @@ from minirnn.diagnostics import jacobian_norms
 
 STEPS = 20_000  # train.py's own
 BUDGET = 5_000  # of a try
+LONGER = {"gathered, longer": 10_000, "carried": STEPS, "plain": STEPS}
 LENGTHS = [2, 3, 5, 7, 10, 14, 20, 30, 50, 100, 200, 500, 1000]
 TRAINED = 5  # the longest sequence of a lesson
-FLAGS = {"gathered": ["--gather", "0.03"], "carried, asked after each": ["--carry", "--gather", "0"],
-         "carried, gathered": ["--carry"]}  # fmt: skip
-COMPARED = {"plain": RED, "carried": ORANGE, "gathered": SKY, "carried, gathered": BLUE}
+FLAGS = {
+    "gathered": ["--gather", "0.03"],
+    "gathered, longer": ["--gather", "0.03"],
+    "carried, asked after each": ["--carry", "--gather", "0"],
+    "carried, gathered": ["--carry"],
+}
+COMPARED = {"plain": RED, "carried": ORANGE, "gathered, longer": SKY, "carried, gathered": BLUE}
 TRIES = [("weight noise", 0.05), ("L1", 1e-4), ("small Jacobians", 1e-2), ("drawn start", 0.1),
          ("identity start", 0.0), ("asked after each", 0.0), ("carried, asked after each", 0.0)]  # fmt: skip
 SEEDS = range(5)  # of all but what is claimed for ten
 ALONE = ["plain", "weight noise", "L1", "small Jacobians", "drawn start", "identity start",
-         "asked after each", "gathered"]  # fmt: skip
+         "asked after each", "gathered", "gathered, longer"]  # fmt: skip
 NAMES = {
-    "plain": "independent sequences", "carried": "carried", "gathered": "independent, gathered",
+    "plain": "independent sequences",
+    "carried": "carried",
+    "gathered, longer": "independent, gathered",
     "carried, gathered": "carried and gathered: --carry",
-}  # fmt: skip
+}
 OURS = "carried, gathered"  # train.py --carry
 JACOBIAN = 40  # steps
 ALIKE = 1.0  # two states nearer than this are one; states are up to 2 sqrt(64) = 16 apart
@@ -46,31 +53,38 @@ def settings(quick: bool) -> Iterable[Row]:
     """Return what is trained: what --carry does for every seed, all else for fewer."""
     yield {"way": OURS, "strength": 0.0, "steps": 40 if quick else STEPS}
     yield {"way": "by hand", "strength": 0.0, "steps": 0, "seed": 0}
-    for way, strength in (("gathered", 0.0), ("carried", 0.0), *TRIES, ("plain", 0.0)):
-        steps = STEPS if way in ("carried", "plain") else BUDGET
-        its = {"way": way, "strength": strength, "steps": 40 if quick else steps}
+    others = [
+        ("gathered", 0.0),
+        ("gathered, longer", 0.0),
+        ("carried", 0.0),
+        *TRIES,
+        ("plain", 0.0),
+    ]
+    for way, strength in others:
+        its = {"way": way, "strength": strength, "steps": 40 if quick else LONGER.get(way, BUDGET)}
         yield from ({**its, "seed": seed} for seed in (SEEDS[:1] if quick else SEEDS))
 
 
 def run(way: str, strength: float, steps: int, seed: int) -> Row:
     """Train once, if anything is to be trained, and look at what has been learned."""
     if way == "by hand":
-        model, start = by_hand()
+        model, h_0 = by_hand()
     else:
         flags = ["--seed", str(seed), "--total_steps", str(steps), "--eval_every", str(steps)]
         args = arguments([*flags, *FLAGS.get(way, [])])
         args.strength = strength
-        model, start = train(args, lesson=LESSONS[way]), None
-        model.eval()
+        model = train(args, lesson=LESSONS[way]).eval()
+        h_0 = np.zeros(model.rnn.hidden_size, np.float32)
+        if way == "drawn start":
+            h_0 = np.tanh(model.start.weight.data[0])  # which stands for nothing so far
     rng = np.random.default_rng(2**31)
-    h_0 = np.zeros(model.rnn.hidden_size, np.float32) if start is None else start
     sequences = 50 if 0 < steps < 100 else 1000
     seen = {
         **counted(model, h_0, rng.integers(0, 10, (LENGTHS[-1], sequences))),
         **rested(model, h_0, rng.integers(0, 10, (20, 300))),
         **stretched(model, h_0, rng.integers(0, 10, (JACOBIAN, 20))),
     }
-    if seed == 0 and way in COMPARED:
+    if seed == 0 and way in ("plain", OURS):
         seen["cloud"] = cloud(model, h_0, rng.integers(0, 10, (20, 300)))
     return seen
 
@@ -204,7 +218,7 @@ def judge(rows: list[Row]) -> list[Claim]:
             for way in ALONE
         ),
         claim(
-            "a network slips by one amount, by which one of its clocks can slip",
+            "a network slips by one amount, by which one of its dials can slip",
             "share of first slips by a run's commonest amount, plain and carried alone",
             share_interval(strongest, slips),
             (0.5, 1),
@@ -220,49 +234,57 @@ def judge(rows: list[Row]) -> list[Claim]:
 
 def draw(figure: Any, rows: list[Row]) -> None:
     """Draw accuracy against length, the states without and with, Jacobians, and all tries."""
-    grid = figure.add_gridspec(3, 2, height_ratios=[1, 1.15, 1])
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1, 1.25, 1])
     by = {way: its for (way,), its in groups(rows, "way").items()}
-    axis = figure.add_subplot(grid[0, :])
+    _draw_lengths(top.subplots(), by)
+    for way, axis in zip(("plain", OURS), middle.subplots(1, 2), strict=True):
+        _draw_cloud(axis, next(r for r in by[way] if "cloud" in r)["cloud"])
+        axis.set_title(f"{'Without' if way == 'plain' else 'With'}: states after 20 digits")
+    left, right = bottom.subplots(1, 2, width_ratios=[1, 1.1])
+    for way, colour in COMPARED.items():
+        for r in by[way]:
+            left.semilogy(r["jacobian"], color=colour, alpha=0.75, linewidth=1.2)
+    left.set(
+        xlabel="k, steps back",
+        ylabel=r"$\|\partial h_T/\partial h_{T-k}\|_2$",
+        ylim=(1e-9, 1e4),
+    )
+    left.set_title("What a disturbance becomes")
+    ways = [*ALONE, "carried, asked after each", "carried", OURS]
+    strip(
+        right,
+        [values(by[way], "at_20") for way in ways],
+        ways,
+        [COMPARED.get(way, "0.45") for way in ways],
+    )
+    right.axvline(0.99, color="0.3", linestyle="--", linewidth=1)
+    right.tick_params(axis="y", labelsize=8.5)
+    right.set(xlabel="share of right sums of 20 digits", xlim=(0, 1.03))
+    right.set_title("Every run of every try")
+
+
+def _draw_lengths(axis: Any, by: dict[str, list[Row]]) -> None:
     axis.axvspan(2, TRAINED, color="0.9", linewidth=0)
     axis.text(2.05, 0.03, "trained on", fontsize=9, color="0.35")
     for way, colour in COMPARED.items():
         for k, r in enumerate(by[way]):
-            axis.plot(LENGTHS, r["curve"], color=colour, alpha=0.75, linewidth=1.2,
-                      label=None if k else NAMES[way])  # fmt: skip
+            axis.plot(
+                LENGTHS,
+                r["curve"],
+                color=colour,
+                alpha=0.75,
+                linewidth=3.5 if way.startswith("gathered") else 1.3,  # as another lies on it
+                label=None if k else NAMES[way],
+            )
     axis.axhline(0.1, color="0.4", linestyle="--", linewidth=1)
     axis.text(1000, 0.115, "chance", ha="right", fontsize=9, color="0.35")
+    ticks = [2, 5, 10, 20, 50, 100, 200, 500, 1000]
     axis.set_xscale("log")
-    axis.set_xticks(
-        [2, 5, 10, 20, 50, 100, 200, 500, 1000], [2, 5, 10, 20, 50, 100, 200, 500, 1000]
-    )
+    axis.set_xticks(ticks, ticks)
     axis.minorticks_off()
-    axis.set(xlabel="digits", ylabel="share of right sums", ylim=(0, 1.03), xlim=(2, 1050))
+    axis.set(xlabel="digits", ylabel="share of right sums", ylim=(0, 1.06), xlim=(2, 1050))
     axis.set_title("Trained on 2 to 5 digits, asked for more")
-    axis.legend(loc="center left", bbox_to_anchor=(0.0, 0.42))
-    for k, way in enumerate(("plain", OURS)):
-        axis = figure.add_subplot(grid[1, k])
-        _draw_cloud(axis, next(r for r in by[way] if "cloud" in r)["cloud"])
-        axis.set_title(f"{'Without' if way == 'plain' else 'With'}: states after 20 digits")
-    axis = figure.add_subplot(grid[2, 0])
-    for way, colour in COMPARED.items():
-        for r in by[way]:
-            axis.semilogy(r["jacobian"], color=colour, alpha=0.75, linewidth=1.2)
-    axis.set(
-        xlabel="k, steps back", ylabel=r"$\|\partial h_T/\partial h_{T-k}\|_2$", ylim=(1e-9, 1e4)
-    )
-    axis.set_title("What a disturbance becomes")
-    axis = figure.add_subplot(grid[2, 1])
-    ways = [*ALONE, "carried, asked after each", "carried", OURS]
-    strip(
-        axis,
-        [values(by[way], "at_20") for way in ways],
-        ways,
-        [COMPARED.get(w, "0.45") for w in ways],
-    )
-    axis.axvline(0.99, color="0.3", linestyle="--", linewidth=1)
-    axis.tick_params(axis="y", labelsize=8.5)
-    axis.set(xlabel="share of right sums of 20 digits", xlim=(0, 1.03))
-    axis.set_title("Every run of every try")
+    axis.legend(loc="upper right", bbox_to_anchor=(1.0, 0.93))
 
 
 def _draw_cloud(axis: Any, cloud: Row) -> None:

@@ -23,7 +23,7 @@ import minirnn
 VARIABLE = "MINIRNN_FILM_SNIPPETS"  # how the file's name reaches the processes
 EMBEDDING, HIDDEN = 50, 128  # as in the text
 SENTENCES, WORDS, LONGEST = 20_000, 5000, 40  # more sentences than the file has: all of them
-EPOCHS, SEEDS = 30, range(3)
+EPOCHS, SEEDS = 30, range(6)
 CHANGES: dict[str, Row] = {
     "as said": {},
     "clip 5": {"clip": 5.0},

@@ -127,6 +127,7 @@ LESSONS: dict[str, Any] = {
     "identity start": IdentityStart,
     "asked after each": AfterEach,
     "gathered": AfterEach,
+    "gathered, longer": AfterEach,
     "carried": CarriedAtTheEnd,
     "carried, asked after each": AfterEach,
     "carried, gathered": AfterEach,
