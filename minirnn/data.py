@@ -210,7 +210,7 @@ class Batches:
             value = state_dict[name]
             if type(value) is not int or not 0 <= value < limit:
                 raise ValueError(
-                    f"state_dict: {name}: expected 0 <= {name} < {limit}, got {value!r}"
+                    f"state_dict: {name}: expected 0 <= {name} < {limit}, got {checks.got(value)}"
                 )
         if (state_dict["rng"] is None) != (self._rng is None):
             raise ValueError(

@@ -210,7 +210,7 @@ def trunc_normal_(
     mean, std = checks.number("mean", mean), checks.number("std", std, "[0, inf)")
     a, b = checks.number("a", a), checks.number("b", b)
     if not std or not a < b:
-        raise ValueError(f"std, a, b: expected std > 0 and a < b, got {std!r}, {a!r} and {b!r}")
+        raise ValueError(f"std, a, b: expected std > 0 and a < b, got {std}, {a} and {b}")
     inside = math.erf((b - mean) / (std * math.sqrt(2))) - math.erf(
         (a - mean) / (std * math.sqrt(2))
     )

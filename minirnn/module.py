@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from . import checks
 from .parameter import Parameter
 from .state import Stateful
 
@@ -298,6 +299,7 @@ class Module(Stateful):
 
     def train(self: M, mode: bool = True) -> M:
         """Switch this module and all inside it to training (dropout on), or with ``False`` off."""
+        checks.flags(mode=mode)
         for module in self.modules():
             module.training = mode
         return self

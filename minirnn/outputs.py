@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from .backend import Array, asnumpy, get_array_module
 from .packed_sequence import PackedSequence
 
@@ -59,9 +60,9 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
     T, B = by_step.shape[:2]
     last = np.full(B, T) if lengths is None else asnumpy(lengths)
     if last.shape != (B,) or last.dtype.kind not in "iu":
-        raise ValueError(f"lengths: expected {B} integers, got {lengths!r}")
+        raise ValueError(f"lengths: expected {B} integers, got {checks.got(lengths)}")
     if B and (last.min() < 1 or last.max() > T):
-        raise ValueError(f"lengths: expected 1 <= length <= T = {T}, got {last.tolist()}")
+        raise ValueError(f"lengths: expected 1 <= length <= T = {T}, got {checks.brief(last)}")
     return by_step[xp.asarray(last.astype(np.intp) - 1), xp.arange(B)]
 
 

@@ -137,7 +137,7 @@ def _checked_lengths(lengths: Any, B: int, T: int) -> Array:
 
 def _check_padding(input: Array, lengths: Array, batch_first: bool, value: Any) -> None:
     if not isinstance(value, checks.NUMBER | np.bool_):
-        raise TypeError(f"check_padding: expected a number, got {value!r}")
+        raise TypeError(f"check_padding: expected a number, got {checks.got(value)}")
     by_sequence = asnumpy(input if batch_first else input.swapaxes(0, 1))
     B, T = by_sequence.shape[:2]
     by_sequence = by_sequence.reshape(B, T, int(np.prod(by_sequence.shape[2:])))
@@ -239,16 +239,20 @@ def _scatter(
 
 def _check_padding_value(value: Any, dtype: np.dtype[Any]) -> None:
     if not isinstance(value, checks.NUMBER | np.bool_):
-        raise TypeError(f"padding_value: expected a number, got {value!r}")
+        raise TypeError(f"padding_value: expected a number, got {checks.got(value)}")
     if dtype.kind == "f":
         finite = isinstance(value, int | np.integer) or np.isfinite(value)
         if finite and abs(float(value)) > float(np.finfo(dtype).max):
-            raise TypeError(f"padding_value: expected a number of dtype {dtype}, got {value!r}")
+            raise TypeError(
+                f"padding_value: expected a number of dtype {dtype}, got {checks.got(value)}"
+            )
         return
     whole = not isinstance(value, float | np.floating) or float(value).is_integer()
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not whole or not low <= value <= high:
-        raise TypeError(f"padding_value: expected an integer of dtype {dtype}, got {value!r}")
+        raise TypeError(
+            f"padding_value: expected an integer of dtype {dtype}, got {checks.got(value)}"
+        )
 
 
 def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> PackedSequence:

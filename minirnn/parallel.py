@@ -178,7 +178,7 @@ def shard(batch: Any, rank: int, size: int) -> Any:
     """
     checks.positive(size=size)
     if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or not 0 <= rank < size:
-        raise ValueError(f"rank: expected 0 <= rank < size = {size}, got {rank!r}")
+        raise ValueError(f"rank: expected 0 <= rank < size = {size}, got {checks.got(rank)}")
     alone = isinstance(batch, PackedSequence) or not isinstance(batch, tuple | list)
     parts: list[Any] = [batch] if alone else list(batch)
     packed = next((p for p in parts if isinstance(p, PackedSequence)), None)
@@ -201,8 +201,8 @@ def _check_parts(parts: list[Any], packed: PackedSequence) -> None:
         if isinstance(p, PackedSequence):
             if not np.array_equal(_lengths(p), _lengths(packed)):
                 raise ValueError(
-                    f"batch[{k}]: expected sequences of lengths {_lengths(packed).tolist()}, "
-                    f"got {_lengths(p).tolist()}"
+                    f"batch[{k}]: expected sequences of lengths {checks.brief(_lengths(packed))}, "
+                    f"got {checks.brief(_lengths(p))}"
                 )
             continue
         checks.array_module(**{f"batch[{k}]": p})
@@ -259,7 +259,7 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
         If the parameters are of several dtypes or devices.
     """
     if not isinstance(weight, checks.NUMBER) or not 0 <= weight < math.inf:
-        raise ValueError(f"weight: expected a finite number >= 0, got {weight!r}")
+        raise ValueError(f"weight: expected a finite number >= 0, got {checks.got(weight)}")
     if comm.Get_size() == 1 and weight:
         return  # the mean over one is itself
     parameters = parameter_list("model", model.parameters())

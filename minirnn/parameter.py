@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from . import checks, torch_hints
 from .backend import Array, get_array_module
@@ -27,7 +28,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-class Parameter:
+class Parameter(NDArrayOperatorsMixin):
     """A weight and its gradient.
 
     Parameters
@@ -134,6 +135,9 @@ class Parameter:
 
     def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__array__()
+
+    # A parameter is itself, whatever its values: not an array of comparisons.
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
 
     def __getitem__(self, index: Any) -> Any:
         return self.__array__()

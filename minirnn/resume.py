@@ -127,7 +127,7 @@ def save_checkpoint(
     load_checkpoint, save_weights
     """
     if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
-        raise ValueError(f"step: expected an integer >= 0, got {step!r}")
+        raise ValueError(f"step: expected an integer >= 0, got {step!r:.80}")
     arrays: dict[str, Array] = {}
     parts = {"optimizer": optimizer, "scheduler": scheduler}
     content = {

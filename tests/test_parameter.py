@@ -1,6 +1,7 @@
 """Parameters, and the buffer that holds those of a whole model."""
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -148,8 +149,31 @@ def test_none_is_no_value_of_a_parameter(what):
         np.linalg.norm,
         lambda p: np.ones((1, 1), np.float32) @ p,
         lambda p: p + 1.0,
+        lambda p: 1.0 - p,
+        lambda p: p @ np.ones((2, 1), np.float32),
+        lambda p: -p,
+        abs,
+        lambda p: p > 0,
+        lambda p: p**2,
+        lambda p: operator.iadd(p, 1.0),
+        lambda p: operator.imul(np.ones((1, 2), np.float32), p),
+        lambda p: np.concatenate([p, p]),
+        lambda p: np.where(True, p, 0),
+        np.zeros_like,
+        list,
     ],
 )
 def test_a_parameter_is_no_array_and_says_what_is(use):
-    with pytest.raises(TypeError, match=r"\.data|unsupported operand"):
-        use(minirnn.Linear(2, 1).weight)
+    layer = minirnn.Linear(2, 1)
+    before = layer.weight.data.copy()
+    with pytest.raises(TypeError, match=r"weight: a Parameter is no array.* \.data"):
+        use(layer.weight)
+    np.testing.assert_array_equal(layer.weight.data, before)
+
+
+def test_parameters_are_compared_as_themselves():
+    a, b = minirnn.Parameter(np.ones(2)), minirnn.Parameter(np.ones(2))
+    assert a == a
+    assert a != b
+    assert b in [a, b]
+    assert len({a, b, a}) == 2
