@@ -86,8 +86,7 @@ def test_the_page_shows_the_floors():
 FILE, CLASS, FUNCTION = 550, 260, 30
 # The loop over time of a recurrence is read beside its equations, from the first line to the last.
 GATED = {
-    f"{room}/{cell}.py:{name}"
-    for room in ("functional", "native")
+    f"functional/{cell}.py:{name}"
     for cell in ("rnn", "lstm", "gru", "gru_before")
     for name in ("forward", "backward")
 }

@@ -50,7 +50,15 @@ def track():
     Unfailing(Broken()).config({})  # here
 
 
+def schedule(name, *args):
+    optimizer = minirnn.SGD([minirnn.Parameter(np.ones(2))])
+    return getattr(minirnn, name)(optimizer, *args)
+
+
 CASES = [
+    lambda: schedule("ExponentialLR", 0.9).step(),  # here
+    lambda: schedule("StepLR", 3).step(),  # here
+    lambda: minirnn.NLLLoss()(LOGITS, IGNORED),  # here
     lambda: minirnn.RNN(3, 4, dropout=0.5),  # here
     lambda: minirnn.GRU(3, 4, dropout=0.5, bidirectional=True),  # here
     lambda: minirnn.LSTM(3, 4, dropout=0.5, proj_size=2),  # here
