@@ -127,7 +127,10 @@ def from_torch(state_dict: Mapping[str, Any], groups: Sequence[Group]) -> dict[s
         states.append(_slots(group, own, bool(steps[-1]), problems))
     if problems:
         raise ValueError("torch's state_dict does not fit:\n  " + "\n  ".join(problems))
+    # Of an optimiser that was made of named_parameters.
+    names = [theirs.get("param_names") for theirs in given]
     return {
+        **({"names": names} if all(names) else {}),
         "steps": max(steps),
         "started": [max(steps) - step for step in steps],
         "state": states,

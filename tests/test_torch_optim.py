@@ -247,3 +247,18 @@ def test_a_schedule_goes_on_where_torchs_was():
         walk([mine, theirs], rng, t, t + 1)
         schedule.step()
         reference.step()
+
+
+def test_names_that_torch_knows_are_compared():
+    """Two weights of one shape, which their order alone does not tell apart."""
+    theirs = torch.nn.RNN(3, 3, dtype=torch.float64)
+    reference = torch.optim.Adam(theirs.named_parameters(), lr=0.1)
+    theirs(torch.ones(2, 1, 3, dtype=torch.float64))[0].sum().backward()
+    reference.step()
+    ours = minirnn.RNN(3, 3, dtype="float64")
+    names = [name for name, _ in theirs.named_parameters()]
+    model = minirnn.Sequential({"rnn": ours})  # by a longer name
+    minirnn.Adam(model.parameters()).load_state_dict(reference.state_dict())
+    swapped = [getattr(ours, name) for name in (names[1], names[0], *names[2:])]
+    with pytest.raises(ValueError, match=r"names\[0\]: expected .*weight_hh_l0"):
+        minirnn.Adam(swapped).load_state_dict(reference.state_dict())
