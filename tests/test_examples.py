@@ -293,6 +293,18 @@ def test_gradients_vanish_and_explode_as_the_figure_says(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "flow.png"
+    picture.write_bytes(b"old")
+    command = [sys.executable, "-B", ROOT / "examples" / "gradient_flow.py", "--steps", "2"]
+    command = ["sh", "-c", 'ulimit -f 8; exec "$0" "$@"', *command, "--picture", picture]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert "File too large" in result.stderr  # as if the disk were full
+    assert picture.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.png"]
+
+
 def test_a_text_is_learned_and_written_on(tmp_path):
     text, picture = tmp_path / "text.txt", tmp_path / "text.png"
     text.write_text("a quick brown fox jumps " * 300, encoding="utf-8")
