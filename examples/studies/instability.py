@@ -335,6 +335,7 @@ def _draw_causes(axis: Any, rows: list[Row]) -> None:
                 label=None if clipped else cell,
             )  # fmt: skip
     axis.set_yscale("log")
+    axis.set_ylim(top=3 * max(values(rows, "largest_norm")))  # room for the legend
     axis.axhline(EXPLODING, color="0.3", linestyle="--", linewidth=1)
     axis.axvline(1, color="0.3", linestyle=":", linewidth=1.5)
     axis.set(xlabel=r"largest spectral radius of $W_{hh}$", ylabel="largest gradient norm")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import ABOVE, Claim, claim, difference_interval
+from claims import ABOVE, Claim, claim, difference_interval, median_interval
 from instability import BASE, Classifier, Data, draw, swings, tables, watched
 from study import Row, Study, groups, main, values
 
@@ -83,7 +83,7 @@ def _lines() -> list[str]:
 
 
 def judge(rows: list[Row]) -> list[Claim]:
-    """Decide what is said, by the few seeds there are."""
+    """Decide what is said of swings, and of accuracies."""
     its = {name: values(part, "accuracy") for (name,), part in groups(rows, "recipe").items()}
     said = {
         "as said": ("the RNN gets 65-66 %", (0.65, 0.66)),
@@ -92,12 +92,7 @@ def judge(rows: list[Row]) -> list[Claim]:
     return [
         *swings(rows),
         *(
-            claim(
-                text,
-                f"accuracies of {len(its[name])} runs",
-                (min(its[name]), max(its[name])),
-                region,
-            )
+            claim(text, "median accuracy", median_interval(its[name]), region)
             for name, (text, region) in said.items()
         ),
         claim(
