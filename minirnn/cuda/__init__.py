@@ -9,8 +9,9 @@ loop itself is
 - for all others, float64 among them, one product and one fused elementwise kernel a step and direction
   (``steps.cu``). Other dtypes are refused: a kernel takes an address for what it expects there.
 
-So these pairs have two functions more: ``forward_together`` and ``backward_together`` take a list with the
-arguments of each direction. The reverse one is a pass like the other, over rows that were reversed
-beforehand, as on the CPU. :func:`minirnn.places.pair_for` picks them; nothing here is imported before an
-array on the GPU asks.
+So these pairs begin with ``forward_together`` and ``backward_together``, which take a list with the arguments
+of each direction; forward, backward and step are those of one pass (:func:`.run.of_one`). The reverse
+direction is a pass like the other, over rows that were reversed beforehand, as on the CPU. :mod:`.launch`
+compiles the kernels and chooses the shapes of their launches; :mod:`.run` runs them over arrays.
+:func:`minirnn.places.pair_for` picks these pairs; nothing here is imported before an array on the GPU asks.
 """

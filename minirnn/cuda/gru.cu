@@ -47,7 +47,7 @@ gru_forward(floats gates, floats q, floats h, const_floats w_hh, const_floats b_
     length[s] = row[s] < B ? (int)lengths[row[s]] : 0;
     state[s] = in ? h[(size_t)row[s] * H + j] : 0.f;
     keep[s] = in && mask ? mask[row[s] * H + j] : 1.f;
-    if (gate == 0) ((float*)(vectors + s * STRIDE))[j] = state[s] * keep[s];
+    if (gate == 0) ((float*)(vectors + s * STRIDE))[j] = masked(state[s], keep[s]);
   }
 
   float a_x[AHEAD][R];
@@ -83,22 +83,22 @@ gru_forward(floats gates, floats q, floats h, const_floats w_hh, const_floats b_
 #pragma unroll
       for (int s = 0; s < R; s++) {
         const float p = product[s] + b_h;  // of the third thread: q
-        const float sigmoid = fmaf(.5f, tanhf(.5f * (a[s] + p)), .5f);
-        const float r = from_lane<4>(sigmoid, 0), z = from_lane<4>(sigmoid, 1);
+        const float gate_rz = sigmoid(a[s] + p);
+        const float r = from_lane<4>(gate_rz, 0), z = from_lane<4>(gate_rz, 1);
         const float q_t = from_lane<4>(p, 2), n = from_lane<4>(tanhf(fmaf(r, p, a[s])), 2);
         if (t < length[s]) {
           state[s] = fmaf(z, state[s] - n, n);
           if (own) {
             const size_t at = begin + row[s];
             if (gate < 3) {
-              gates[(at - B) * (3 * H) + column] = gate == 2 ? n : sigmoid;
+              gates[(at - B) * (3 * H) + column] = gate == 2 ? n : gate_rz;
             } else {
               h[at * H + j] = state[s];
               q[(at - B) * H + j] = q_t;
             }
           }
         }
-        if (gate == 0) ((float*)(vectors + copy * BUFFER + s * STRIDE))[j] = state[s] * keep[s];
+        if (gate == 0) ((float*)(vectors + copy * BUFFER + s * STRIDE))[j] = masked(state[s], keep[s]);
       }
       __syncthreads();
     }
@@ -210,7 +210,7 @@ gru_backward(floats da_rzn, floats da_rzq, floats dh, const_floats dy, floats tr
       copy ^= 1;
 #pragma unroll
       for (int s = 0; s < R; s++)
-        if (t < length[s]) dstate[s] = fmaf(product[s], keep[s], dstate[s]);
+        if (t < length[s]) dstate[s] += masked(product[s], keep[s]);
     }
   }
 #pragma unroll

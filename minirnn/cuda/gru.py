@@ -3,90 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
 
 from ..backend import Array, get_array_module
-from ..functional.gru import GATES
-from ..layout import Layout
-from . import launch
+from ..functional.gru import GATES, GRURows, add_products
+from ..functional.recurrence import Weights
+from ..functional.shared import add_bias_gradient, by_gate, masked
+from ..layout import Layout, Span
+from . import run
+
+__all__ = ["backward", "backward_together", "forward", "forward_together", "gates", "step"]
 
 
-class GRUContext(NamedTuple):
-    """What BPTT through one layer has to remember: its input, its states and its gates."""
-
-    x: Array  # (N, I)
-    h: Array  # (B + N, H): h_0 over all h_t
-    gates: Array  # (N, 3H): r, z, n
-    q: Array  # (N, H)
-    w_ih: Array  # (3H, I)
-    w_hh: Array  # (3H, H)
-    layout: Layout
-    mask: Array | None  # (B, H): recurrent dropout
-
-
-def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
-) -> GRUContext | None:
-    """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
-    ctx = forward_together([(x, states, weights, mask)], layout)[0]
-    return ctx if save else None
-
-
-def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[GRUContext]:
-    """Do the same for one direction or both, (x, states, weights, mask) of each."""
-    persistent = launch.persistent("gru", passes[0][1][0], layout, len(passes))
+def forward_together(passes: Sequence[run.Pass], layout: Layout) -> list[GRURows]:
+    """Run one direction or both forward, (x, states, weights, mask) of each."""
+    kernels = run.persistent("gru", passes[0][1][0], layout, len(passes))
     contexts, arguments = [], []
     for x, (h,), (w_ih, w_hh, b_ih, b_hh), mask in passes:
         xp, N, H = get_array_module(x), layout.rows, h.shape[1]
         gates, q = xp.empty((N, 3 * H), x.dtype), xp.empty((N, H), x.dtype)
         xp.dot(x, w_ih.T, gates)
-        contexts.append(GRUContext(x, h, gates, q, w_ih, w_hh, layout, mask))
+        contexts.append(GRURows(x, h, gates, q, w_ih, w_hh, layout, mask))
         arguments.append((gates, q, h, w_hh, b_ih, b_hh, mask))
-    if persistent is not None:
-        persistent.run("gru_forward", arguments)
-    else:
-        for gates, q, h, *others in arguments:
-            launch.forward_steps("gru_step_forward", (gates, q, h), h, *others, layout)
+
+    def one_by_one(gates: Array, q: Array, h: Array, *others: Array) -> None:
+        run.forward_steps("gru_step_forward", (gates, q, h), h, *others, layout)
+
+    run.over_steps(kernels, "gru_forward", arguments, one_by_one)
     return contexts
 
 
-def backward(
-    ctx: GRUContext,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
-) -> Array:
-    """Return dx; turn `dstates` into the initial states' gradients, and add to `dweights`."""
-    return backward_together([(ctx, dy, dstates, dweights, trace)])[0]
-
-
-def backward_together(passes: Sequence[launch.PassBack]) -> list[Array]:
-    """Do the same for one direction or both, (ctx, dy, dstates, dweights, trace) of each."""
+def backward_together(passes: Sequence[run.PassBack]) -> list[Array]:
+    """Run one direction or both back, (ctx, dy, dstates, dweights, trace) of each."""
     arguments = []
     for ctx, dy, (dh,), _, trace in passes:
-        _, h, gates, q, _, w_hh, layout, mask = ctx
-        xp = get_array_module(h)
-        da_rzn, da_rzq = xp.empty_like(gates), xp.empty_like(gates)
-        trace_h = None if trace is None else trace[0]
-        dy = launch.contiguous(dy)
-        arguments.append((da_rzn, da_rzq, dh, dy, trace_h, gates, q, h, w_hh, mask))
-    persistent = launch.persistent("gru", h, layout, len(passes))
-    if persistent is not None:
-        persistent.run("gru_backward", arguments)
-    else:
-        for one in arguments:
-            _backward_steps(layout, *one)
-    dxs = []
-    for (ctx, _, _, dweights, _), (da_rzn, da_rzq, *_) in zip(passes, arguments, strict=True):
-        launch.add_weight_gradients(dweights, da_rzn, da_rzq, ctx.x, ctx.h, ctx.mask, layout)
-        dxs.append(da_rzn @ ctx.w_ih)
-    return dxs
+        xp, trace_h = get_array_module(ctx.h), None if trace is None else trace[0]
+        da_rzn, da_rzq = xp.empty_like(ctx.gates), xp.empty_like(ctx.gates)
+        saved = ctx.gates, ctx.q, ctx.h, ctx.w_hh, ctx.mask
+        arguments.append((da_rzn, da_rzq, dh, run.contiguous(dy), trace_h, *saved))
+    kernels = run.persistent("gru", ctx.h, ctx.layout, len(passes))
+    run.over_steps(kernels, "gru_backward", arguments, partial(_backward_steps, ctx.layout))
+    return run.end_backward(passes, [one[:2] for one in arguments], _add_gradients)
 
 
 def _backward_steps(
@@ -105,24 +62,27 @@ def _backward_steps(
     xp = get_array_module(h)
     product = xp.zeros_like(dh)
     arrays = (da_rzn, da_rzq, dh, product, mask, dy, trace_h, gates, q, h)
-    kernel = launch.Stepwise("gru_step_backward", h, layout, *arrays)
+    kernel = run.Stepwise("gru_step_backward", h, layout, *arrays)
     da_rzqs, products = layout.split(da_rzq), layout.running(product)
     for t in reversed(range(layout.steps)):
         kernel.run(t)
         xp.dot(da_rzqs[t], w_hh, products[t])  # the kernel of the step before adds it
-    dh += product if mask is None else product * mask
+    dh += product if mask is None else masked(product, mask)
 
 
-def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
+def _add_gradients(
+    ctx: GRURows, span: Span, das: tuple[Array, Array], dx: Array, dweights: Weights
 ) -> None:
-    """Take one step and forget all but the state."""
-    launch.one_step(forward, x, states, weights, new)
+    """End the backward pass: the kernels leave what W_ih's and W_hh's products are for apart."""
+    dw_ih, dw_hh, db_ih, db_hh = dweights
+    dw_hh += add_products(ctx, span, *das, dx, dw_ih)
+    for db, da in zip((db_ih, db_hh), das, strict=True):
+        add_bias_gradient([db], da)
 
 
-def gates(ctx: GRUContext) -> dict[str, Array]:
+def gates(ctx: GRURows) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    return launch.by_gate(ctx.gates, GATES)
+    return by_gate(ctx.gates, GATES)
+
+
+forward, backward, step = run.of_one(forward_together, backward_together)

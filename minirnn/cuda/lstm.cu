@@ -35,8 +35,6 @@ lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b
       w[m][i] = own && k < H ? w_hh[(m * H + j) * H + k] : 0.f;
     }
   const float bias = own && b_ih ? b_ih[column] + b_hh[column] : 0.f;
-  // sigmoid(z) = tanh(z / 2) / 2 + 1/2 never overflows, and one tanh serves all gates.
-  const float scale = gate == 2 ? 1.f : .5f, shift = 1.f - scale;
 
   float4* const vectors = shared + group * R * STRIDE;
   int row[R], length[R];
@@ -49,7 +47,7 @@ lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b
     state[r] = in ? h[(size_t)row[r] * H + j] : 0.f;
     cell[r] = in ? c[(size_t)row[r] * H + j] : 0.f;
     keep[r] = in && mask ? mask[row[r] * H + j] : 1.f;
-    if (gate == 0) ((float*)(vectors + r * STRIDE))[j] = state[r] * keep[r];
+    if (gate == 0) ((float*)(vectors + r * STRIDE))[j] = masked(state[r], keep[r]);
   }
 
   float z_x[AHEAD][R];
@@ -84,7 +82,7 @@ lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b
       copy ^= 1;
 #pragma unroll
       for (int r = 0; r < R; r++) {
-        const float value = fmaf(scale, tanhf(scale * (z[r] + product[r])), shift);
+        const float a = z[r] + product[r], value = gate == 2 ? tanhf(a) : sigmoid(a);
         const float i = from_lane<4>(value, 0), f = from_lane<4>(value, 1);
         const float g = from_lane<4>(value, 2), o = from_lane<4>(value, 3);
         if (t < length[r]) {
@@ -97,7 +95,7 @@ lstm_forward(floats gates, floats h, floats c, const_floats w_hh, const_floats b
             if (gate == 1) c[at * H + j] = cell[r];
           }
         }
-        if (gate == 0) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = state[r] * keep[r];
+        if (gate == 0) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = masked(state[r], keep[r]);
       }
       __syncthreads();
     }
@@ -206,7 +204,7 @@ lstm_backward(floats dz, floats dh, floats dc, const_floats dy, floats trace_h, 
       copy ^= 1;
 #pragma unroll
       for (int r = 0; r < R; r++)
-        if (t < length[r]) dstate[r] = product[r] * keep[r];
+        if (t < length[r]) dstate[r] = masked(product[r], keep[r]);
     }
   }
 #pragma unroll

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
 from ..functional.lstm import GATES
+from ..functional.recurrence import Weights
+from ..functional.shared import add_gradients, by_gate, masked
 from ..layout import Layout
-from . import launch
+from . import run
+
+__all__ = ["backward", "backward_together", "forward", "forward_together", "gates", "step"]
 
 
 class LSTMContext(NamedTuple):
@@ -29,23 +34,10 @@ class LSTMContext(NamedTuple):
     mask: Array | None  # (B, P): recurrent dropout
 
 
-def forward(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    layout: Layout,
-    mask: Array | None = None,
-    save: bool = True,
-) -> LSTMContext | None:
-    """Fill ``h[B:]`` and ``c[B:]``, the states at all steps, from ``h[:B]`` and ``c[:B]``."""
-    ctx = forward_together([(x, states, weights, mask)], layout)[0]
-    return ctx if save else None
-
-
-def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[LSTMContext]:
-    """Do the same for one direction or both, (x, states, weights, mask) of each."""
+def forward_together(passes: Sequence[run.Pass], layout: Layout) -> list[LSTMContext]:
+    """Run one direction or both forward, (x, states, weights, mask) of each."""
     (_, (_, c), (*_, w_hr), _), *_ = passes
-    persistent = launch.persistent("lstm", c, layout, len(passes), projected=w_hr is not None)
+    kernels = run.persistent("lstm", c, layout, len(passes), projected=w_hr is not None)
     contexts, arguments = [], []
     for x, (h, c), (w_ih, w_hh, b_ih, b_hh, w_hr), mask in passes:
         xp, N, H = get_array_module(x), layout.rows, c.shape[1]
@@ -54,71 +46,78 @@ def forward_together(passes: Sequence[launch.Pass], layout: Layout) -> list[LSTM
         m = None if w_hr is None else xp.empty((N, H), x.dtype)
         contexts.append(LSTMContext(x, h, c, gates, m, w_ih, w_hh, w_hr, layout, mask))
         arguments.append((gates, h, c, w_hh, b_ih, b_hh, mask))
-    if persistent is not None:
-        persistent.run("lstm_forward", arguments)
+    if w_hr is None:
+        run.over_steps(kernels, "lstm_forward", arguments, partial(_forward_steps, layout))
     else:
-        for ctx, (_, _, _, _, b_ih, b_hh, _) in zip(contexts, arguments, strict=True):
-            _forward_steps(ctx, b_ih, b_hh)
+        for ctx, (_, _, weights, _) in zip(contexts, passes, strict=True):
+            _forward_steps_projected(ctx, weights)
     return contexts
 
 
-def _forward_steps(ctx: LSTMContext, b_ih: Array | None, b_hh: Array | None) -> None:
-    _, h, c, gates, m, _, w_hh, w_hr, layout, mask = ctx
-    xp, B, name = get_array_module(h), layout.batch_size, "lstm_step_forward"
-    if m is None or w_hr is None:
-        arrays = (gates, c, h[B:])
-        launch.forward_steps(name, arrays, h, w_hh, b_ih, b_hh, mask, layout)
-        return
-    masked = None if mask is None else h[:B] * mask  # what enters the next step's product
-    product, w, w_m = xp.empty((B, len(w_hh)), h.dtype), w_hh.T, w_hr.T
+def _forward_steps(layout: Layout, gates: Array, h: Array, c: Array, *others: Array) -> None:
+    arrays = gates, c, h[layout.batch_size :]
+    run.forward_steps("lstm_step_forward", arrays, h, *others, layout)
+
+
+def _forward_steps_projected(ctx: LSTMContext, weights: Weights) -> None:
+    _, h, c, gates, m, _, _, _, layout, mask = ctx
+    _, w_hh, b_ih, b_hh, w_hr = weights
+    xp, B = get_array_module(h), layout.batch_size
+    h_in = None if mask is None else masked(h[:B], mask)  # what enters the next step's product
+    product = xp.empty((B, len(w_hh)), h.dtype)
+    dropped: Any = None if mask is None else mask == 0
     # What the kernel fills, o * tanh(c_t), is yet to be projected, and masked after that.
-    kernel = launch.Stepwise(name, c, layout, gates, c, m, None, None, product, b_ih, b_hh)
-    entering = layout.transitions(h)[0] if masked is None else layout.running(masked)
+    arrays = gates, c, m, None, None, product, b_ih, b_hh
+    kernel = run.Stepwise("lstm_step_forward", c, layout, *arrays)
     ms, hs = layout.split(m), layout.split(h[B:])
-    for t, (h_in, product_t) in enumerate(zip(entering, layout.running(product), strict=True)):
-        xp.dot(h_in, w, product_t)
+    for t, (h_in_t, product_t) in enumerate(run.steps_in(h, h_in, product, layout)):
+        xp.dot(h_in_t, w_hh.T, product_t)
         kernel.run(t)
-        xp.dot(ms[t], w_m, hs[t])
-        if mask is not None and masked is not None:
+        xp.dot(ms[t], w_hr.T, hs[t])
+        if mask is not None and h_in is not None:
             n = len(hs[t])
-            xp.multiply(hs[t], mask[:n], out=masked[:n])
+            xp.multiply(hs[t], mask[:n], out=h_in[:n])
+            xp.copyto(h_in[:n], 0, where=dropped[:n])
 
 
-def backward(
-    ctx: LSTMContext,
-    dy: Array | None,
-    dstates: Sequence[Array],
-    dweights: Sequence[Any],
-    trace: Sequence[Array] | None = None,
-) -> Array:
-    """Return dx; turn `dstates` into the initial states' gradients, and add to `dweights`."""
-    return backward_together([(ctx, dy, dstates, dweights, trace)])[0]
-
-
-def backward_together(passes: Sequence[launch.PassBack]) -> list[Array]:
-    """Do the same for one direction or both, (ctx, dy, dstates, dweights, trace) of each."""
+def backward_together(passes: Sequence[run.PassBack]) -> list[Array]:
+    """Run one direction or both back, (ctx, dy, dstates, dweights, trace) of each."""
     arguments = []
     for ctx, dy, (dh, dc), _, trace in passes:
-        _, _, c, gates, _, _, w_hh, w_hr, layout, mask = ctx
-        dz = get_array_module(c).empty_like(gates)
-        traces = (None, None) if trace is None else trace
-        arguments.append((dz, dh, dc, launch.contiguous(dy), *traces, gates, c, w_hh, mask))
-    persistent = launch.persistent("lstm", c, layout, len(passes), projected=w_hr is not None)
-    if persistent is not None:
-        persistent.run("lstm_backward", arguments)
-    else:
+        dz, traces = get_array_module(ctx.c).empty_like(ctx.gates), trace or (None, None)
+        saved = ctx.gates, ctx.c, ctx.w_hh, ctx.mask
+        arguments.append((dz, dh, dc, run.contiguous(dy), *traces, *saved))
+    layout, projected = ctx.layout, ctx.w_hr is not None
+    kernels = run.persistent("lstm", ctx.c, layout, len(passes), projected)
+    if projected:
         for (ctx, _, _, dweights, _), one in zip(passes, arguments, strict=True):
-            _backward_steps(ctx, dweights[-1], *one[:6])
-    dxs = []
-    for (ctx, _, _, dweights, _), (dz, *_) in zip(passes, arguments, strict=True):
-        launch.add_weight_gradients(dweights[:4], dz, dz, ctx.x, ctx.h, ctx.mask, layout)
-        dxs.append(dz @ ctx.w_ih)
-    return dxs
+            _backward_steps_projected(ctx, dweights[4], *one[:6])
+    else:
+        run.over_steps(kernels, "lstm_backward", arguments, partial(_backward_steps, layout))
+    return run.end_backward(passes, [dz for dz, *_ in arguments], add_gradients)
 
 
 def _backward_steps(
+    layout: Layout,
+    dz: Array,
+    dh: Array,
+    dc: Array,
+    dy: Array | None,
+    trace_h: Array | None,
+    trace_c: Array | None,
+    gates: Array,
+    c: Array,
+    w_hh: Array,
+    mask: Array | None,
+) -> None:
+    arrays = dz, dc, dh, mask, dy, trace_h, trace_c, gates, c  # h_t is o * tanh(c_t) itself
+    kernel = run.Stepwise("lstm_step_backward", c, layout, *arrays)
+    run.backward_steps(kernel, dz, dh, w_hh, mask, layout)
+
+
+def _backward_steps_projected(
     ctx: LSTMContext,
-    dw_hr: Array | None,
+    dw_hr: Array,
     dz: Array,
     dh: Array,
     dc: Array,
@@ -128,43 +127,34 @@ def _backward_steps(
 ) -> None:
     _, h, c, gates, m, _, w_hh, w_hr, layout, mask = ctx
     xp = get_array_module(h)
-    dzs, dhs = layout.split(dz), layout.running(dh)
-    dm, others = dh, (mask, dy, trace_h)  # m_t = o * tanh(c_t) is h_t itself
-    if w_hr is not None:
-        dm, others = xp.empty_like(dc), (None, None, None)
-        dms, dh_rows = layout.running(dm), xp.empty((layout.rows, h.shape[1]), h.dtype)
-        dh_steps, dys = layout.split(dh_rows), None if dy is None else layout.split(dy)
-    kernel = launch.Stepwise(
-        "lstm_step_backward", c, layout, dz, dc, dm, *others, trace_c, gates, c
-    )
+    dm, all_dh = xp.empty_like(dc), xp.empty((layout.rows, h.shape[1]), h.dtype)
+    dropped: Any = None if mask is None else mask == 0
+    # The kernel gets the gradient of o * tanh(c_t) whole: no mask, dy or trace of h is its business.
+    arrays = dz, dc, dm, None, None, None, trace_c, gates, c
+    kernel = run.Stepwise("lstm_step_backward", c, layout, *arrays)
+    dzs, all_dhs = layout.split(dz), layout.split(all_dh)
+    dms, dhs = layout.running(dm), layout.running(dh)
+    dys = None if dy is None else layout.split(dy)
     for t in reversed(range(layout.steps)):
-        if w_hr is not None:
-            if dys is None:
-                dh_steps[t][...] = dhs[t]
-            else:
-                xp.add(dhs[t], dys[t], out=dh_steps[t])
-            xp.dot(dh_steps[t], w_hr, dms[t])
+        if dys is None:
+            all_dhs[t][...] = dhs[t]
+        else:
+            xp.add(dhs[t], dys[t], out=all_dhs[t])
+        xp.dot(all_dhs[t], w_hr, dms[t])
         kernel.run(t)
         xp.dot(dzs[t], w_hh, dhs[t])
-        # Without a projection the kernel of the step before does it; after the last nobody does.
-        if mask is not None and (t == 0 or w_hr is not None):
-            dhs[t] *= mask[: len(dhs[t])]
-    if w_hr is not None:
-        dw_hr += dh_rows.T @ m
-        if trace_h is not None:
-            trace_h[...] = dh_rows
-
-
-def step(
-    x: Array,
-    states: Sequence[Array],
-    weights: Sequence[Any],
-    new: Sequence[Array],
-) -> None:
-    """Take one step and forget all but the state."""
-    launch.one_step(forward, x, states, weights, new)
+        if mask is not None:
+            n = len(dhs[t])
+            dhs[t] *= mask[:n]
+            xp.copyto(dhs[t], 0, where=dropped[:n])
+    dw_hr += all_dh.T @ m
+    if trace_h is not None:
+        trace_h[...] = all_dh
 
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    return launch.by_gate(ctx.gates, GATES)
+    return by_gate(ctx.gates, GATES)
+
+
+forward, backward, step = run.of_one(forward_together, backward_together)

@@ -43,7 +43,7 @@ rnn_forward(floats h, const_floats w_hh, const_floats b_ih, const_floats b_hh, c
     length[r] = row[r] < B ? (int)lengths[row[r]] : 0;
     state[r] = in ? h[(size_t)row[r] * H + j] : 0.f;
     keep[r] = in && mask ? mask[row[r] * H + j] : 1.f;
-    if (writes) ((float*)(vectors + r * STRIDE))[j] = state[r] * keep[r];
+    if (writes) ((float*)(vectors + r * STRIDE))[j] = masked(state[r], keep[r]);
   }
 
   float z_x[AHEAD][R];
@@ -83,7 +83,7 @@ rnn_forward(floats h, const_floats w_hh, const_floats b_ih, const_floats b_hh, c
           state[r] = relu ? (z[r] < 0.f ? 0.f : z[r]) : tanhf(z[r]);
           if (own) h[(size_t)(begin + row[r]) * H + j] = state[r];
         }
-        if (writes) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = state[r] * keep[r];
+        if (writes) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = masked(state[r], keep[r]);
       }
       __syncthreads();
     }
@@ -161,7 +161,8 @@ rnn_backward(floats dz, floats dh, const_floats dy, floats trace, const_floats h
         if (own && t < length[r]) {
           const size_t at = (size_t)(start[u] + row[r]) * H + j;
           dh_t[r] += dy_t[u][r];
-          dz_t = dh_t[r] * (relu ? (h_t[u][r] > 0.f ? 1.f : 0.f) : 1.f - h_t[u][r] * h_t[u][r]);
+          // ReLU selects: 0 times an infinite gradient would be NaN, and a state that is NaN hands on what it gets.
+          dz_t = relu ? (h_t[u][r] <= 0.f ? 0.f : dh_t[r]) : dh_t[r] * (1.f - h_t[u][r] * h_t[u][r]);
           dz[at] = dz_t;
           if (trace) trace[at] = dh_t[r];
         }
@@ -176,7 +177,7 @@ rnn_backward(floats dz, floats dh, const_floats dy, floats trace, const_floats h
       copy ^= 1;
 #pragma unroll
       for (int r = 0; r < R; r++)
-        if (t < length[r]) dh_t[r] = product[r] * keep[r];  // on to step t - 1
+        if (t < length[r]) dh_t[r] = masked(product[r], keep[r]);  // on to step t - 1
     }
   }
 #pragma unroll

@@ -11,7 +11,11 @@
 // the next step's product, when it reads that.
 typedef long long int64;
 
-__device__ __forceinline__ real sigmoid(real z) { return real(.5) * tanh(real(.5) * z) + real(.5); }
+// No digit of the tail at 0 is lost; where exp overflows it is 0.
+__device__ __forceinline__ real sigmoid(real z) { return 1 / (1 + exp(-z)); }
+
+// What the mask excludes has no influence, NaN and infinity either.
+__device__ __forceinline__ real excluding(real mask, real x) { return mask == 0 ? real(0) : mask * x; }
 
 #define UNIT                                                      \
   const int e = blockIdx.x * blockDim.x + threadIdx.x;            \
@@ -28,7 +32,7 @@ extern "C" __global__ void rnn_step_forward(real* h, real* masked, const real* m
   if (b_ih) z += b_ih[j] + b_hh[j];
   const real h_t = relu ? (z < 0 ? real(0) : z) : tanh(z);
   h[at + (int64)B * H] = h_t;
-  if (mask) masked[e] = mask[e] * h_t;
+  if (mask) masked[e] = excluding(mask[e], h_t);
 }
 
 // dh (B, H): the gradient of the states after this step, without dy; of those that go on, W_hh^T dz_{t+1}.
@@ -36,11 +40,12 @@ extern "C" __global__ void rnn_step_backward(real* dz, const real* dh, const rea
                                              real* trace, const real* h, int relu,
                                              int64 row, int64 before, int n, int later, int B, int H) {
   UNIT
-  real dh_t = mask && b < later ? mask[e] * dh[e] : dh[e];
+  real dh_t = mask && b < later ? excluding(mask[e], dh[e]) : dh[e];
   if (dy) dh_t += dy[at];
   if (trace) trace[at] = dh_t;
   const real h_t = h[at + (int64)B * H];
-  dz[at] = dh_t * (relu ? real(h_t > 0) : 1 - h_t * h_t);
+  // ReLU selects: 0 times an infinite gradient would be NaN, and a state that is NaN hands on what it gets.
+  dz[at] = relu ? (h_t <= 0 ? real(0) : dh_t) : dh_t * (1 - h_t * h_t);
 }
 
 // gates (N, 4H) holds W_ih x_t; m (N, H), filled with o tanh(c_t), is h without h_0, or with a projection what
@@ -60,7 +65,7 @@ extern "C" __global__ void lstm_step_forward(real* gates, real* c, real* m, real
   const real c_t = f * c[(before + b) * H + j] + i * g, m_t = o * tanh(c_t);
   c[at + (int64)B * H] = c_t;
   m[at] = m_t;
-  if (mask) masked[e] = mask[e] * m_t;
+  if (mask) masked[e] = excluding(mask[e], m_t);
 }
 
 // dh (B, H): the gradient of o tanh(c_t), without dy; of those that go on, W_hh^T dz_{t+1}. dc (B, H) goes
@@ -72,7 +77,7 @@ extern "C" __global__ void lstm_step_backward(real* dz, real* dc, const real* dh
   UNIT
   const real* const mine = gates + (row + b) * 4 * H + j;
   const real i = mine[0], f = mine[H], g = mine[2 * H], o = mine[3 * H];
-  real dh_t = mask && b < later ? mask[e] * dh[e] : dh[e];
+  real dh_t = mask && b < later ? excluding(mask[e], dh[e]) : dh[e];
   if (dy) dh_t += dy[at];
   const real tanh_c = tanh(c[at + (int64)B * H]);
   const real dc_t = dc[e] + dh_t * o * (1 - tanh_c * tanh_c);
@@ -104,7 +109,7 @@ extern "C" __global__ void gru_step_forward(real* gates, real* q, real* h, real*
   q[at] = p[2];
   const real h_t = n_t + z * (h[(before + b) * H + j] - n_t);
   h[at + (int64)B * H] = h_t;
-  if (mask) masked[e] = mask[e] * h_t;
+  if (mask) masked[e] = excluding(mask[e], h_t);
 }
 
 // dh (B, H) + mask * product (B, H): the gradient of the states after this step, without dy. For those that go
@@ -115,7 +120,7 @@ extern "C" __global__ void gru_step_backward(real* da_rzn, real* da_rzq, real* d
                                              const real* gates, const real* q, const real* h,
                                              int64 row, int64 before, int n, int later, int B, int H) {
   UNIT
-  real dh_t = dh[e] + (mask ? mask[e] * product[e] : product[e]);
+  real dh_t = dh[e] + (mask ? excluding(mask[e], product[e]) : product[e]);
   if (dy) dh_t += dy[at];
   const real* const mine = gates + (row + b) * 3 * H + j;
   const real r = mine[0], z = mine[H], n_t = mine[2 * H];

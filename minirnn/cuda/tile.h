@@ -71,6 +71,12 @@ __device__ __forceinline__ void multiply(const float (&m)[J][4 * QUADS], const f
   }
 }
 
+// x * keep of a mask's entry; what the mask excludes has no influence, NaN and infinity either.
+__device__ __forceinline__ float masked(float x, float keep) { return keep == 0.f ? 0.f : x * keep; }
+
+// No digit of the tail at 0 is lost; where expf overflows it is 0.
+__device__ __forceinline__ float sigmoid(float z) { return 1.f / (1.f + expf(-z)); }
+
 // The value that the lane `source` of every LANES neighbours holds.
 template <int LANES>
 __device__ __forceinline__ float from_lane(float value, int source) {

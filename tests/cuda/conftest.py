@@ -24,7 +24,7 @@ def gpu_missing():
 def _forget():
     """Drop what was kept for one backend under a name that the next one shares."""
     layout.kept.clear()
-    for cached in (launch._module, launch._function, launch._multiprocessors):
+    for cached in (launch._module, launch.function, launch.multiprocessors):
         cached.cache_clear()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import strict_cupy
 
-from minirnn.cuda import launch
+from minirnn.cuda import launch, run
 from minirnn.functional import gru, lstm, rnn
 from minirnn.layout import Layout
 from minirnn.places import pair_for
@@ -183,6 +183,46 @@ def test_options(xp, cell, options, dtype, both):
     check(xp, cell, 20, RAGGED, dtype, tolerance, both=both, **options)
 
 
+def non_finite(problem):
+    """Put NaN and infinities where a mask excludes them, and where a ReLU hands them on or does not."""
+    problem.mask[0], problem.mask[1, ::2] = 0, 0
+    problem.initial[0][0] = np.nan
+    if problem.pair is rnn:
+        problem.initial[0][1], problem.dlast[0][1] = 0, np.inf
+        problem.dy[:4] = np.inf
+    return problem
+
+
+@pytest.mark.parametrize("cell", [*PAIRS, "relu", "projected"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_excluded_has_no_influence(xp, cell, dtype):
+    options = {"relu": {"nonlinearity": "relu"}, "projected": {"proj": 7}}.get(cell, {})
+    name = {"relu": "rnn", "projected": "lstm"}.get(cell, cell)
+    problem = non_finite(Problem(name, 20, RAGGED, mask=True, trace=True, **options))
+    if cell == "lstm":
+        problem.initial[1][0] = 0.5
+    with np.errstate(invalid="ignore"):
+        expected = problem.answers()
+        actual = problem.answers(lambda a: xp.asarray(a.astype(dtype)), xp.asnumpy)
+    assert any(np.isfinite(e).any() for e in expected.values())
+    for key, e in expected.items():
+        np.testing.assert_allclose(
+            actual[key], e, rtol=1e-4, atol=1e-4, equal_nan=True, err_msg=key
+        )
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("z", [-5, -10, -15, -18, -40, -80])
+def test_a_closed_gate_has_all_its_digits(double, cell, z):
+    problem = Problem(cell, 20, RAGGED)
+    for w in problem.weights[:4]:
+        w[...] = 0  # products would be rounded
+    problem.weights[2][...] = z
+    actual = problem.answers(lambda a: double.asarray(a.astype(np.float32)), double.asnumpy)
+    for name in "ifo" if cell == "lstm" else "rz":
+        np.testing.assert_allclose(actual[f"gate {name}"], 1 / (1 + np.exp(-z)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_relu(xp, dtype):
     for both in (False, True):
@@ -210,7 +250,7 @@ def test_steps_of_large_sizes(double, cell, hidden):
 def test_a_step_is_one_product_and_one_kernel(
     double, cell, proj, kernels, products, others, mask, equal
 ):
-    """Each way, with or without a mask; with a projection its product each way, dy's sum, and the mask."""
+    """Each way, masked or not; with a projection its product each way, dy's sum, and the mask's two."""
 
     def counts(steps):
         lengths = [steps] * 3 if equal else [steps, steps, 2]
@@ -222,7 +262,7 @@ def test_a_step_is_one_product_and_one_kernel(
     short, long = counts(4), counts(9)
     a_step = {k: (long[k] - short[k]) / 5 for k in short}
     expected = {"launches": kernels, "products": products, "uploads": 0, "syncs": 0}
-    expected["others"] = others + (2 if proj and mask else 0)
+    expected["others"] = others + (4 if proj and mask else 0)
     assert a_step == expected
 
 
@@ -241,16 +281,16 @@ def test_other_dtypes_are_refused(double, cell, proj, dtype):
     with pytest.raises(TypeError, match=message):
         pair.forward(x, states, weights, problem.layout, mask=mask)
     with pytest.raises(TypeError, match=message):
-        launch.Stepwise("rnn_step_forward", states[0], problem.layout)
+        run.Stepwise("rnn_step_forward", states[0], problem.layout)
     assert before == strict_cupy.COUNTS
 
 
 @pytest.mark.parametrize("cell", PAIRS)
 def test_a_kernel_is_looked_up_once_a_pass(double, cell):
     def asked(steps):
-        before = launch._function.cache_info()
+        before = launch.function.cache_info()
         Problem(cell, 20, [steps, 2]).answers(double.asarray, double.asnumpy)
-        now = launch._function.cache_info()
+        now = launch.function.cache_info()
         return now.hits + now.misses - before.hits - before.misses
 
     assert asked(3) == asked(8) == 2
@@ -260,10 +300,10 @@ def test_places_are_made_once_a_batch(double):
     """Both ways and both directions share them, and they keep no batch alive."""
     problem, reverse = problems("gru", 20, RAGGED, both=True)
     problem.answers_with(reverse, double.asarray, double.asnumpy)
-    places = problem.layout.once(launch._places)
+    places = problem.layout.once(run._places)
     problem.answers_with(reverse, double.asarray, double.asnumpy)
-    assert problem.layout.once(launch._places) is places
-    assert [make for make, *_ in problem.layout._made].count(launch._places) == 1
+    assert problem.layout.once(run._places) is places
+    assert [make for make, *_ in problem.layout._made].count(run._places) == 1
     layout = weakref.ref(problem.layout)
     del problem
     gc.collect()
@@ -383,8 +423,8 @@ MUTANTS = {
         "lengths ignored": ("if (t < length[r]) {\n          z[r]", "{\n          z[r]"),
         "the gradient of ended sequences moves": ("if (t < length[r]) dh_t", "dh_t"),
         "padding left unwritten": (
-            "if (writes) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = state",
-            "if (own) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = state",
+            "if (writes) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = masked(state",
+            "if (own) ((float*)(vectors + copy * BUFFER + r * STRIDE))[j] = masked(state",
         ),
         "rows of the wrong step ahead": ("before[t + AHEAD + 2]", "before[t + AHEAD + 1]"),
         "rows of the wrong step back": (
@@ -394,9 +434,12 @@ MUTANTS = {
         "h_0 forgotten": ("state[r] = in ? h[(size_t)row[r] * H + j] : 0.f", "state[r] = 0.f"),
         "b_hh forgotten": ("b_ih[j] + b_hh[j]", "b_ih[j]"),
         "dy forgotten": ("dh_t[r] += dy_t[u][r];", ""),
-        "mask forgotten on the way back": ("product[r] * keep[r]", "product[r]"),
+        "mask forgotten on the way back": ("masked(product[r], keep[r])", "product[r]"),
         "tanh' of the wrong sign": ("1.f - h_t[u][r] * h_t[u][r]", "1.f + h_t[u][r] * h_t[u][r]"),
-        "relu' at the wrong side": ("h_t[u][r] > 0.f ? 1.f : 0.f", "h_t[u][r] > 0.f ? 0.f : 1.f"),
+        "relu' at the wrong side": (
+            "h_t[u][r] <= 0.f ? 0.f : dh_t[r]",
+            "h_t[u][r] <= 0.f ? dh_t[r] : 0.f",
+        ),
         "trace without dy": ("trace[at] = dh_t[r]", "trace[at] = dh_t[r] - dy_t[u][r]"),
     },
     "tile.h": {
@@ -420,7 +463,7 @@ MUTANTS = {
             "copy ^= 1;\n#pragma unroll\n      for (int r = 0; r < R; r++)\n",
             "for (int r = 0; r < R; r++)\n",
         ),
-        "g through a sigmoid": ("gate == 2 ? 1.f : .5f", "gate == 3 ? 1.f : .5f"),
+        "g through a sigmoid": ("gate == 2 ? tanhf(a)", "gate == 3 ? tanhf(a)"),
         "f and i exchanged": (
             "cell[r] = fmaf(f, cell[r], i * g)",
             "cell[r] = fmaf(i, cell[r], f * g)",
@@ -458,8 +501,8 @@ MUTANTS = {
         "padding left as it was": ("if (3 * PADDED + thread < INPUTS) {", "if (false) {"),
         "the way past the gates forgotten": ("dstate[s] = dh_t * z;", "dstate[s] = 0.f;"),
         "the mask on the way past the gates": (
-            "fmaf(product[s], keep[s], dstate[s])",
-            "(product[s] + dstate[s]) * keep[s]",
+            "dstate[s] += masked(product[s], keep[s])",
+            "dstate[s] = (product[s] + dstate[s]) * keep[s]",
         ),
         "da_n where dq belongs": (": gate == 2 ? da_n * r", ": gate == 2 ? da_n"),
         "da_z with h_t": (
@@ -476,26 +519,27 @@ MUTANTS = {
             "  if (trace) trace[at] = dh_t;\n  const real h_t",
         ),
         "rnn: states not masked": (
-            "tanh(z);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e] = mask[e] * h_t",
+            "tanh(z);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e] = excluding(mask[e], h_t)",
             "tanh(z);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e] = h_t",
         ),
         "rnn: the mask on last states' gradients": (
-            "dh_t = mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
-            "dh_t = mask ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
+            "dh_t = mask && b < later ? excluding(mask[e], dh[e]) : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
+            "dh_t = mask ? excluding(mask[e], dh[e]) : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
         ),
         "rnn: no mask on the way back": (
-            "dh_t = mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
+            "dh_t = mask && b < later ? excluding(mask[e], dh[e]) : dh[e];\n  if (dy) dh_t += dy[at];\n  if",
             "dh_t = dh[e];\n  if (dy) dh_t += dy[at];\n  if",
         ),
         "lstm: c of another step": ("dc_t * c[(before + b) * H + j] * f", "dc_t * c[at] * f"),
         "lstm: one thread too many": ("if (e >= n * H) return;", "if (e > n * H) return;"),
         "lstm: states not masked": (
-            "m[at] = m_t;\n  if (mask) masked[e] = mask[e] * m_t",
+            "m[at] = m_t;\n  if (mask) masked[e] = excluding(mask[e], m_t)",
             "m[at] = m_t;\n  if (mask) masked[e] = m_t",
         ),
         "lstm: the mask on last states' gradients": (
-            "mask && b < later ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  const real tanh_c",
-            "mask ? mask[e] * dh[e] : dh[e];\n  if (dy) dh_t += dy[at];\n  const real tanh_c",
+            "mask && b < later ? excluding(mask[e], dh[e]) : dh[e];\n"
+            "  if (dy) dh_t += dy[at];\n  const real tanh_c",
+            "mask ? excluding(mask[e], dh[e]) : dh[e];\n  if (dy) dh_t += dy[at];\n  const real tanh_c",
         ),
         "lstm: dh without dy": (
             "  if (dy) dh_t += dy[at];\n  const real tanh_c",
@@ -507,7 +551,7 @@ MUTANTS = {
         ),
         "gru: states not masked": (
             "(h[(before + b) * H + j] - n_t);\n  h[at + (int64)B * H] = h_t;\n"
-            "  if (mask) masked[e] = mask[e] * h_t",
+            "  if (mask) masked[e] = excluding(mask[e], h_t)",
             "(h[(before + b) * H + j] - n_t);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[e] = h_t",
         ),
         "gru: masked with the rows of all steps": (
@@ -515,10 +559,13 @@ MUTANTS = {
             "- n_t);\n  h[at + (int64)B * H] = h_t;\n  if (mask) masked[at]",
         ),
         "gru: the product forgotten": (
-            "dh[e] + (mask ? mask[e] * product[e] : product[e])",
+            "dh[e] + (mask ? excluding(mask[e], product[e]) : product[e])",
             "dh[e]",
         ),
-        "gru: the product not masked": ("mask ? mask[e] * product[e] : product[e]", "product[e]"),
+        "gru: the product not masked": (
+            "mask ? excluding(mask[e], product[e]) : product[e]",
+            "product[e]",
+        ),
         "gru: the mask on the way past the gates": (
             "dh[e] = dh_t * z",
             "dh[e] = dh_t * z * mask[e]",
