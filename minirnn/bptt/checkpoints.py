@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..backend import Array, get_array_module
+from ..functional.recurrence import States, Weights
 from ..layout import Layout
-from .passes import Pass, States, Weights
+from .passes import Pass
 
 
 def choose(wanted: bool, save: bool, traced: bool) -> type[Pass]:

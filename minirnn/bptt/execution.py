@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from ..backend import Array
+from ..functional.recurrence import States, Weights
 from ..layout import Layout, Part
 from ..threads import num_threads, together
 from .checkpoints import Checkpointed
-from .passes import Context, Pass, States, Weights
+from .passes import Context, Pass
 
 T = TypeVar("T")
+Passes: TypeAlias = Sequence[Pass]
+Each: TypeAlias = Sequence[Any]  # an entry for each pass, as `Execution` says
+Ran: TypeAlias = tuple[list[Array], list[Context]]
 
 # A thread pays from this hidden size on, and if its part of the batch gives it so many multiplications in a
 # step's recurrent product: below, the interpreter, which only one of them has at a time, is most of a step.
@@ -30,8 +34,8 @@ def choose(passes: Sequence[Pass], traced: bool = False) -> Execution:
     """Return the execution for layers with such passes; traced ones need a whole context for each pass."""
     p = passes[0]
     if not isinstance(p.weights[0], np.ndarray):
-        both = len(passes) == 2 and hasattr(p.recurrence, "forward_together")
-        return InOneLaunch() if both and not isinstance(p, Checkpointed) else InTurn()
+        at_once = hasattr(p.recurrence, "forward_together") and not isinstance(p, Checkpointed)
+        return InOneLaunch() if at_once else InTurn()
     threads, w_hh = num_threads(), p.weights[1]
     if threads == 1 or len(w_hh) // len(p.recurrence.GATES) < _THREADED_SIZE:
         return InTurn()
@@ -71,13 +75,7 @@ class Execution(Protocol):
 class InTurn:
     """One pass after the other."""
 
-    def forward(
-        self,
-        passes: Sequence[Pass],
-        xs: Sequence[Array],
-        states: Sequence[States],
-        save: bool,
-    ) -> tuple[list[Array], list[Context]]:
+    def forward(self, passes: Passes, xs: Each, states: Each, save: bool) -> Ran:
         """Run the passes."""
         ys, contexts = [], []
         for k, p in enumerate(passes):
@@ -87,13 +85,7 @@ class InTurn:
         return ys, contexts
 
     def backward(
-        self,
-        passes: Sequence[Pass],
-        contexts: Sequence[Context],
-        dys: Sequence[Array | None],
-        dstates: Sequence[States],
-        dweights: Sequence[Weights],
-        traces: Sequence[States | None],
+        self, passes: Passes, contexts: Each, dys: Each, dstates: Each, dweights: Each, traces: Each
     ) -> list[Array]:
         """Run the passes back."""
         return [
@@ -105,13 +97,7 @@ class InTurn:
 class InThreads:
     """A thread for each pass. No bit changes."""
 
-    def forward(
-        self,
-        passes: Sequence[Pass],
-        xs: Sequence[Array],
-        states: Sequence[States],
-        save: bool,
-    ) -> tuple[list[Array], list[Context]]:
+    def forward(self, passes: Passes, xs: Each, states: Each, save: bool) -> Ran:
         """Run the passes."""
         done = together(
             [partial(p.forward, x, s, save) for p, x, s in zip(passes, xs, states, strict=True)]
@@ -119,13 +105,7 @@ class InThreads:
         return [y for y, _ in done], [ctx for _, ctx in done]
 
     def backward(
-        self,
-        passes: Sequence[Pass],
-        contexts: Sequence[Context],
-        dys: Sequence[Array | None],
-        dstates: Sequence[States],
-        dweights: Sequence[Weights],
-        traces: Sequence[States | None],
+        self, passes: Passes, contexts: Each, dys: Each, dstates: Each, dweights: Each, traces: Each
     ) -> list[Array]:
         """Run the passes back."""
         per_pass = zip(passes, contexts, dys, dstates, dweights, traces, strict=True)
@@ -133,7 +113,7 @@ class InThreads:
 
 
 class Together(Protocol):
-    """What a recurrence has, besides its pair, that can run both directions at once."""
+    """What a recurrence has, besides its pair, that can run one direction or both at once."""
 
     def forward_together(
         self, passes: Sequence[tuple[Any, ...]], layout: Layout, **options: Any
@@ -147,16 +127,10 @@ class Together(Protocol):
 
 
 class InOneLaunch:
-    """Both directions at once, by a recurrence that can: on the GPU that is one launch."""
+    """All passes at once, by a recurrence that can: on the GPU one launch, of one direction or both."""
 
-    def forward(
-        self,
-        passes: Sequence[Pass],
-        xs: Sequence[Array],
-        states: Sequence[States],
-        save: bool,
-    ) -> tuple[list[Array], list[Context]]:
-        """Run both passes."""
+    def forward(self, passes: Passes, xs: Each, states: Each, save: bool) -> Ran:
+        """Run the passes."""
         every = [p.begin(s) for p, s in zip(passes, states, strict=True)]
         contexts = cast(Together, passes[0].recurrence).forward_together(
             [(x, s, p.weights, p.mask) for p, x, s in zip(passes, xs, every, strict=True)],
@@ -167,15 +141,9 @@ class InOneLaunch:
         return ys, contexts if save else [None] * len(ys)
 
     def backward(
-        self,
-        passes: Sequence[Pass],
-        contexts: Sequence[Context],
-        dys: Sequence[Array | None],
-        dstates: Sequence[States],
-        dweights: Sequence[Weights],
-        traces: Sequence[States | None],
+        self, passes: Passes, contexts: Each, dys: Each, dstates: Each, dweights: Each, traces: Each
     ) -> list[Array]:
-        """Run both passes back."""
+        """Run the passes back."""
         return cast(Together, passes[0].recurrence).backward_together(
             list(zip(contexts, dys, dstates, dweights, traces, strict=True))
         )
@@ -186,13 +154,7 @@ class InParts(NamedTuple):
 
     parts: list[Part]
 
-    def forward(
-        self,
-        passes: Sequence[Pass],
-        xs: Sequence[Array],
-        states: Sequence[States],
-        save: bool,
-    ) -> tuple[list[Array], list[Context]]:
+    def forward(self, passes: Passes, xs: Each, states: Each, save: bool) -> Ran:
         """Run every part of every pass."""
         ys = [np.empty((len(x), s[0].shape[1]), x.dtype) for x, s in zip(xs, states, strict=True)]
 
@@ -206,13 +168,7 @@ class InParts(NamedTuple):
         return ys, self._each_part(run, len(passes))
 
     def backward(
-        self,
-        passes: Sequence[Pass],
-        contexts: Sequence[Context],
-        dys: Sequence[Array | None],
-        dstates: Sequence[States],
-        dweights: Sequence[Weights],
-        traces: Sequence[States | None],
+        self, passes: Passes, contexts: Each, dys: Each, dstates: Each, dweights: Each, traces: Each
     ) -> list[Array]:
         """Run every part of every pass back."""
         dxs = [

@@ -10,14 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ..backend import Array, get_array_module
-from ..functional.recurrence import Recurrence
+from ..functional.recurrence import Mask, Recurrence, States, Traces, Weights
 from ..layout import Layout
 
-States: TypeAlias = Sequence[Array]  # what makes up a state, or its gradient; h first
-Weights: TypeAlias = Sequence[Any]  # arrays in the recurrence's order, None for what there is not
-Context: TypeAlias = (
-    Any  # what a recurrence has left for its own backward: nobody else looks into it
-)
+# What a recurrence has left for its own backward; nobody else looks into it.
+Context: TypeAlias = Any
 
 
 class Pass(NamedTuple):
@@ -41,7 +38,7 @@ class Pass(NamedTuple):
     weights: Weights
     options: Mapping[str, Any]
     layout: Layout
-    mask: Array | None
+    mask: Mask
 
     def forward(self, x: Array, states: States, save: bool = True) -> tuple[Array, Context]:
         """Return h at every step, (N, P), and the context; lead `states`, each (B, size), on to the last."""
@@ -57,7 +54,7 @@ class Pass(NamedTuple):
         dy: Array | None,
         dstates: States,
         dweights: Weights,
-        trace: States | None = None,
+        trace: Traces = None,
     ) -> Array:
         """Return dx, (N, I), and add to `dweights`; lead `dstates` back to the initial states' gradients."""
         dx: Array = self.recurrence.backward(ctx, dy, dstates, dweights, trace)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..backend import Array
+from ..functional.recurrence import States, Weights
 from ..functional.shared import masked, masked_
 from . import directions
 from .execution import Execution
-from .passes import Context, Pass, States, Weights
+from .passes import Context, Pass
 
 
 class Stack(NamedTuple):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..backend import Array, get_array_module
+from ..functional.recurrence import States
 from ..layout import Layout
 from . import directions
-from .passes import Context, Pass, States
+from .passes import Context, Pass
 
 
 class Form(Protocol):

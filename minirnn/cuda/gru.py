@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..backend import Array, get_array_module
+from ..functional.gates import by_gate
 from ..functional.gru import GATES, GRURows, add_products
 from ..functional.recurrence import Weights
-from ..functional.shared import add_bias_gradient, by_gate, masked
+from ..functional.shared import add_bias_gradient, masked
 from ..layout import Layout, Span
 from . import run
 

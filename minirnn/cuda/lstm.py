@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..backend import Array, get_array_module
+from ..functional.gates import by_gate
 from ..functional.lstm import GATES
 from ..functional.recurrence import Weights
-from ..functional.shared import add_gradients, by_gate, masked
+from ..functional.shared import add_gradients, masked
 from ..layout import Layout
 from . import run
 

@@ -31,17 +31,9 @@ def of_one(
     With the contract of :class:`minirnn.functional.recurrence.Recurrence`.
     """
 
-    def forward(
-        x: Array,
-        states: States,
-        weights: Weights,
-        layout: Layout,
-        *,
-        mask: Mask = None,
-        save: bool = True,
-        **options: Any,
-    ) -> Any:
-        ctx = forward_together([(x, states, weights, mask)], layout, **options)[0]
+    def forward(x: Array, states: States, weights: Weights, layout: Layout, **more: Any) -> Any:
+        save, mask = more.pop("save", True), more.pop("mask", None)
+        ctx = forward_together([(x, states, weights, mask)], layout, **more)[0]
         return ctx if save else None
 
     def backward(

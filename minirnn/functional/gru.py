@@ -31,30 +31,19 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout, Span
 from . import recurrence
+from .gates import from_input, negated, number, saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
-from .shared import (
-    Saved,
-    column_sums,
-    entering,
-    from_input,
-    gate_sums,
-    keep,
-    masked,
-    masked_,
-    negated,
-    number,
-    saturating,
-    scratch,
-    sigmoid_,
-)
+from .shared import Saved, column_sums, entering, gate_sums, keep, masked, masked_, scratch
 
 GATES = ("r", "z", "n")
 STATES = ("h",)
+weight_shapes = partial(recurrence.weight_shapes, len(GATES))
 # In memory the blocks lie in the order q, r, z, n: what W_hh works on (q, r, z), what W_ih works on (r, z, n)
 # and the sigmoids (r, z) are one block each.
 
@@ -82,13 +71,6 @@ class GRURows(NamedTuple):
     w_hh: Array  # (3H, H)
     layout: Layout
     mask: Array | None  # (B, H)
-
-
-def weight_shapes(
-    input_size: int, hidden_size: int, output_size: int, bias: bool
-) -> recurrence.Shapes:
-    """Return the shapes of W_ih, W_hh, b_ih, b_hh."""
-    return recurrence.weight_shapes(len(GATES), input_size, hidden_size, output_size, bias)
 
 
 def forward(

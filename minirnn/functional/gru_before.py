@@ -37,19 +37,17 @@ from typing import NamedTuple
 
 from ..backend import Array, get_array_module
 from ..layout import Layout
+from .gates import by_gate, saturating, sigmoid_
 from .gru import GATES, STATES, weight_shapes
 from .recurrence import Mask, States, Traces, Weights
 from .shared import (
     add_bias_gradient,
     add_input_gradients,
-    by_gate,
     gate_sums,
     keep,
     masked,
     masked_,
-    saturating,
     scratch,
-    sigmoid_,
 )
 
 __all__ = ["GATES", "STATES", "Context", "backward", "forward", "gates", "step", "weight_shapes"]

@@ -37,20 +37,9 @@ from typing import NamedTuple
 from ..backend import Array, get_array_module
 from ..layout import Layout, Span
 from . import recurrence
+from .gates import from_input, negated, number, saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
-from .shared import (
-    add_gradients,
-    from_input,
-    gate_sums,
-    keep,
-    masked,
-    masked_,
-    negated,
-    number,
-    saturating,
-    scratch,
-    sigmoid_,
-)
+from .shared import add_gradients, gate_sums, keep, masked, masked_, scratch
 
 GATES = ("i", "f", "g", "o")
 STATES = ("h", "c")

@@ -37,6 +37,7 @@ from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
 from .activation import LayerNormContext, layer_norm_backward, layer_norm_forward
+from .gates import saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
 from .shared import (
     add_bias_gradient,
@@ -46,8 +47,6 @@ from .shared import (
     masked,
     masked_,
     products,
-    saturating,
-    sigmoid_,
 )
 
 GATES = ("r", "z", "n")
@@ -68,16 +67,12 @@ class Context(NamedTuple):
 
     x: Array  # (N, I)
     h: Array  # (B + N, H): h_0 over all h_t
+    w_ih: Array  # (3H, I)
+    weights: Weights
     steps: list[Step]
     norm_x: LayerNormContext  # of W_ih x_t, all rows
-    weights: Weights
     layout: Layout
     mask: Array | None  # (B, H): recurrent dropout
-
-    @property
-    def w_ih(self) -> Array:  # noqa: D102
-        w_ih: Array = self.weights[0]
-        return w_ih
 
 
 def weight_shapes(
@@ -119,7 +114,7 @@ def forward(
         h_t[...], step = equations(a_t, h_prev, h_in, weights)
         if save:
             steps.append(step)
-    return Context(x, h, steps, norm_x, weights, layout, mask) if save else None
+    return Context(x, h, w_ih, weights, steps, norm_x, layout, mask) if save else None
 
 
 def backward(

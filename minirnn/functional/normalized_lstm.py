@@ -39,6 +39,7 @@ from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
 from .activation import LayerNormContext, layer_norm_backward, layer_norm_forward
+from .gates import saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
 from .shared import (
     add_bias_gradient,
@@ -48,8 +49,6 @@ from .shared import (
     masked,
     masked_,
     products,
-    saturating,
-    sigmoid_,
 )
 
 GATES = ("i", "f", "g", "o")
@@ -74,14 +73,10 @@ class Context(NamedTuple):
     c: Array  # (B + N, H): c_0 over all c_t
     steps: list[Step]
     norm_x: LayerNormContext  # of W_ih x_t, all rows
+    w_ih: Array  # (4H, I)
     weights: Weights
     layout: Layout
     mask: Array | None  # (B, H): recurrent dropout
-
-    @property
-    def w_ih(self) -> Array:  # noqa: D102
-        w_ih: Array = self.weights[0]
-        return w_ih
 
 
 def weight_shapes(
@@ -125,7 +120,7 @@ def forward(
         h_t[...], c_t[...], step = equations(z_x_t, h_in, c_prev, weights)
         if save:
             steps.append(step)
-    return Context(x, h, c, steps, norm_x, weights, layout, mask) if save else None
+    return Context(x, h, c, steps, norm_x, w_ih, weights, layout, mask) if save else None
 
 
 def backward(

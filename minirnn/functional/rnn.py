@@ -32,6 +32,7 @@ P. Werbos, "Backpropagation through time: what it does and how to do it", Proc. 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from ..backend import Array, get_array_module
@@ -42,6 +43,7 @@ from .shared import add_gradients, gate_sums, keep, masked, masked_, scratch
 
 GATES = ("h",)
 STATES = ("h",)
+weight_shapes = partial(recurrence.weight_shapes, len(GATES))
 
 
 class RNNContext(NamedTuple):
@@ -54,13 +56,6 @@ class RNNContext(NamedTuple):
     layout: Layout
     nonlinearity: str
     mask: Array | None  # (B, H): recurrent dropout
-
-
-def weight_shapes(
-    input_size: int, hidden_size: int, output_size: int, bias: bool
-) -> recurrence.Shapes:
-    """Return the shapes of W_ih, W_hh, b_ih, b_hh."""
-    return recurrence.weight_shapes(len(GATES), input_size, hidden_size, output_size, bias)
 
 
 def forward(

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ..backend import Array
+from ..functional.gates import by_gate
 from ..functional.gru import GATES, STATES, GRURows, add_gradients, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights
-from ..functional.shared import by_gate
 from ..layout import Layout
 from . import _loops
 from .shared import bias_sum, panels, read, runs, runs_back, write_back

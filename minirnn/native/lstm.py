@@ -9,9 +9,10 @@ import numpy as np
 
 from ..backend import Array
 from ..functional import lstm
+from ..functional.gates import by_gate
 from ..functional.lstm import GATES, STATES, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
-from ..functional.shared import add_gradients, by_gate
+from ..functional.shared import add_gradients
 from ..layout import Layout
 from . import _loops
 from .shared import bias_sum, panels, read, runs, runs_back, write_back
