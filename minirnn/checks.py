@@ -146,9 +146,9 @@ def kept(x: Array, given: Any = None) -> Array:
     """
     if not isinstance(x, np.ndarray) or not x.flags.writeable:
         return x
-    if isinstance(given, np.ndarray) and not np.may_share_memory(x, given):
-        return x
-    return x.copy()
+    if x is given or x.base is given or not isinstance(given, np.ndarray):
+        return x.copy()
+    return x.copy() if np.may_share_memory(x, given) else x
 
 
 def seal(x: Array) -> Array | None:

@@ -19,7 +19,7 @@ from .layout import Layout
 from .module import Context, saving
 from .places import pair_for
 from .streaming import Streaming
-from .weights import wide_biases
+from .weights import add_biases, wide_biases
 
 
 class Options(TypedDict, total=False):
@@ -236,15 +236,14 @@ class Recurrent(Streaming):
             dy = form.rows("doutput", doutput, D * self.output_size, like)
         dstates = self._enter("dh_n", dh_n, form, like)
         dweights = [self._gradients(k) for k in passes]
-        sums = [wide_biases(own) for own in dweights] if len(form.layout.spans) > 8 else dweights
+        long = len(form.layout.spans) > 8
+        sums = [wide_biases(own) for own in dweights] if long else dweights
         filled: list[Any] = traces.room(stack.passes, self._state_sizes, like) if trace else []
         dx = stack.backward(
             contexts, dy, self._per_pass(dstates), sums, filled or [None] * len(passes)
         )
-        for own, wide in zip(dweights, sums, strict=True):
-            for d, total in zip(own, wide, strict=True):
-                if total is not d:
-                    d += total
+        if long:
+            add_biases(dweights, sums)
         result = form.restore(dx), form.restore_states(dstates)
         return (*result, traces.of_gradients(filled, form, D)) if filled else result
 

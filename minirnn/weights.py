@@ -76,7 +76,7 @@ class RecurrentWeights(Module):
 
     def _values(self, k: int) -> list[Array | None]:
         own = vars(self)
-        return [None if name is None else own[name].data for name in self._names[k]]
+        return [None if name is None else own[name]._data for name in self._names[k]]
 
     def _gradients(self, k: int) -> list[Any]:
         own = vars(self)
@@ -85,7 +85,9 @@ class RecurrentWeights(Module):
     @property
     def _like(self) -> Array:
         """An array of the dtype and device of the weights."""
-        return self._weights(0)[0].data
+        name = self._names[0][0]  # of W_ih, which every pass has
+        like: Array = vars(self)[str(name)]._data
+        return like
 
 
 def wide_biases(gradients: Sequence[Any]) -> list[Any]:
@@ -98,3 +100,11 @@ def wide_biases(gradients: Sequence[Any]) -> list[Any]:
         d if d is None or d.ndim > 1 else get_array_module(d).zeros(d.shape, np.float64)
         for d in gradients
     ]
+
+
+def add_biases(gradients: Sequence[Sequence[Any]], wide: Sequence[Sequence[Any]]) -> None:
+    """Add what :func:`wide_biases` returned for each of `gradients` and was added up since."""
+    for own, sums in zip(gradients, wide, strict=True):
+        for d, total in zip(own, sums, strict=True):
+            if total is not d:
+                d += total
