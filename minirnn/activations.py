@@ -63,6 +63,10 @@ class _Elementwise(Module):
 class ReLU(_Elementwise):
     r""":math:`\max(x, 0)` of every entry.
 
+    See Also
+    --------
+    Tanh, Sigmoid : Other activations.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
@@ -82,6 +86,10 @@ class ReLU(_Elementwise):
 class Tanh(_Elementwise):
     r""":math:`\tanh x` of every entry.
 
+    See Also
+    --------
+    ReLU, Sigmoid : Other activations.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
@@ -93,6 +101,10 @@ class Tanh(_Elementwise):
 
 class Sigmoid(_Elementwise):
     r""":math:`1 / (1 + e^{-x})` of every entry.
+
+    See Also
+    --------
+    ReLU, Tanh : Other activations.
 
     References
     ----------
@@ -140,6 +152,10 @@ class Softmax(_AlongAxis):
     dim : int
         The axis, of a PackedSequence that of its rows.
 
+    See Also
+    --------
+    softmax : The function.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
@@ -156,6 +172,10 @@ class LogSoftmax(_AlongAxis):
     ----------
     dim : int
         The axis, of a PackedSequence that of its rows.
+
+    See Also
+    --------
+    log_softmax : The function.
 
     References
     ----------
@@ -176,15 +196,21 @@ class LayerNorm(Module):
     normalized_shape : int or tuple of int
         The last axes of the input.
     eps : float
+        Added to the variance, so that nothing is divided by zero.
     elementwise_affine : bool
         Whether there are a gain and a bias.
     bias : bool
         Whether there is a bias, if there is a gain.
     dtype : dtype, keyword-only
+        Of the parameters: float32 or float64.
 
     Attributes
     ----------
     weight, bias : Parameter of shape `normalized_shape`, or None
+
+    See Also
+    --------
+    LayerNormGRU, LayerNormLSTM : Within the recurrence.
 
     References
     ----------

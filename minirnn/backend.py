@@ -56,6 +56,10 @@ def set_backend(name: str) -> None:
         If `name` is neither of the two.
     ImportError
         If CuPy is asked for and not installed.
+
+    See Also
+    --------
+    get_array_module : Where an array lies.
     """
     global _default
     _default = load_backend(name)
@@ -85,6 +89,10 @@ def get_array_module(x: Any) -> ModuleType:
     TypeError
         If `x` is an array of neither.
 
+    See Also
+    --------
+    set_backend : Where new arrays are made.
+
     Examples
     --------
     >>> import numpy as np
@@ -108,6 +116,10 @@ def asnumpy(x: Any) -> Array:
     ----------
     x : array or array-like
         A CuPy array is copied; anything else goes through ``numpy.asarray``.
+
+    See Also
+    --------
+    get_array_module : Where an array lies.
     """
     if is_array(x) and not isinstance(x, np.ndarray):
         return np.asarray(x.get())
@@ -119,6 +131,10 @@ def set_checks(enabled: bool) -> None:
 
     Such checks (is every token in the vocabulary, every class in range) need the values on the host,
     which would stall a GPU; on the host they always run. ``MINIRNN_CHECKS=1`` sets it at import.
+
+    See Also
+    --------
+    set_backend : Where arrays lie.
     """
     global _checks
     if not isinstance(enabled, bool):
@@ -141,11 +157,16 @@ def set_tf32(enabled: bool) -> None:
     Parameters
     ----------
     enabled : bool
+        On or off.
 
     Raises
     ------
     ImportError
         If CuPy is not installed.
+
+    See Also
+    --------
+    set_backend : Compute on the GPU.
 
     References
     ----------
@@ -166,6 +187,10 @@ def reads_values(x: Array) -> bool:
 def manual_seed(seed: int) -> None:
     """Restart the generator behind every draw that is given no ``rng=`` of its own.
 
+    See Also
+    --------
+    get_rng_state : To go on later.
+
     Examples
     --------
     >>> manual_seed(0)
@@ -180,6 +205,10 @@ def manual_seed(seed: int) -> None:
 
 def get_rng_state() -> dict[str, Any]:
     """Return the state of the generator that :func:`manual_seed` restarts: numbers, strings, dicts.
+
+    See Also
+    --------
+    set_rng_state : Go back to it.
 
     Examples
     --------
@@ -199,6 +228,10 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     ------
     ValueError
         If `state` is no such state; the generator is left as it is.
+
+    See Also
+    --------
+    get_rng_state : What it takes.
     """
     try:
         trial: Any = np.random.PCG64()

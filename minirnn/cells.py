@@ -133,6 +133,7 @@ class RNNCell(_Cell):
     ----------
     input_size, hidden_size : int
     bias : bool
+        Whether there are biases.
     nonlinearity : {"tanh", "relu"}
     dtype, rng
         Keyword-only, as for the layers.
@@ -142,6 +143,10 @@ class RNNCell(_Cell):
     weight_ih, weight_hh : Parameter of shape (G * H, I) and (G * H, H)
         G is the number of gates, 1 for this cell.
     bias_ih, bias_hh : Parameter of shape (G * H,), if there are biases
+
+    See Also
+    --------
+    RNN : All steps at once.
 
     References
     ----------
@@ -183,6 +188,10 @@ class LSTMCell(_Cell):
 
     Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`.
 
+    See Also
+    --------
+    LSTM : All steps at once.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTMCell.html
@@ -197,6 +206,10 @@ class GRUCell(_Cell):
 
     Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`, and `reset_after`,
     keyword-only, that of :class:`~minirnn.GRU`.
+
+    See Also
+    --------
+    GRU : All steps at once.
 
     References
     ----------

@@ -33,6 +33,7 @@ def clip_grad_norm_(
     parameters : iterable of Parameter, or one
         The gradients may be of any shapes; all on one device.
     max_norm : float
+        The largest norm that is left as it is.
     norm_type : float
         p of the p-norm, above 0; ``math.inf`` or ``"inf"`` for the largest entry.
     error_if_nonfinite : bool
@@ -52,6 +53,10 @@ def clip_grad_norm_(
         If there are no parameters, or a number is out of its range.
     TypeError
         If `parameters` holds something else.
+
+    See Also
+    --------
+    clip_grad_value_ : Each entry by itself.
 
     Notes
     -----
@@ -112,6 +117,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     Parameters
     ----------
     parameters : iterable of Parameter, or one
+        Those whose gradients are meant.
     clip_value : float
         The limit c.
 
@@ -121,6 +127,10 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
         If there are no parameters, or `clip_value` is negative.
     TypeError
         If `parameters` holds something else.
+
+    See Also
+    --------
+    clip_grad_norm_ : All of them by one factor, which keeps the direction.
 
     References
     ----------

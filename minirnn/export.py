@@ -45,6 +45,7 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
     model : Module
         Of Embedding, RNN, LSTM, GRU, Linear, LayerNorm, Dropout, Softmax, and activations, in float32.
     path : path
+        The file.
     initial_states : bool, keyword-only
         Take ``h_0`` (and ``c_0``) as inputs too, to go on from an earlier ``h_n``; for models with one
         recurrent layer.
@@ -60,7 +61,7 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
 
     See Also
     --------
-    save_weights
+    save_weights : For minirnn itself.
 
     Examples
     --------

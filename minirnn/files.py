@@ -37,6 +37,7 @@ def save_weights(model: Module, path: PathLike) -> None:
     Parameters
     ----------
     model : Module
+        Whose parameters are meant.
     path : path
         Its suffix chooses the format: ``.safetensors`` is what others read, and needs the library of that
         name; ``.npz`` is NumPy's own.
@@ -50,7 +51,7 @@ def save_weights(model: Module, path: PathLike) -> None:
 
     See Also
     --------
-    load_weights, save_checkpoint
+    load_weights, save_checkpoint : Of the same kind.
 
     Examples
     --------
@@ -99,7 +100,7 @@ def load_weights(model: Module, path: PathLike) -> None:
 
     See Also
     --------
-    save_weights, load_checkpoint
+    save_weights, load_checkpoint : Of the same kind.
     """
     suffix = _suffix(path)
     own = model.state_dict()

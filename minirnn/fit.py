@@ -175,6 +175,7 @@ def fit(
         ``criterion.forward(output, target)``. If the model's output is packed, as its targets then are, the
         criterion and the metrics are given their rows.
     optimizer : Optimizer
+        Whose learning rates it sets.
     data : iterable of pairs (input, target)
         Such as :func:`minirnn.data.batches` or a list: run through once an epoch.
     epochs, steps : int

@@ -37,7 +37,9 @@ class Linear(Module):
     ----------
     in_features, out_features : int
     bias : bool
+        Whether there are biases.
     dtype : dtype, keyword-only
+        Of the parameters: float32 or float64.
     rng : seed or Generator, keyword-only
         For the initial weights, uniform on ``+-1/sqrt(in_features)``.
 
@@ -45,6 +47,10 @@ class Linear(Module):
     ----------
     weight : Parameter of shape (out_features, in_features)
     bias : Parameter of shape (out_features,), or None
+
+    See Also
+    --------
+    Sequential : Layers in a chain.
 
     References
     ----------
@@ -125,12 +131,17 @@ class Embedding(Module):
     padding_idx : int, optional
         The token whose row starts at zero and never gets a gradient; negative counts from the end.
     dtype : dtype, keyword-only
+        Of the parameters: float32 or float64.
     rng : seed or Generator, keyword-only
         For the initial weights, standard normal.
 
     Attributes
     ----------
     weight : Parameter of shape (num_embeddings, embedding_dim)
+
+    See Also
+    --------
+    PackedSequence : Tokens that are packed first are looked up without padding.
 
     References
     ----------
@@ -268,7 +279,13 @@ class Dropout(Module):
     Parameters
     ----------
     p : float
+        The probability of dropping an entry.
     rng : seed or Generator, keyword-only
+        For the draws; the library's own generator if not given.
+
+    See Also
+    --------
+    Zoneout, RNN : What is dropped within the recurrence.
 
     References
     ----------
@@ -331,7 +348,13 @@ class Zoneout(Module):
     Parameters
     ----------
     p : float
+        The probability of dropping an entry.
     rng : seed or Generator, keyword-only
+        For the draws; the library's own generator if not given.
+
+    See Also
+    --------
+    GRU : A layer with recurrent dropout.
 
     References
     ----------

@@ -160,9 +160,14 @@ class CrossEntropyLoss(_ClassLoss):
     ignore_index : int
         Targets of this value count for nothing, whatever their logits are.
     reduction : {"mean", "sum", "none"}
+        What becomes of the losses of a batch.
     label_smoothing : float
         In [0, 1]: how much of the target is spread over all classes (Szegedy et al., "Rethinking
         the Inception architecture for computer vision", CVPR 2016).
+
+    See Also
+    --------
+    NLLLoss : From logarithms of probabilities.
 
     References
     ----------
@@ -228,6 +233,11 @@ class NLLLoss(_ClassLoss):
     ignore_index : int
         Targets of this value count for nothing.
     reduction : {"mean", "sum", "none"}
+        What becomes of the losses of a batch.
+
+    See Also
+    --------
+    CrossEntropyLoss : From logits, in one step.
 
     References
     ----------
@@ -295,6 +305,11 @@ class MSELoss(_Loss):
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
+        What becomes of the losses of a batch.
+
+    See Also
+    --------
+    CrossEntropyLoss : For classes.
 
     References
     ----------
@@ -341,9 +356,15 @@ class BCEWithLogitsLoss(_Loss):
     Parameters
     ----------
     weight : array that broadcasts to the input, optional
+        A weight for each class or entry.
     reduction : {"mean", "sum", "none"}
+        What becomes of the losses of a batch.
     pos_weight : array that broadcasts to the input, optional
         Weight of the positive class.
+
+    See Also
+    --------
+    CrossEntropyLoss : For classes that exclude each other.
 
     References
     ----------
@@ -410,7 +431,13 @@ class BCELoss(_Loss):
     Parameters
     ----------
     weight : array that broadcasts to the input, optional
+        A weight for each class or entry.
     reduction : {"mean", "sum", "none"}
+        What becomes of the losses of a batch.
+
+    See Also
+    --------
+    BCEWithLogitsLoss : From logits, which is more exact.
 
     References
     ----------

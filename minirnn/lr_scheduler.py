@@ -234,9 +234,15 @@ class LambdaLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     lr_lambda : callable from int to float, or list of one a group
+        The factor as a function of the step, one for all groups or one for each.
     last_epoch : int
         See :class:`LRScheduler`.
+
+    See Also
+    --------
+    SequentialLR : Schedules one after the other.
     """
 
     def __init__(
@@ -263,12 +269,17 @@ class StepLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     step_size : int
         The length s of a stair.
     gamma : float
         The factor :math:`\gamma` at each.
     last_epoch : int
         See :class:`LRScheduler`.
+
+    See Also
+    --------
+    MultiStepLR : At steps that you name.
     """
 
     _settings = ("step_size", "gamma")
@@ -294,9 +305,15 @@ class ExponentialLR(StepLR):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     gamma : float
+        The factor of each step.
     last_epoch : int
         See :class:`LRScheduler`.
+
+    See Also
+    --------
+    StepLR : Every few steps only.
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
@@ -311,6 +328,7 @@ class LinearLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     start_factor : float
         The factor a at the first step, in (0, 1].
     end_factor : float
@@ -319,6 +337,10 @@ class LinearLR(LRScheduler):
         The number n of steps until then.
     last_epoch : int
         See :class:`LRScheduler`.
+
+    See Also
+    --------
+    SequentialLR : To go on with another schedule.
 
     Examples
     --------
@@ -372,12 +394,17 @@ class CosineAnnealingLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     T_max : int
         The number of steps from the highest rate to the lowest.
     eta_min : float
         The lowest rate.
     last_epoch : int
         See :class:`LRScheduler`.
+
+    See Also
+    --------
+    CosineAnnealingWarmRestarts : Again and again.
 
     References
     ----------
@@ -449,6 +476,7 @@ class SequentialLR(Combined):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     schedulers : list of LRScheduler
         All of this optimiser.
     milestones : list of int
@@ -462,6 +490,10 @@ class SequentialLR(Combined):
         If one of the schedules is no function of the step, as :class:`ReduceLROnPlateau`.
     ValueError
         If one is of another optimiser, or the milestones do not fit.
+
+    See Also
+    --------
+    ChainedScheduler : All at once, multiplied.
 
     Examples
     --------

@@ -23,12 +23,17 @@ class ConstantLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     factor : float
         f, in [0, 1].
     total_iters : int
         n.
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
+
+    See Also
+    --------
+    LinearLR : A rate that grows in steps.
     """
 
     _settings = ("factor", "total_iters")
@@ -58,12 +63,17 @@ class MultiStepLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     milestones : list of int
         The steps s at which the rate is multiplied.
     gamma : float
         By what.
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
+
+    See Also
+    --------
+    StepLR : At equal distances.
     """
 
     _settings = ("milestones", "gamma")
@@ -94,12 +104,17 @@ class PolynomialLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     total_iters : int
         n.
     power : float
         p; 1 is a straight line.
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
+
+    See Also
+    --------
+    LinearLR : In a straight line.
     """
 
     _settings = ("total_iters", "power")
@@ -132,6 +147,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     T_0 : int
         The length :math:`T_i` of the first wave, in steps.
     T_mult : int
@@ -140,6 +156,10 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         The lowest rate.
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
+
+    See Also
+    --------
+    CosineAnnealingLR : Once.
 
     References
     ----------
@@ -187,6 +207,7 @@ class OneCycleLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     max_lr : float
         The highest rate, of every group.
     total_steps : int, optional
@@ -200,6 +221,7 @@ class OneCycleLR(LRScheduler):
     base_momentum, max_momentum : float
     div_factor, final_div_factor : float
     three_phase : bool
+        Whether the way down is as long as the way up, and the rest a phase of its own.
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
 
@@ -208,6 +230,10 @@ class OneCycleLR(LRScheduler):
     ValueError
         If a setting is out of its range, or the optimiser has no momentum to cycle; by ``step``, beyond
         `total_steps`.
+
+    See Also
+    --------
+    CosineAnnealingLR : Only the way down.
 
     References
     ----------
@@ -358,6 +384,10 @@ class ChainedScheduler(Combined):
     ValueError
         If there is none, one is of another optimiser, has been stepped, or is no function of the step, as
         :class:`ReduceLROnPlateau`.
+
+    See Also
+    --------
+    SequentialLR : One schedule after the other.
 
     References
     ----------

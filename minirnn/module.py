@@ -93,6 +93,10 @@ class Module(Stateful):
     TypeError
         By an assignment, if it hides modules or parameters where nothing finds them; by ``model(x)``, if
         ``forward`` does not return ``(y, ctx)``.
+
+    See Also
+    --------
+    Sequential : A chain of layers, without a class of one's own.
     """
 
     training: bool = True

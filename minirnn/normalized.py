@@ -33,6 +33,10 @@ class LayerNormLSTM(_Normalized):
     gain_ih_l{k}, gain_hh_l{k}, gain_c_l{k} : Parameter of shape (4 * hidden_size,), (hidden_size,) the last
     bias_c_l{k} : Parameter of shape (hidden_size,)
 
+    See Also
+    --------
+    LSTM : The plain one.
+
     References
     ----------
     J. Ba, J. Kiros, G. Hinton, "Layer normalization", arXiv:1607.06450 (2016)
@@ -59,6 +63,10 @@ class LayerNormGRU(_Normalized):
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k} : Parameter
         As in :class:`GRU`; the biases come after the normalisation.
     gain_ih_l{k}, gain_hh_l{k} : Parameter of shape (3 * hidden_size,)
+
+    See Also
+    --------
+    GRU : The plain one.
 
     References
     ----------

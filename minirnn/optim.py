@@ -54,6 +54,10 @@ class SGD(Optimizer):
     TypeError
         If `params` holds something else, or a group mixes dtypes or devices.
 
+    See Also
+    --------
+    Adam : Steps that adapt to each parameter.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html;
@@ -171,6 +175,10 @@ class Adam(Optimizer):
     TypeError
         If `params` holds something else, or a group mixes dtypes or devices.
 
+    See Also
+    --------
+    AdamW : Weight decay apart from the gradient.
+
     References
     ----------
     D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015;
@@ -267,6 +275,10 @@ class AdamW(Adam):
         Times `lr`, the share of each weight that is taken off in a step.
     amsgrad, maximize : bool
         As for :class:`Adam`.
+
+    See Also
+    --------
+    Adam : Weight decay as a part of the gradient.
 
     References
     ----------

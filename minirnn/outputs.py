@@ -23,9 +23,11 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
     Parameters
     ----------
     output : PackedSequence of rows (F,), or array of shape (T, B, F), (B, T, F) with `batch_first`
+        Of a recurrent layer.
     lengths : list or array of int, shape (B,)
         For padded output; all T if not given.
     batch_first : bool
+        Whether padded arrays are (B, T, ...).
 
     Returns
     -------
@@ -36,6 +38,10 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
     ------
     ValueError
         If a sequence has no step.
+
+    See Also
+    --------
+    by_layer_direction : The states by layer and direction.
 
     Examples
     --------
@@ -77,6 +83,10 @@ def by_layer_direction(h_n: Array, num_directions: int) -> Array:
     h_n : array of shape (num_layers * num_directions, B, H), or without B
     num_directions : int
         1, or 2 for a bidirectional layer: ``layer.num_directions``. The array does not tell.
+
+    See Also
+    --------
+    last_step : The output at each sequence's end.
 
     Examples
     --------

@@ -137,6 +137,10 @@ class PackedSequence(_Arithmetic, _Fields):
         If the batch sizes are not descending positive integers that add up to the rows of `data`, or if
         an index array is no permutation.
 
+    See Also
+    --------
+    pack_sequence, pack_padded_sequence : Make one.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.PackedSequence.html

@@ -79,6 +79,7 @@ def pack_padded_sequence(
         Steps of each sequence, 0 to T. Length zero is allowed (torch refuses it): such a sequence has
         no rows, and a recurrent layer leaves its state as it was.
     batch_first : bool
+        Whether padded arrays are (B, T, ...).
     enforce_sorted : bool
         Demand that the lengths come in descending order. With ``False`` the batch is sorted, and whatever
         unpacks it or runs over it restores the order given.
@@ -96,6 +97,10 @@ def pack_padded_sequence(
     ValueError
         If a length is negative, larger than T or no integer, if their number is not B, if the batch is
         empty, if the order is enforced and not there, or if `check_padding` finds a disagreement.
+
+    See Also
+    --------
+    pad_packed_sequence : The way back, and the adjoint.
 
     References
     ----------
@@ -179,7 +184,9 @@ def pad_packed_sequence(
     Parameters
     ----------
     sequence : PackedSequence
+        What a recurrent layer made, or was given.
     batch_first : bool
+        Whether padded arrays are (B, T, ...).
     padding_value : scalar
         What to put after the end of each sequence.
     total_length : int, optional
@@ -196,6 +203,10 @@ def pad_packed_sequence(
         If `sequence` is no PackedSequence.
     ValueError
         If `total_length` is smaller than the longest length.
+
+    See Also
+    --------
+    pack_padded_sequence : The way back, and the adjoint.
 
     References
     ----------
@@ -269,6 +280,10 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     -------
     PackedSequence
 
+    See Also
+    --------
+    unpack_sequence : The way back.
+
     Examples
     --------
     >>> pack_sequence([np.array([4]), np.array([1, 2, 3])], enforce_sorted=False).data
@@ -282,6 +297,10 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     """Unpack into a list of sequences, in the order in which they were given.
+
+    See Also
+    --------
+    pack_sequence : The way back.
 
     Examples
     --------
@@ -312,13 +331,20 @@ def pad_sequence(
     Parameters
     ----------
     sequences : list of arrays of shape (length, ...)
+        The sequences, of any lengths.
     batch_first : bool
+        Whether padded arrays are (B, T, ...).
     padding_value : scalar
+        What is put after the end.
     padding_side : {"right", "left"}
 
     Returns
     -------
     array of shape (T, B, ...), or (B, T, ...) with `batch_first`
+
+    See Also
+    --------
+    unpad_sequence : The way back.
 
     Examples
     --------
@@ -338,6 +364,10 @@ def pad_sequence(
 
 def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = False) -> list[Array]:
     """Cut a padded batch into a list of sequences; the inverse of :func:`pad_sequence`.
+
+    See Also
+    --------
+    pad_sequence : The way back.
 
     Examples
     --------

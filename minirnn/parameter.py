@@ -51,6 +51,10 @@ class Parameter(NDArrayOperatorsMixin):
     requires_grad : bool
         ``False`` freezes the parameter: optimisers leave it as it is, and clipping leaves its gradient
         out. Backward passes still add to the gradient.
+
+    See Also
+    --------
+    ParameterBuffer : All of a model's in one array.
     """
 
     __slots__ = ("_data", "_grad", "buffer", "name", "requires_grad")
@@ -198,6 +202,10 @@ class ParameterBuffer:
         If there is none, or one comes twice.
     TypeError
         If they are of several dtypes or devices, or something else is among them.
+
+    See Also
+    --------
+    Parameter : What it holds.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:

@@ -70,6 +70,7 @@ def set_native(enabled: bool) -> None:
     Parameters
     ----------
     enabled : bool
+        On or off.
 
     Raises
     ------
@@ -77,6 +78,10 @@ def set_native(enabled: bool) -> None:
         If C is asked for, and the loops were not built.
     TypeError
         If `enabled` is no bool.
+
+    See Also
+    --------
+    native_available : Whether they were built.
 
     Examples
     --------

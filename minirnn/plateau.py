@@ -20,6 +20,7 @@ class ReduceLROnPlateau:
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     mode : {"min", "max"}
         Whether a smaller or a larger metric is better.
     factor : float
@@ -50,6 +51,10 @@ class ReduceLROnPlateau:
         If `optimizer` is none of this library's.
     ValueError
         If a setting is out of its range.
+
+    See Also
+    --------
+    StepLR : By the number of steps.
 
     References
     ----------

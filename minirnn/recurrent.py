@@ -60,6 +60,10 @@ class Recurrent(Streaming):
         of the two.
     TypeError
         By the constructor, if `dtype` is no floating-point one, or a switch neither True nor False.
+
+    See Also
+    --------
+    RNN, LSTM, GRU : The layers that are made of it.
     """
 
     _result: ClassVar[str] = "(output, h_n)"
@@ -259,11 +263,13 @@ class RNN(Recurrent):
     input_size, hidden_size, num_layers : int
     nonlinearity : {"tanh", "relu"}
     bias : bool
+        Whether there are biases.
     batch_first : bool
         Padded input and output are (B, T, ...). States are not affected.
     dropout : float
         Probability to drop an entry of each layer's output but the last one's, in training.
     bidirectional : bool
+        Whether a second set of weights reads each sequence from its end.
     recurrent_dropout : float, keyword-only
         Probability to drop an entry of the state that enters the recurrent product, in training;
         one mask a sequence (Gal and Ghahramani, "A theoretically grounded application of dropout
@@ -276,6 +282,7 @@ class RNN(Recurrent):
     init : {"torch", "orthogonal"}, keyword-only
         Uniform on ``+-1/sqrt(hidden_size)``; or orthogonal W_hh, Xavier W_ih and zero biases.
     dtype : dtype, keyword-only
+        Of the parameters: float32 or float64.
     rng : seed or Generator, keyword-only
         For the weights and for dropout.
 
@@ -286,6 +293,10 @@ class RNN(Recurrent):
         for the RNN; of a layer above another I is that one's output, D * H.
     weight_hh_l{k} : Parameter of shape (G * H, H)
     bias_ih_l{k}, bias_hh_l{k} : Parameter of shape (G * H,), if there are biases
+
+    See Also
+    --------
+    GRU, LSTM : Cells with gates, through which gradients go farther.
 
     References
     ----------
@@ -342,6 +353,10 @@ class GRU(Recurrent):
         ``reset_after=False`` and ONNX's ``linear_before_reset=0``; see :mod:`minirnn.functional.gru_before`.
         The names and shapes of the weights are the same, what they mean is not.
 
+    See Also
+    --------
+    LSTM, RNN : The other cells, in the same layers.
+
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
@@ -393,6 +408,10 @@ class LSTM(Recurrent):
     forget_bias : float, optional, keyword-only
         Initial sum of the forget gate's two biases (Jozefowicz et al., "An empirical exploration
         of recurrent network architectures", ICML 2015, recommend 1). As drawn if not given.
+
+    See Also
+    --------
+    GRU, RNN : The other cells, in the same layers.
 
     References
     ----------

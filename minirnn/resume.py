@@ -109,9 +109,12 @@ def save_checkpoint(
     Parameters
     ----------
     path : path
+        The file.
     model : Module
+        Whose parameters are meant.
     optimizer, scheduler : object with ``state_dict`` and ``load_state_dict``, optional
     step : int
+        How many steps have been taken.
     extra : optional
         What else the run needs, a data position, say: numbers, strings, arrays, lists and dicts of such.
 
@@ -124,7 +127,7 @@ def save_checkpoint(
 
     See Also
     --------
-    load_checkpoint, save_weights
+    load_checkpoint, save_weights : Of the same kind.
     """
     if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
         raise ValueError(f"step: expected an integer >= 0, got {step!r:.80}")
@@ -151,6 +154,7 @@ def load_checkpoint(
     Parameters
     ----------
     path : path
+        The file.
     model, optimizer, scheduler
         Made as those of the run that saved.
 
@@ -166,7 +170,7 @@ def load_checkpoint(
 
     See Also
     --------
-    save_checkpoint, load_weights
+    save_checkpoint, load_weights : Of the same kind.
     """
     parts = {k: p for k, p in (("optimizer", optimizer), ("scheduler", scheduler)) if p is not None}
     with opened(path) as file, opened_zip(path, file) as archive:

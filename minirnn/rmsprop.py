@@ -48,6 +48,10 @@ class RMSprop(Optimizer):
     TypeError
         If `params` holds something else, or a group mixes dtypes or devices.
 
+    See Also
+    --------
+    Adam : With a mean of the gradients too.
+
     References
     ----------
     A. Graves, "Generating sequences with recurrent neural networks", arXiv:1308.0850 (2013);

@@ -26,6 +26,10 @@ class Sequential(Module):
     ValueError
         If a name is no identifier, or one that a Sequential has already.
 
+    See Also
+    --------
+    Module : Models that are no chain.
+
     Examples
     --------
     >>> import numpy as np, minirnn

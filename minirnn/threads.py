@@ -79,6 +79,10 @@ def set_num_threads(threads: int) -> None:
     ------
     ValueError
         If `threads` is no positive integer.
+
+    See Also
+    --------
+    set_native : The loops in C.
     """
     global _threads, _pool
     checks.positive(threads=threads)

@@ -29,6 +29,10 @@ class Window(NamedTuple):
         Of what is packed, its rows in ``.data``.
     input : array or PackedSequence
         What lies in it, in the form of the whole.
+
+    See Also
+    --------
+    windows : Yields it.
     """
 
     steps: slice
@@ -49,6 +53,10 @@ class TruncatedWindow(NamedTuple):
         What the layer or model returned for the window: its output, and the state to go on from.
     ctx : Context
         For ``backward``.
+
+    See Also
+    --------
+    truncated_bptt : Yields it.
     """
 
     steps: slice
@@ -69,6 +77,7 @@ def windows(input: Any, k: int, *, batch_first: bool = False) -> Iterator[Window
     k : int
         Steps in a window; in the last one there may be less.
     batch_first : bool, keyword-only
+        Whether padded arrays are (B, T, ...).
 
     Yields
     ------
@@ -81,6 +90,10 @@ def windows(input: Any, k: int, *, batch_first: bool = False) -> Iterator[Window
         If `k` is no positive integer, or the input has no axis of time.
     TypeError
         If the input is neither an array nor packed.
+
+    See Also
+    --------
+    truncated_bptt : The loop over them.
 
     Examples
     --------

@@ -36,6 +36,10 @@ class Trace(NamedTuple):
         LSTM only, else empty: the cells c_t, or dL/dc_t.
     gates : dict from gate name to tuple of arrays
         Forward only, else empty: the gates' values, under ``i f g o`` or ``r z n``.
+
+    See Also
+    --------
+    diagnostics.gradient_flow : The norms of a backward trace.
     """
 
     h: tuple[Any, ...]

@@ -41,6 +41,7 @@ def check_gradients(
     *inputs : arrays, PackedSequences, or nested tuples of them
         In float64, or of integers; None for what is not given. Nothing is changed.
     directions : int, keyword-only
+        How many random directions are tried.
     tolerance : float, keyword-only
         How far both may be apart, relative to the larger of the derivative and 1.
     step : float, keyword-only
@@ -62,6 +63,10 @@ def check_gradients(
         If a parameter or an input is of float32, whose digits are too few.
     ValueError
         If two forward passes differ, as with dropout: call ``module.eval()`` first.
+
+    See Also
+    --------
+    gradient_flow : How far gradients reach.
 
     Examples
     --------

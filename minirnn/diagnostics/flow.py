@@ -34,6 +34,10 @@ def gradient_flow(trace: Trace, *, batch_first: bool = False) -> Array:
     TypeError
         If `trace` is no Trace.
 
+    See Also
+    --------
+    plot_gradient_flow, plot_gradient_curves : Draw it.
+
     Examples
     --------
     >>> import numpy as np, minirnn

@@ -25,6 +25,10 @@ class Observation(NamedTuple):
         The norm of all gradients as one long vector.
     norms : dict from str to float
         That of each parameter's, by the parameter's name.
+
+    See Also
+    --------
+    GradientMonitor : Makes it.
     """
 
     step: int
@@ -42,6 +46,10 @@ class Alarm(NamedTuple):
         The parameter's name, or ``"total"``.
     norm : float
     band : {"vanishing", "warning", "exploding"}
+
+    See Also
+    --------
+    GradientMonitor : Sounds it.
     """
 
     step: int
@@ -60,6 +68,7 @@ class GradientMonitor:
     Parameters
     ----------
     parameters : iterable of Parameter, or ParameterBuffer
+        Those whose gradients are meant.
     every : int, keyword-only
         Look at the steps that are multiples of it only.
     vanishing, warning, exploding : float, keyword-only
@@ -78,6 +87,10 @@ class GradientMonitor:
     TypeError, ValueError
         If there are no parameters, two have one name, `every` is no positive integer, or the bounds do not
         ascend.
+
+    See Also
+    --------
+    plot_gradient_norms : Draws what it saw.
 
     Examples
     --------

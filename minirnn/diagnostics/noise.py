@@ -21,6 +21,10 @@ class NoiseScale(NamedTuple):
         ``|G|^2``, the squared norm of the true gradient; by chance it may come out negative.
     scale : float
         Their ratio.
+
+    See Also
+    --------
+    noise_scale : Estimates it.
     """
 
     noise: float
@@ -63,6 +67,10 @@ def noise_scale(sample_norms: Array, batch_norms: Any) -> NoiseScale:
     ------
     ValueError
         If there are fewer than two samples, or the shapes do not fit.
+
+    See Also
+    --------
+    per_sample_gradient_norms : What it is estimated from.
 
     References
     ----------

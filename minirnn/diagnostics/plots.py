@@ -19,12 +19,17 @@ def plot_gradient_flow(flow: Array, ax: Any = None) -> Any:
     Parameters
     ----------
     flow : array of shape (num_layers, T)
+        What gradient_flow returned.
     ax : matplotlib Axes, optional
         A new one if not given.
 
     Returns
     -------
     Axes
+
+    See Also
+    --------
+    gradient_flow : What is drawn.
     """
     ax, flow = _axes(ax), np.asarray(flow)
     with np.errstate(divide="ignore"):
@@ -39,6 +44,10 @@ def plot_gradient_curves(flow: Array, ax: Any = None) -> Any:
     """Draw :func:`gradient_flow` as a curve for each layer, on a logarithmic axis; see there for the rest.
 
     Parameters and result are those of :func:`plot_gradient_flow`.
+
+    See Also
+    --------
+    gradient_flow : What is drawn.
     """
     ax = _axes(ax)
     for layer, norms in enumerate(np.asarray(flow)):
@@ -54,12 +63,17 @@ def plot_gradient_norms(monitor: GradientMonitor, ax: Any = None) -> Any:
     Parameters
     ----------
     monitor : GradientMonitor
+        The monitor.
     ax : matplotlib Axes, optional
         A new one if not given.
 
     Returns
     -------
     Axes
+
+    See Also
+    --------
+    GradientMonitor : Whose history is drawn.
     """
     ax, steps = _axes(ax), [seen.step for seen in monitor.history]
     for k, p in enumerate(monitor.parameters):
@@ -90,6 +104,10 @@ def plot_jacobian_norms(norms: Array, sigma: float, radius: float, ax: Any = Non
     Returns
     -------
     Axes
+
+    See Also
+    --------
+    jacobian_norms : What is drawn.
     """
     ax, norms = _axes(ax), np.asarray(norms)
     norms = norms.reshape(len(norms), -1)

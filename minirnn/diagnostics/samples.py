@@ -93,6 +93,10 @@ def per_sample_gradient_norms(
     ValueError
         If the layers do not agree on the number of samples.
 
+    See Also
+    --------
+    per_sample_gradients : The gradients themselves.
+
     References
     ----------
     I. Goodfellow, "Efficient per-example gradient computations", arXiv 1510.01799 (2015), for one row
@@ -130,6 +134,10 @@ def per_sample_gradients(
     -------
     dict from str to array of float64, shape (B, and the parameter's)
         By the parameter's name.
+
+    See Also
+    --------
+    per_sample_gradient_norms : Their norms alone, for far less memory.
     """
     uses = _uses(module, ctx, gradients, batch_first)
     B = _batch_size(uses)

@@ -34,6 +34,7 @@ def spectral_radius(layer: Recurrent) -> dict[str, float]:
     Parameters
     ----------
     layer : RNN, GRU or LSTM
+        A recurrent layer.
 
     Returns
     -------
@@ -44,6 +45,10 @@ def spectral_radius(layer: Recurrent) -> dict[str, float]:
     ------
     TypeError
         If `layer` is something else.
+
+    See Also
+    --------
+    largest_singular_value : What counts for one step.
 
     Examples
     --------
@@ -63,6 +68,10 @@ def largest_singular_value(layer: Recurrent) -> dict[str, float]:
     """Return the largest singular value of every W_hh: by how much it can stretch a state in one step.
 
     Parameters, result and errors are those of :func:`spectral_radius`; what it means for gated layers too.
+
+    See Also
+    --------
+    spectral_radius : What counts after many steps.
     """
     return {name: float(np.linalg.norm(w, 2)) for name, w in _recurrent(layer, False)}
 
@@ -92,6 +101,7 @@ def jacobian_norms(layer: Recurrent, ctx: Any) -> Array:
     Parameters
     ----------
     layer : RNN, GRU or LSTM
+        A recurrent layer.
     ctx : Context
         What ``layer.forward(x)`` returned.
 
@@ -108,6 +118,10 @@ def jacobian_norms(layer: Recurrent, ctx: Any) -> Array:
         If `layer` is something else.
     ValueError
         If `ctx` is not this layer's.
+
+    See Also
+    --------
+    plot_jacobian_norms : Draws them.
 
     References
     ----------

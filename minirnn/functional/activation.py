@@ -68,11 +68,17 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     Parameters
     ----------
     x : array of floating point
+        Logits, or any numbers.
     axis : int
+        The axis along which they sum to one.
 
     Returns
     -------
     array of the shape of `x`
+
+    See Also
+    --------
+    softmax : Probabilities.
 
     Examples
     --------
@@ -96,11 +102,17 @@ def softmax(x: Array, axis: int = -1) -> Array:
     Parameters
     ----------
     x : array of floating point
+        Logits, or any numbers.
     axis : int
+        The axis along which they sum to one.
 
     Returns
     -------
     array of the shape of `x`
+
+    See Also
+    --------
+    log_softmax : Their logarithms.
 
     Examples
     --------
