@@ -50,6 +50,11 @@ def set_backend(name: str) -> None:
 
     The environment variable ``MINIRNN_BACKEND`` sets it at import.
 
+    Parameters
+    ----------
+    name : str
+        ``"numpy"`` or ``"cupy"``.
+
     Raises
     ------
     ValueError
@@ -84,6 +89,16 @@ def get_array_module(x: Any) -> ModuleType:
 
     CuPy is never imported for the question.
 
+    Parameters
+    ----------
+    x : array or number
+        Wherever it lies.
+
+    Returns
+    -------
+    module
+        ``numpy``, for numbers too, or ``cupy``.
+
     Raises
     ------
     TypeError
@@ -117,6 +132,11 @@ def asnumpy(x: Any) -> Array:
     x : array or array-like
         A CuPy array is copied; anything else goes through ``numpy.asarray``.
 
+    Returns
+    -------
+    array
+        On the host; `x` itself, if it is one.
+
     See Also
     --------
     get_array_module : Where an array lies.
@@ -131,6 +151,11 @@ def set_checks(enabled: bool) -> None:
 
     Such checks (is every token in the vocabulary, every class in range) need the values on the host,
     which would stall a GPU; on the host they always run. ``MINIRNN_CHECKS=1`` sets it at import.
+
+    Parameters
+    ----------
+    enabled : bool
+        On or off.
 
     See Also
     --------
@@ -187,6 +212,11 @@ def reads_values(x: Array) -> bool:
 def manual_seed(seed: int) -> None:
     """Restart the generator behind every draw that is given no ``rng=`` of its own.
 
+    Parameters
+    ----------
+    seed : int
+        From which the draws follow.
+
     See Also
     --------
     get_rng_state : To go on later.
@@ -206,6 +236,11 @@ def manual_seed(seed: int) -> None:
 def get_rng_state() -> dict[str, Any]:
     """Return the state of the generator that :func:`manual_seed` restarts: numbers, strings, dicts.
 
+    Returns
+    -------
+    dict
+        As JSON can hold it.
+
     See Also
     --------
     set_rng_state : Go back to it.
@@ -223,6 +258,11 @@ def get_rng_state() -> dict[str, Any]:
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Go on drawing from where :func:`get_rng_state` was called.
+
+    Parameters
+    ----------
+    state : dict
+        What :func:`get_rng_state` returned.
 
     Raises
     ------

@@ -132,10 +132,11 @@ class RNNCell(_Cell):
     Parameters
     ----------
     input_size, hidden_size : int
+        Features of the input and of the state.
     bias : bool
         Whether there are biases.
     nonlinearity : {"tanh", "relu"}
-    dtype, rng
+    dtype, rng : dtype, seed or Generator
         Keyword-only, as for the layers.
 
     Attributes

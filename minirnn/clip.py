@@ -35,7 +35,7 @@ def clip_grad_norm_(
     max_norm : float
         The largest norm that is left as it is.
     norm_type : float
-        p of the p-norm, above 0; ``math.inf`` or ``"inf"`` for the largest entry.
+        The p of the p-norm, above 0; ``math.inf`` or ``"inf"`` for the largest entry.
     error_if_nonfinite : bool
         Refuse a norm that is NaN or infinite. Has to read the norm, so a GPU is waited for. Without
         it such a norm makes the gradients zero or NaN, as in torch.

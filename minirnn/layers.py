@@ -36,6 +36,7 @@ class Linear(Module):
     Parameters
     ----------
     in_features, out_features : int
+        Features that come in and go out.
     bias : bool
         Whether there are biases.
     dtype : dtype, keyword-only
@@ -128,6 +129,7 @@ class Embedding(Module):
     Parameters
     ----------
     num_embeddings, embedding_dim : int
+        How many tokens there are, and how many features each gets.
     padding_idx : int, optional
         The token whose row starts at zero and never gets a gradient; negative counts from the end.
     dtype : dtype, keyword-only

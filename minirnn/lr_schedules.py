@@ -25,9 +25,9 @@ class ConstantLR(LRScheduler):
     optimizer : Optimizer
         Whose learning rates it sets.
     factor : float
-        f, in [0, 1].
+        The f, in [0, 1].
     total_iters : int
-        n.
+        The n.
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
 
@@ -106,9 +106,9 @@ class PolynomialLR(LRScheduler):
     optimizer : Optimizer
         Whose learning rates it sets.
     total_iters : int
-        n.
+        The n.
     power : float
-        p; 1 is a straight line.
+        The p; 1 is a straight line.
     last_epoch : int
         See :class:`~minirnn.lr_scheduler.LRScheduler`.
 
@@ -213,13 +213,16 @@ class OneCycleLR(LRScheduler):
     total_steps : int, optional
         The number of steps of the cycle; if not given, ``epochs * steps_per_epoch``.
     epochs, steps_per_epoch : int, optional
+        How many epochs the cycle has, of how many steps.
     pct_start : float
         The share of the steps in which the rate rises.
     anneal_strategy : {"cos", "linear"}
     cycle_momentum : bool
         Whether momentum takes part.
     base_momentum, max_momentum : float
+        Its lowest and highest value.
     div_factor, final_div_factor : float
+        The highest rate by the first, and the first by the last.
     three_phase : bool
         Whether the way down is as long as the way up, and the rest a phase of its own.
     last_epoch : int

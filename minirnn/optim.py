@@ -269,7 +269,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps
+    params, lr, betas, eps : iterable, float, pair of floats, float
         As for :class:`Adam`, and with its errors.
     weight_decay : float
         Times `lr`, the share of each weight that is taken off in a step.

@@ -81,8 +81,14 @@ def by_layer_direction(h_n: Array, num_directions: int) -> Array:
     Parameters
     ----------
     h_n : array of shape (num_layers * num_directions, B, H), or without B
+        As a recurrent layer returns it.
     num_directions : int
         1, or 2 for a bidirectional layer: ``layer.num_directions``. The array does not tell.
+
+    Returns
+    -------
+    array of shape (num_layers, num_directions, B, H)
+        A view, with an axis for each.
 
     See Also
     --------

@@ -195,7 +195,9 @@ def pad_packed_sequence(
     Returns
     -------
     padded : array of shape (T, B, ...), or (B, T, ...) with `batch_first`
+        In the order in which they were given.
     lengths : array of intp on the host, shape (B,)
+        Of the sequences, in that order.
 
     Raises
     ------
@@ -279,6 +281,7 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     Returns
     -------
     PackedSequence
+        Of all their steps.
 
     See Also
     --------
@@ -297,6 +300,16 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     """Unpack into a list of sequences, in the order in which they were given.
+
+    Parameters
+    ----------
+    packed_sequences : PackedSequence
+        Of any rows.
+
+    Returns
+    -------
+    list of arrays of shape (length, ...)
+        A length may be zero.
 
     See Also
     --------
@@ -341,6 +354,7 @@ def pad_sequence(
     Returns
     -------
     array of shape (T, B, ...), or (B, T, ...) with `batch_first`
+        As long as the longest.
 
     See Also
     --------
@@ -364,6 +378,20 @@ def pad_sequence(
 
 def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = False) -> list[Array]:
     """Cut a padded batch into a list of sequences; the inverse of :func:`pad_sequence`.
+
+    Parameters
+    ----------
+    padded_sequences : array of shape (T, B, ...), or (B, T, ...) with `batch_first`
+        With the sequences from the first step on.
+    lengths : list or array of int, shape (B,)
+        Of the sequences.
+    batch_first : bool
+        Whether the batch comes first.
+
+    Returns
+    -------
+    list of arrays of shape (length, ...)
+        Copies.
 
     See Also
     --------

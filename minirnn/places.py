@@ -53,6 +53,11 @@ def native_available() -> bool:
     Returns
     -------
     bool
+        Whether they are there, used or not.
+
+    See Also
+    --------
+    set_native : Switch them.
     """
     try:
         import_module("minirnn.native._loops")

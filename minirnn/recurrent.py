@@ -261,6 +261,7 @@ class RNN(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
+        Features of a step of the input and of the state; layers, each over the output of the one before.
     nonlinearity : {"tanh", "relu"}
     bias : bool
         Whether there are biases.

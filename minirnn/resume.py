@@ -113,6 +113,7 @@ def save_checkpoint(
     model : Module
         Whose parameters are meant.
     optimizer, scheduler : object with ``state_dict`` and ``load_state_dict``, optional
+        Whose states are kept too.
     step : int
         How many steps have been taken.
     extra : optional
@@ -155,7 +156,7 @@ def load_checkpoint(
     ----------
     path : path
         The file.
-    model, optimizer, scheduler
+    model, optimizer, scheduler : objects
         Made as those of the run that saved.
 
     Returns

@@ -164,7 +164,7 @@ def truncated_bptt(
 
     See Also
     --------
-    windows : for a loop of your own.
+    windows : For a loop of your own.
 
     References
     ----------

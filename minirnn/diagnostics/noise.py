@@ -62,6 +62,7 @@ def noise_scale(sample_norms: Array, batch_norms: Any) -> NoiseScale:
     Returns
     -------
     NoiseScale
+        Both terms and their ratio.
 
     Raises
     ------

@@ -26,6 +26,7 @@ def plot_gradient_flow(flow: Array, ax: Any = None) -> Any:
     Returns
     -------
     Axes
+        That it is drawn on.
 
     See Also
     --------
@@ -43,7 +44,17 @@ def plot_gradient_flow(flow: Array, ax: Any = None) -> Any:
 def plot_gradient_curves(flow: Array, ax: Any = None) -> Any:
     """Draw :func:`gradient_flow` as a curve for each layer, on a logarithmic axis; see there for the rest.
 
-    Parameters and result are those of :func:`plot_gradient_flow`.
+    Parameters
+    ----------
+    flow : array of shape (num_layers, T)
+        What gradient_flow returned.
+    ax : matplotlib Axes, optional
+        A new one if not given.
+
+    Returns
+    -------
+    Axes
+        That it is drawn on.
 
     See Also
     --------
@@ -70,6 +81,7 @@ def plot_gradient_norms(monitor: GradientMonitor, ax: Any = None) -> Any:
     Returns
     -------
     Axes
+        That it is drawn on.
 
     See Also
     --------
@@ -104,6 +116,7 @@ def plot_jacobian_norms(norms: Array, sigma: float, radius: float, ax: Any = Non
     Returns
     -------
     Axes
+        That it is drawn on.
 
     See Also
     --------

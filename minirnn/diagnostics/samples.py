@@ -130,6 +130,11 @@ def per_sample_gradients(
     That takes B times the memory of the parameters; where norms are enough, take
     :func:`per_sample_gradient_norms`, whose parameters and errors these are.
 
+    Parameters
+    ----------
+    module, ctx, *gradients, batch_first : Module, context, arrays, bool
+        As for :func:`per_sample_gradient_norms`.
+
     Returns
     -------
     dict from str to array of float64, shape (B, and the parameter's)

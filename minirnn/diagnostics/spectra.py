@@ -69,6 +69,16 @@ def largest_singular_value(layer: Recurrent) -> dict[str, float]:
 
     Parameters, result and errors are those of :func:`spectral_radius`; what it means for gated layers too.
 
+    Parameters
+    ----------
+    layer : recurrent layer
+        As for :func:`spectral_radius`.
+
+    Returns
+    -------
+    dict from str to float
+        By the weight's name, for gated layers gate by gate.
+
     See Also
     --------
     spectral_radius : What counts after many steps.

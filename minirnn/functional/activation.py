@@ -70,11 +70,12 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     x : array of floating point
         Logits, or any numbers.
     axis : int
-        The axis along which they sum to one.
+        The axis along which the probabilities sum to one.
 
     Returns
     -------
     array of the shape of `x`
+        A new one.
 
     See Also
     --------
@@ -104,11 +105,12 @@ def softmax(x: Array, axis: int = -1) -> Array:
     x : array of floating point
         Logits, or any numbers.
     axis : int
-        The axis along which they sum to one.
+        The axis along which the probabilities sum to one.
 
     Returns
     -------
     array of the shape of `x`
+        A new one.
 
     See Also
     --------
