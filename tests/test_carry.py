@@ -26,7 +26,7 @@ def example(monkeypatch):
 def test_a_resumed_run_is_the_whole_one(example, cell, tmp_path):
     *_, train = example
     args = train.arguments([*FLAGS.split(), "--cell", cell, "--batch_size", "32"])
-    assert (args.run_name, args.total_steps) == (f"sum_mod-{cell}-carry-seed0", 40)
+    assert (args.run_name, args.gather) == (f"sum_mod-{cell}-carry-seed0", 0.03)
     expected = train.train(args).state_dict()
     rows, checkpoint = [], tmp_path / "checkpoint"
 
@@ -126,3 +126,21 @@ def test_the_lesson_after_each_digit_has_the_gradient_of_what_it_says(example):
         slope = (above - objective()) / 2e-6
         p.data = before
         np.testing.assert_allclose((p.grad * direction).sum(), slope, rtol=1e-6, atol=1e-9)
+
+
+def test_several_processes_cannot_carry(example, monkeypatch):
+    *_, train = example
+
+    class Two:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def Get_size(self):
+            return 2
+
+    monkeypatch.setattr(train, "world", Two)
+    with pytest.raises(SystemExit, match="--carry: expected one process"):
+        train.main(FLAGS.split())

@@ -61,7 +61,7 @@ class AfterEach:
             )
             # Little at first: what is to be gathered must have come to mean something.
             doutput[asked] = args.gather * min(1.0, step / max(1, start)) * apart
-        self.model.backward(ctx, logits._replace(data=dlogits), doutput)
+        self.model.backward(ctx, logits._replace(data=dlogits), ctx.output._replace(data=doutput))
         at_end, sums = minirnn.last_step(logits), minirnn.last_step(answers)
         self.carried.out_of(ctx.state, at_end, sums)
         return loss, at_end, sums

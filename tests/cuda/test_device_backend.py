@@ -186,13 +186,15 @@ def test_environment_variable():
 EXAMPLE = HERE.parents[1] / "examples" / "sum_mod"
 
 
-def test_the_example_trains_and_answers(double, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("lesson", ["", "--carry "])
+def test_the_example_trains_and_answers(lesson, double, tmp_path, monkeypatch, capsys):
     """The same scripts: `MINIRNN_BACKEND=cupy python examples/sum_mod/train.py`."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
     import predict
     import train
 
     flags = "--total_steps 4 --warmup_step 1 --hidden_dim 8 --batch_size 6 --log_every 2 --run_name"
+    flags = lesson + flags
     results = []
     for backend in ("numpy", "cupy"):
         minirnn.set_backend(backend)
