@@ -410,6 +410,11 @@ class LSTM(Recurrent):
         Initial sum of the forget gate's two biases (Jozefowicz et al., "An empirical exploration
         of recurrent network architectures", ICML 2015, recommend 1). As drawn if not given.
 
+    Attributes
+    ----------
+    weight_hr_l{k} : Parameter of shape (proj_size, H), if there is a projection
+        The other weights are those of :class:`RNN`, with proj_size instead of H where they meet h.
+
     See Also
     --------
     GRU, RNN : The other cells, in the same layers.

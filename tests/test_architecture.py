@@ -160,3 +160,33 @@ def test_a_figure_is_found():
     ):
         assert any(map(FIGURE.search, said(f"{text}\n"))), text
     assert not any(map(FIGURE.search, said("# T times as many rows, of which 32 are kept\n")))
+
+
+# So many lines are a thought: whoever mends one of two copies will not know of the other.
+REPEATED = 6
+
+
+def thoughts(source):
+    """Return every run of so many lines of code in a function; its signature is a contract, not a thought."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[ast.get_docstring(node, clean=False) is not None :]
+            lines = source.splitlines()[body[0].lineno - 1 : node.end_lineno] if body else []
+            code = [text for line in lines if (text := line.strip()) and text[0] != "#"]
+            found |= {tuple(code[k : k + REPEATED]) for k in range(len(code) - REPEATED + 1)}
+    return found
+
+
+def test_no_two_files_think_the_same():
+    first = {}
+    for path in FILES:
+        for run in thoughts(path.read_text(encoding="utf-8")):
+            assert first.setdefault(run, path) == path, "\n".join(run)
+
+
+def test_a_thought_is_found():
+    body = "".join(f"    x = {k}\n" for k in range(REPEATED))
+    assert len(thoughts(f"def f():\n{body}")) == 1
+    assert thoughts(f"def f():\n{body}") == thoughts(f'def g(y):\n    """Two."""\n{body}')
+    assert not thoughts(f"def f():\n{body}".replace("    x = 0\n", ""))
