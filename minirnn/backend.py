@@ -137,10 +137,19 @@ def asnumpy(x: Any) -> Array:
     array
         On the host; `x` itself, if it is one.
 
+    Raises
+    ------
+    TypeError
+        If `x` is a masked array.
+
     See Also
     --------
     get_array_module : Where an array lies.
     """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            "expected a plain array, got MaskedArray, whose mask would be lost; fill it first"
+        )
     if is_array(x) and not isinstance(x, np.ndarray):
         return np.asarray(x.get())
     return np.asarray(x)

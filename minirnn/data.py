@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import checks
-from .backend import RNG, Array, generator, is_array
+from .backend import RNG, Array, asnumpy, generator, is_array
 from .packing import pack_sequence
 
 _POOL = 50  # batches whose sequences are sorted by length together
@@ -239,7 +239,8 @@ def _listed(name: str, values: Any) -> Sequence[Array]:
     found = []
     for k in range(len(values)):
         value = values[k]
-        array = np.asarray(value) if isinstance(value, np.ndarray) or not is_array(value) else value
+        host = isinstance(value, np.ndarray) or not is_array(value)
+        array = asnumpy(value) if host else value
         if array.dtype.kind not in "biuf":
             raise TypeError(f"{name}[{k}]: expected an array of numbers, got dtype {array.dtype}")
         if array.ndim < 1:

@@ -68,9 +68,8 @@ class Optimizer(Hints):
         maximize: bool = False,
         **defaults: Any,
     ) -> None:
-        given: list[Any] = (
-            list(params) if isinstance(params, Iterable) else parameter_list("params", params)
-        )
+        plain = isinstance(params, Iterable) and not isinstance(params, np.ndarray)
+        given: list[Any] = list(params) if plain else parameter_list("params", params)
         groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         self._defaults = {**defaults, "maximize": maximize}

@@ -50,6 +50,8 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
     array([[4.],
            [1.]])
     """
+    checks.flags(batch_first=batch_first)
+    checks.storable("output", output.data if isinstance(output, PackedSequence) else output)
     if isinstance(output, PackedSequence):
         layout = output.layout
         if layout.batch_size and layout.lengths.min() == 0:
@@ -100,7 +102,8 @@ def by_layer_direction(h_n: Array, num_directions: int) -> Array:
     >>> by_layer_direction(np.zeros((6, 5, 4)), num_directions=2).shape
     (3, 2, 5, 4)
     """
-    get_array_module(h_n)
+    checks.storable("h_n", h_n)
+    checks.whole("num_directions", num_directions)
     if num_directions not in (1, 2) or h_n.ndim < 2 or len(h_n) % num_directions:
         raise ValueError(
             f"h_n: expected first axis num_layers * num_directions with num_directions = "

@@ -113,6 +113,7 @@ def pack_padded_sequence(
     >>> packed.data, packed.batch_sizes
     (array([1, 4, 2, 5, 3]), array([2, 2, 1]))
     """
+    checks.flags(batch_first=batch_first, enforce_sorted=enforce_sorted)
     checks.storable("input", input)
     if input.ndim < 2:
         axes = "(B, T, ...)" if batch_first else "(T, B, ...)"
@@ -221,6 +222,7 @@ def pad_packed_sequence(
     (array([[ 1,  2,  3],
            [ 4, -1, -1]]), array([3, 1]))
     """
+    checks.flags(batch_first=batch_first)
     layout = require_packed("sequence", sequence).layout
     B, T = layout.batch_size, layout.steps
     if total_length is not None:
@@ -292,6 +294,7 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     >>> pack_sequence([np.array([4]), np.array([1, 2, 3])], enforce_sorted=False).data
     array([1, 4, 2, 3])
     """
+    checks.flags(enforce_sorted=enforce_sorted)
     flat, lengths = _concatenate(sequences)
     starts = np.cumsum(lengths) - lengths
     lengths, order = _sort(lengths, enforce_sorted)
@@ -366,6 +369,7 @@ def pad_sequence(
     array([[1, 2, 3],
            [4, 0, 0]])
     """
+    checks.flags(batch_first=batch_first)
     checks.choice("padding_side", padding_side, ("right", "left"))
     flat, lengths = _concatenate(sequences)
     B, T = len(lengths), int(lengths.max())
@@ -402,7 +406,8 @@ def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = Fa
     >>> unpad_sequence(np.array([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True)
     [array([1, 2, 3]), array([4])]
     """
-    checks.array_module(padded_sequences=padded_sequences)
+    checks.flags(batch_first=batch_first)
+    checks.storable("padded_sequences", padded_sequences)
     if padded_sequences.ndim < 2:
         raise ValueError(
             f"padded_sequences: expected at least 2 dimensions, got {padded_sequences.shape}"

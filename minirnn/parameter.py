@@ -103,7 +103,12 @@ class Parameter(NDArrayOperatorsMixin):
             hint = "; zero_grad() clears a gradient, which is never None" if what == "grad" else ""
             raise TypeError(f"{name}: expected an array, got None{hint}")
         if not hasattr(value, "dtype"):
-            value = get_array_module(self._data).asarray(value, self.dtype)
+            try:
+                value = get_array_module(self._data).asarray(value, self.dtype)
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"{name}: expected an array or a list of numbers, {error}"
+                ) from None
         checks.array_module(**{name: value, "parameter": self._data})
         checks.floating(name, value)
         if value.shape != self.shape:
@@ -245,7 +250,7 @@ def parameter_list(name: str, parameters: Any) -> list[Parameter]:
     """
     if isinstance(parameters, Parameter):
         return [parameters]
-    if not isinstance(parameters, Iterable):
+    if not isinstance(parameters, Iterable) or isinstance(parameters, np.ndarray):
         raise TypeError(f"{name}: expected Parameters, got {type(parameters).__name__}")
     found = list(parameters)
     if not found:

@@ -147,6 +147,8 @@ class Recurrent(Streaming):
         ValueError
             If a shape does not fit.
         """
+        if trace is not False:
+            checks.flags(trace=trace)
         like = self._like
         form = forms.of("input", input, self.input_size, self.batch_first, like)
         x = form.flat(input)

@@ -27,7 +27,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..backend import Array, get_array_module
+import numpy as np
+
+from ..backend import FLOATS, Array, get_array_module
 
 
 def relu_forward(x: Array) -> Array:
@@ -62,6 +64,17 @@ def sigmoid_backward(y: Array, dy: Array) -> Array:
     return dy * (y * (1 - y))
 
 
+def _floating(x: Array) -> Any:
+    """Return the module on which `x` lies, if it is a plain array that minirnn computes with."""
+    xp: Any = get_array_module(x)
+    if x.dtype not in FLOATS or isinstance(x, np.ma.MaskedArray | np.matrix):
+        raise TypeError(
+            f"x: expected an array of float32 or float64, got {type(x).__name__} of dtype {x.dtype}; convert "
+            "it with numpy.asarray and .astype"
+        )
+    return xp
+
+
 def log_softmax(x: Array, axis: int = -1) -> Array:
     r"""Return :math:`x - \log \sum e^x` along an axis; no overflow.
 
@@ -87,7 +100,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     >>> log_softmax(np.array([0.0, 1000.0]))
     array([-1000.,     0.])
     """
-    xp: Any = get_array_module(x)
+    xp = _floating(x)
     shifted = x - x.max(axis=axis, keepdims=True)
     return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
 
@@ -122,7 +135,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     >>> softmax(np.array([1.0, 1.0, 1001.0, 1001.0]))
     array([0. , 0. , 0.5, 0.5])
     """
-    xp: Any = get_array_module(x)
+    xp = _floating(x)
     e = xp.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 

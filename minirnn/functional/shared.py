@@ -43,7 +43,7 @@ def products(x: Array, w: Array, layout: Layout) -> Array:
 
 def masked(x: Array, mask: Array) -> Array:
     """Return ``x * mask``, and 0 where the mask is 0, whatever x holds there: 0 times infinity is NaN."""
-    return masked_(x.copy(), mask)
+    return masked_(get_array_module(x).array(x), mask)
 
 
 def masked_(x: Array, mask: Array) -> Array:
