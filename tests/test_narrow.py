@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minirnn
-from minirnn.layout import equal_lengths
+from minirnn.layout import kept
 
 PACKAGE = Path(minirnn.__file__).parent
 COUNTED_BY = ("repeat", "bincount")  # what casts its counts to intp, safely
@@ -35,13 +35,13 @@ def narrow(name):
 @pytest.fixture
 def narrow_numpy():
     functions = {name: narrow(name) for name in (*COUNTED_BY, *FOUND, *MADE)}
-    equal_lengths.cache_clear()
+    kept.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(np, "intp", np.int32)
         for name, function in functions.items():
             patch.setattr(np, name, function)
         yield
-    equal_lengths.cache_clear()
+    kept.clear()
 
 
 def work():
