@@ -186,3 +186,13 @@ def test_techniques_are_measured_at_three_sizes():
     rows = [line for line in result.stdout.splitlines() if " / " in line and RATIO.search(line)]
     ratios = [len(RATIO.findall(row)) for row in rows]
     assert ratios == [3] * 10 + [1] * 7  # techniques by size, choices
+
+
+def test_per_sample_norms_are_measured_for_every_layer():
+    command = [sys.executable, BENCHMARKS / "diagnostics.py", "--budget", "0.0001"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if RATIO.search(line)]
+    assert [row.split(" | ")[0] for row in rows] == [
+        f"| {k}" for k in ("RNN", "GRU", "LSTM") for _ in "12"
+    ]

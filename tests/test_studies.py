@@ -203,7 +203,9 @@ def test_a_study_rehearses_with_one_command(name, tmp_path):
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", [p.name.split(".")[0] for p in DOCS.glob("*.runs.jsonl")])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n != "instability_film"]
+)  # of data not shipped
 def test_a_page_shows_what_the_kept_runs_say(name):
     """All runs are there; tables, verdicts and files are made of them and of nothing else."""
     its = importlib.import_module(name).STUDY

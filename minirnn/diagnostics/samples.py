@@ -325,23 +325,26 @@ class _Places(NamedTuple):
     """Where each row lies in an array (B, T, ...) of the samples' rows, T the most that one has."""
 
     order: Array  # (N,), on the host: the rows, sample by sample
-    flat: Array  # (N,), where they lie, in that order
+    sample: Array  # (N,), in that order
+    step: Array  # (N,): the how many-th of its sample
     starts: Array  # (B + 1,): where each sample's begin
     steps: int
 
-    def padded(self, rows: Array, dtype: Any, samples: slice = _WHOLE) -> Array:
-        """Return (B, T, ...) of the rows of some samples, zero where one has no more."""
-        xp = get_array_module(rows)
-        first, last, _ = samples.indices(len(self.starts) - 1)
+    def padded(self, rows: Array, dtype: Any, first: int = 0, last: int | None = None) -> Array:
+        """Return (B, T, ...) of the samples from `first` to `last`, T the most that one of *them* has.
+
+        Zero where a sample has no more.
+        """
+        xp, last = get_array_module(rows), len(self.starts) - 1 if last is None else last
+        T = int(np.diff(self.starts[first : last + 1]).max(initial=0))
         its = slice(int(self.starts[first]), int(self.starts[last]))
-        shape = ((last - first) * self.steps, *rows.shape[1:])
-        order, flat = self.order[its], self.flat[its] - first * self.steps
+        order, shape = xp.asarray(self.order[its]), ((last - first) * T, *rows.shape[1:])
         if len(order) == shape[0]:
-            out = rows[xp.asarray(order)].astype(dtype, copy=False)
+            out = rows[order].astype(dtype, copy=False)
         else:
             out = xp.zeros(shape, dtype)
-            out[xp.asarray(flat)] = rows[xp.asarray(order)]
-        return out.reshape(last - first, self.steps, *rows.shape[1:])
+            out[xp.asarray((self.sample[its] - first) * T + self.step[its])] = rows[order]
+        return out.reshape(last - first, T, *rows.shape[1:])
 
     def pieces(self, rows: Array, dtype: Any) -> Iterator[tuple[slice, Array]]:
         """Iterate over the samples in pieces that a cache holds; on a GPU there is one."""
@@ -349,8 +352,8 @@ class _Places(NamedTuple):
         size = max(1, _CACHED // max(1, self.steps * rows.shape[1]))
         size = size if get_array_module(rows) is np else B
         for first in range(0, B, size):
-            samples = slice(first, min(B, first + size))
-            yield samples, self.padded(rows, dtype, samples)
+            last = min(B, first + size)
+            yield slice(first, last), self.padded(rows, dtype, first, last)
 
 
 def _places(uses: list[_Rows], B: int) -> _Places:
@@ -358,7 +361,7 @@ def _places(uses: list[_Rows], B: int) -> _Places:
     order = np.argsort(sample, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(sample, minlength=B))])
     T, its = int(np.diff(starts).max(initial=0)), sample[order]
-    return _Places(order, its * T + np.arange(len(its)) - starts[its], starts, T)
+    return _Places(order, its, np.arange(len(its)) - starts[its], starts, T)
 
 
 def _joined(arrays: list[Any]) -> Array:
@@ -429,9 +432,10 @@ def _of_part(p: Parameter, uses: list[_Rows], B: int, recent: _Recent) -> Any:
 def _gram(rows: Array, places: _Places) -> Array:
     """Return (B, T, T): the products of each sample's rows with one another."""
     xp, B, T = get_array_module(rows), len(places.starts) - 1, places.steps
-    out = xp.empty((B, T, T), rows.dtype)
+    out = xp.zeros((B, T, T), rows.dtype)
     for samples, padded in places.pieces(rows, rows.dtype):
-        xp.matmul(padded, padded.swapaxes(1, 2), out=out[samples])
+        t = padded.shape[1]
+        out[samples, :t, :t] = xp.matmul(padded, padded.swapaxes(1, 2))
     return out
 
 

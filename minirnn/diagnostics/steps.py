@@ -167,7 +167,7 @@ class Elman:
 
         They are the total gradients of the states after the step; axes may stand in front of the rows.
         """
-        dz = dh * (s.h > 0) if self.relu else dh * (1 - s.h * s.h)
+        dz = dh * ((s.h > 0) if self.relu else _one_minus_square(s.h))
         return [Products(slice(None), dz, dz, s.h_in)]
 
     def totals(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
@@ -204,11 +204,11 @@ class Gated(Elman):
     def _of_z_and_n(self, s: Steps, dh: Array) -> tuple[Array, Array]:
         z, n = s.gates["z"], s.gates["n"]
         keep = 1 - z
-        d_n = dh * (keep * (1 - n * n))
         slope = s.h_before - n
         slope *= z
         slope *= keep
-        return dh * slope, d_n
+        keep *= _one_minus_square(n)
+        return dh * slope, dh * keep
 
     def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
         """Return the gradient of the state before the step, which z hands on as well."""
@@ -259,13 +259,20 @@ class LongShortTerm(Elman):
         """Return dh, and dc with what comes to c through h."""
         tanh_c = get_array_module(dh).tanh(s.c)
         dm = dh if self.w_hr is None else dh @ self.w_hr
-        return dh, dc + dm * (s.gates["o"] * (1 - tanh_c * tanh_c))
+        return dh, dc + dm * (s.gates["o"] * _one_minus_square(tanh_c))
 
     def back(self, s: Steps, dh: Array, dc: Array | None) -> tuple[Array, Array | None]:
         """Return the gradients of both states before the step."""
         dh, total = self.totals(s, dh, dc)
         through, _ = super().back(s, dh, total)
         return through, total * s.gates["f"]
+
+
+def _one_minus_square(x: Array) -> Array:
+    """Return the slope of tanh where it is x; in one array, since page faults cost more than products."""
+    y = x * x
+    get_array_module(y).subtract(1, y, y)
+    return y
 
 
 def _masked(s: Steps, dh: Any) -> Array:
@@ -275,7 +282,9 @@ def _masked(s: Steps, dh: Any) -> Array:
 
 def _side_by_side(d_r: Array, r: Array, d_z: Array) -> Array:
     """Return the gradients before r's sigmoid and before z's in one array; `d_r` is overwritten."""
-    d_r *= r * (1 - r)
+    slope = 1 - r
+    slope *= r
+    d_r *= slope
     return get_array_module(d_r).concatenate([d_r, d_z], axis=-1)
 
 
