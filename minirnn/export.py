@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from . import checks
 from .activations import LayerNorm, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .atomic import PathLike, atomic_write
 from .backend import Array, asnumpy
@@ -90,6 +91,8 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
         result = result[0] if isinstance(result, tuple) else result
         states = () if hasattr(model, "onnx") else graph.states
         outputs = dict(zip(("output", "h_n", "c_n"), (result, *states), strict=False))
+    for name, value in outputs.items():
+        _check_name(name, value)
     proto = graph.finish(onnx, outputs)
     with atomic_write(path) as file:
         file.write(proto.SerializeToString())
@@ -149,6 +152,7 @@ class Graph:
         TypeError, ValueError
             As :func:`to_onnx`.
         """
+        _check_name("x", x)
         if hasattr(layer, "onnx"):
             return layer.onnx(self, x)
         if isinstance(layer, Sequential):
@@ -332,6 +336,14 @@ class Graph:
         proto = model([known[name] for name in outputs])
         onnx.checker.check_model(proto, full_check=True)
         return proto
+
+
+def _check_name(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        got = checks.got(value)
+        raise TypeError(
+            f"{name}: expected the name of a value, from the graph's methods, got {got}"
+        )
 
 
 def _blocks(a: Array, order: list[int]) -> Array:

@@ -208,9 +208,21 @@ class Twice(minirnn.Module):
         return graph.layer(self.linear, graph.layer(self.table, x)), graph.layer(self.linear, x)
 
 
+class Forgetful(Own):
+    def onnx(self, graph, x):
+        graph.layer(self.rnn, x)
+
+
+class Packed(Own):
+    def onnx(self, graph, x):
+        return graph.layer(self.rnn, graph.layer(self.rnn, x))
+
+
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
+        (Forgetful(), TypeError, "output: expected the name of a value.*None"),
+        (Packed(), TypeError, "x: expected the name of a value"),
         (Own(), TypeError, r"Sequential.*got Own.*method `onnx\(graph, x\)`"),
         (minirnn.Sequential(minirnn.Linear(3, 3), Own()), TypeError, "got Own"),
         (minirnn.LSTM(3, 4, proj_size=2), ValueError, "projection"),
