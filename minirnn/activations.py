@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, forms
-from .backend import Array, default_xp, float_dtype
+from .backend import Array, default_xp, float_dtype, quiet
 from .functional import activation
 from .functional.shared import column_sums
 from .module import Context, Module, saving
@@ -21,6 +21,7 @@ class _Elementwise(Module):
     _backward: ClassVar[staticmethod[..., Array]]
     _along: tuple[int, ...] = ()  # the axis, for what acts along one
 
+    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Return the activation of every entry.
 
@@ -44,6 +45,7 @@ class _Elementwise(Module):
             return form.restore(y), self._context(None, form)
         return form.restore(checks.shown(y)), self._context(y, form)
 
+    @quiet
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Return the gradient of `input`.
 
@@ -120,6 +122,7 @@ class _AlongAxis(_Elementwise):
         self.dim = checks.whole("dim", dim)
         self._along = (self.dim,)
 
+    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Return it along the axis.
 
@@ -252,6 +255,7 @@ class LayerNorm(Module):
         affine = elementwise_affine and bias
         self.bias = Parameter(xp.zeros(self.normalized_shape, dtype)) if affine else None
 
+    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Return the normalised rows.
 
@@ -277,6 +281,7 @@ class LayerNorm(Module):
         y, saved = activation.layer_norm_forward(rows, weight, bias, self.eps)
         return form.restore(y.reshape(x.shape)), self._context(saved if saving() else None, form)
 
+    @quiet
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Add to the gradients of gain and bias; return that of `input`.
 

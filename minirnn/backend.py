@@ -23,6 +23,9 @@ RNG: TypeAlias = int | np.random.Generator | None
 
 BACKENDS = ("numpy", "cupy")
 
+# What is too small for the dtype is zero, also for those who trap floating-point errors: a decorator.
+quiet = np.errstate(under="ignore")
+
 # What minirnn computes in. Half precision loses the small terms of every sum over time, and no processor
 # computes in longdouble or in foreign byte order at speed.
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks
-from .backend import RNG, Array, generator, get_array_module
+from .backend import RNG, Array, generator, get_array_module, quiet
 from .bptt.passes import Pass
 from .forms import pack_state, unpack_state
 from .functional import gru, gru_before, lstm, rnn
@@ -41,6 +41,7 @@ class _Cell(RecurrentWeights):
         self.output_size, self._names = hidden_size, ()
         self._add_pass(input_size, "", dtype, generator(rng))
 
+    @quiet
     def forward(self, input: Array, hx: Any = None) -> tuple[Any, Context]:
         """Take one step.
 
@@ -101,6 +102,7 @@ class _Cell(RecurrentWeights):
     def _leave(self, arrays: list[Array], batched: bool) -> Any:
         return pack_state(arrays if batched else [x[0] for x in arrays])
 
+    @quiet
     def backward(self, ctx: Context, dh: Any) -> tuple[Array, Any]:
         """Add the weights' gradients into their ``grad``.
 

@@ -22,6 +22,7 @@ from .backend import (
     generator,
     get_array_module,
     is_array,
+    quiet,
     reads_values,
     uniform,
 )
@@ -84,6 +85,7 @@ class Linear(Module):
         self.weight = Parameter(uniform(rng, -bound, bound, (out_features, in_features), dtype))
         self.bias = Parameter(uniform(rng, -bound, bound, (out_features,), dtype)) if bias else None
 
+    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Map the last axis of `input`.
 
@@ -102,6 +104,7 @@ class Linear(Module):
         y, saved = linear.forward(checks.kept(x) if save else x, weight, bias, save)
         return form.restore(y), self._context(saved, form)
 
+    @quiet
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Add to the parameters' gradients and return that of `input`.
 
@@ -224,6 +227,7 @@ class Embedding(Module):
         layer._hold(Parameter(table.copy(), requires_grad=not freeze), padding_idx)
         return layer
 
+    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Look up.
 
@@ -250,6 +254,7 @@ class Embedding(Module):
         y, saved = embedding.forward(index, self.weight.data, self.padding_idx, save)
         return form.restore(y), self._context(saved, form)
 
+    @quiet
     def backward(self, ctx: Context, dy: Any) -> None:
         """Add to the table's gradient; tokens have none.
 
@@ -305,6 +310,7 @@ class Dropout(Module):
         self.p = p
         self._rng = None if rng is None else generator(rng)
 
+    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Return `input` with entries dropped; in evaluation, `input` itself.
 
@@ -324,6 +330,7 @@ class Dropout(Module):
         y, saved = dropout.forward(x, self.p, self._rng, saving())
         return form.restore(y), self._context(saved, form)
 
+    @quiet
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Return the gradient of `input`, through the same mask.
 
@@ -379,6 +386,7 @@ class Zoneout(Module):
         self.p = p
         self._rng = None if rng is None else generator(rng)
 
+    @quiet
     def forward(self, before: Array, after: Array) -> tuple[Array, Context]:
         """Return what the next step begins with.
 
@@ -401,6 +409,7 @@ class Zoneout(Module):
         h, saved = zoneout.forward(before, after, kept)
         return h, Context(self, (saved, before.shape) if saving() else None)
 
+    @quiet
     def backward(self, ctx: Context, dh: Array) -> tuple[Array, Array]:
         """Return the gradients of both states.
 

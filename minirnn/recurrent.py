@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, forms
-from .backend import RNG, Array, generator
+from .backend import RNG, Array, generator, quiet
 from .bptt import checkpoints, execution, traces
 from .bptt.passes import Pass
 from .bptt.stack import Stack
@@ -120,6 +120,7 @@ class Recurrent(Streaming):
 
     # -- forward -------------------------------------------------------------------------------
 
+    @quiet
     def forward(self, input: Any, h_0: Any = None, *, trace: bool = False) -> tuple[Any, Context]:
         """Run over whole sequences.
 
@@ -198,6 +199,7 @@ class Recurrent(Streaming):
 
     # -- backward ------------------------------------------------------------------------------
 
+    @quiet
     def backward(
         self, ctx: Context, doutput: Any = None, dh_n: Any = None, *, trace: bool = False
     ) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import checks, forms
-from .backend import Array, get_array_module
+from .backend import Array, get_array_module, quiet
 from .forms import pack_state
 from .functional.recurrence import stepper_of
 from .layout import equal_lengths
@@ -110,6 +110,7 @@ class Streaming(RecurrentWeights):
     ) -> list[Array]:
         return form.states(name, state, len(self._names), self._state_sizes, like, copy)
 
+    @quiet
     def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
         """Take one time step at inference: streaming, equal to the forward pass over all steps.
 

@@ -419,3 +419,35 @@ def test_given_vectors_are_frozen_unless_told_otherwise():
         minirnn.Embedding.from_pretrained(np.ones((3, 2)), padding_idx=3)
     with pytest.raises(TypeError, match="freeze"):
         minirnn.Embedding.from_pretrained(np.ones((3, 2)), 2)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1e3])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        minirnn.RNNCell(3, 4, rng=0),
+        minirnn.LSTMCell(3, 4, rng=0),
+        minirnn.GRUCell(3, 4, rng=0),
+        minirnn.Linear(3, 4, rng=0),
+        minirnn.LayerNorm(3),
+        minirnn.Dropout(0.5, rng=0),
+        minirnn.ReLU(),
+        minirnn.Tanh(),
+        minirnn.Sigmoid(),
+        minirnn.Softmax(-1),
+        minirnn.LogSoftmax(-1),
+    ],
+    ids=repr,
+)
+def test_what_is_too_small_for_the_dtype_raises_nothing(layer, scale):
+    x = (np.random.default_rng(0).standard_normal((5, 3)) * scale).astype(np.float32)
+    with np.errstate(all="raise"):
+        y, ctx = layer.forward(x)
+        for small in (1.0, 1e-20, 1e-38, 1e-44):
+            parts = y if isinstance(y, tuple) else (y,)
+            dy = tuple(np.full(one.shape, small, np.float32) for one in parts)
+            layer.backward(ctx, dy if isinstance(y, tuple) else dy[0])
+        layer(x)
+        table = minirnn.Embedding(5, 3)
+        _, ctx = table.forward(np.array([0, 1, 1, 1, 4]))
+        table.backward(ctx, x)

@@ -270,3 +270,17 @@ def test_a_bias_gradient_over_very_many_spans_keeps_its_digits(make, checkpoint)
     assert gradients[np.float32]
     for name, exact in gradients[np.float64].items():
         close(gradients[np.float32][name], exact, 1e-6, name)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 30.0])
+@pytest.mark.parametrize("options", [{}, {"checkpoint": True}, {"bidirectional": True}])
+def test_what_is_too_small_for_the_dtype_raises_nothing(make, options, scale):
+    layer = make(3, 4, recurrent_dropout=0.3, **options)
+    x = (np.random.default_rng(0).standard_normal((5, 2, 3)) * scale).astype(np.float32)
+    with np.errstate(all="raise"):
+        (y, _), ctx = layer.forward(x)
+        for small in (1.0, 1e-20, 1e-38, 1e-44):
+            layer.backward(ctx, np.full(y.shape, small, np.float32))
+        layer(x)
+        if not layer.bidirectional:
+            layer.step(x[0])

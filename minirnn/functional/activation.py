@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import FLOATS, Array, get_array_module
+from ..backend import FLOATS, Array, get_array_module, quiet
 
 
 def relu_forward(x: Array) -> Array:
@@ -75,6 +75,7 @@ def _floating(x: Array) -> Any:
     return xp
 
 
+@quiet
 def log_softmax(x: Array, axis: int = -1) -> Array:
     r"""Return :math:`x - \log \sum e^x` along an axis; no overflow.
 
@@ -110,6 +111,7 @@ def log_softmax_backward(y: Array, dy: Array, axis: int) -> Array:
     return dy - get_array_module(y).exp(y) * dy.sum(axis=axis, keepdims=True)
 
 
+@quiet
 def softmax(x: Array, axis: int = -1) -> Array:
     r"""Return :math:`e^x / \sum e^x` along an axis; no overflow.
 

@@ -14,15 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, get_array_module
+from ..backend import Array, get_array_module, quiet
 
 # So few classes are summed one after the other, over all rows at once: row by row, each sum is too short for
 # NumPy's loops.
 _FEW_CLASSES = 32
-
-
-# A tail that underflows is zero; nobody who traps floating-point errors wants to hear of it.
-_quiet_tails = np.errstate(under="ignore")
 
 
 def _reduce(losses: Array, reduction: str, denominator: Any) -> Array:
@@ -85,7 +81,7 @@ class CrossEntropyContext(NamedTuple):
     smoothing: float
 
 
-@_quiet_tails
+@quiet
 def cross_entropy_forward(
     logits: Array,
     targets: Array,
@@ -170,7 +166,7 @@ def _of_mean(
     return losses, denominator
 
 
-@_quiet_tails
+@quiet
 def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
     r"""Return ``dlogits``, the sum over classes of weight times ``p - onehot``.
 
@@ -207,7 +203,7 @@ class NLLContext(NamedTuple):
     reduction: str
 
 
-@_quiet_tails
+@quiet
 def nll_forward(
     log_p: Array,
     targets: Array,
@@ -237,7 +233,7 @@ def nll_forward(
     return _reduce(losses, reduction, denominator), ctx
 
 
-@_quiet_tails
+@quiet
 def nll_backward(ctx: NLLContext, dloss: Any = 1.0) -> Array:
     """Return the gradient of the log-probabilities: only those of the targets have one."""
     share, target, classes, denominator, reduction = ctx
@@ -257,7 +253,7 @@ class SoftCrossEntropyContext(NamedTuple):
     reduction: str
 
 
-@_quiet_tails
+@quiet
 def soft_cross_entropy_forward(
     logits: Array,
     targets: Array,
@@ -299,7 +295,7 @@ def soft_cross_entropy_forward(
     return _reduce(losses, reduction, N), ctx
 
 
-@_quiet_tails
+@quiet
 def soft_cross_entropy_backward(ctx: SoftCrossEntropyContext, dloss: Any = 1.0) -> Array:
     r"""Return ``dlogits``: what the other classes give a class, without what it gives them.
 
@@ -321,7 +317,7 @@ class MSEContext(NamedTuple):
     reduction: str
 
 
-@_quiet_tails
+@quiet
 def mse_forward(
     input: Array, target: Array, reduction: str = "mean", save: bool = True
 ) -> tuple[Array, MSEContext | None]:
@@ -331,7 +327,7 @@ def mse_forward(
     return loss, MSEContext(residual, reduction) if save else None
 
 
-@_quiet_tails
+@quiet
 def mse_backward(ctx: MSEContext, dloss: Any = 1.0) -> Array:
     """Return ``dinput = 2 * residual``, reduced likewise."""
     residual, reduction = ctx
@@ -348,7 +344,7 @@ class BCEContext(NamedTuple):
     reduction: str
 
 
-@_quiet_tails
+@quiet
 def bce_with_logits_forward(
     logits: Array,
     target: Array,
@@ -377,7 +373,7 @@ def bce_with_logits_forward(
     return _reduce(losses, reduction, losses.size), ctx if save else None
 
 
-@_quiet_tails
+@quiet
 def bce_with_logits_backward(ctx: BCEContext, dloss: Any = 1.0) -> Array:
     r"""Return ``dlogits``: :math:`w ((1 - t)\, \sigma(z) - q\, t\, \sigma(-z))`.
 
@@ -407,7 +403,7 @@ class ProbabilityContext(NamedTuple):
     reduction: str
 
 
-@_quiet_tails
+@quiet
 def bce_forward(
     p: Array,
     target: Array,
@@ -435,7 +431,7 @@ def bce_forward(
     return _reduce(losses, reduction, losses.size), ctx
 
 
-@_quiet_tails
+@quiet
 def bce_backward(ctx: ProbabilityContext, dloss: Any = 1.0) -> Array:
     """Return the gradient of the probabilities."""
     slope, reduction = ctx
