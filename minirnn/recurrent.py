@@ -46,6 +46,8 @@ class _Saved(NamedTuple):
 class Recurrent(Streaming):
     """What RNN, LSTM and GRU share; a new cell is a subclass with a recurrence of its own.
 
+    Arguments are those of :class:`RNN`, without `nonlinearity`.
+
     Attributes
     ----------
     recurrence : module or object
