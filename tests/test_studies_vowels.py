@@ -279,3 +279,18 @@ def test_accuracies_and_first_slips_are_counted(monkeypatch):
     assert [seen[f"at_{n}"] for n in (5, 20, 1000)] == pytest.approx([1, 2 / 3, 2 / 3])
     assert seen["slips"].tolist() == [0, 0, 0, 3, 0, 0, 0, 0, 0, 0]
     assert extrapolation.commonest_slips([{"slips": [0, 1, 2, 5, 0, 4, 0, 3, 0, 0]}]) == (8, 15)
+
+
+def test_dials_are_told_by_the_mean_logits_and_tell_the_likely_slip(monkeypatch):
+    digits = np.random.default_rng(0).integers(0, 10, (3, 500))
+    sums = digits.cumsum(0) % 10
+    mod_5 = np.eye(5)[sums % 5]
+    monkeypatch.setattr(extrapolation, "pieces", lambda *_: [(None, mod_5)])
+    shares = extrapolation.dials(None, None, digits)
+    np.testing.assert_allclose(shares, [0, 0.5, 0, 0.5, 0], atol=1e-12)  # blind to parity
+    assert extrapolation.loosest(shares) == 5
+    monkeypatch.setattr(extrapolation, "pieces", lambda *_: [(None, np.eye(10)[sums])])
+    shares = extrapolation.dials(None, None, digits)
+    np.testing.assert_allclose(shares, np.array([2, 2, 2, 2, 1]) / 9)
+    assert extrapolation.loosest([0, 0, 1, 0, 0]) == 3  # of ten notches of 108 degrees
+    assert extrapolation.loosest([0, 0.67, 0, 0.01, 0.32]) == 4  # parity, and one notch mod 5
