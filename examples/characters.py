@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import minirnn
+from minirnn.atomic import atomic_write
 
 
 def read(path):
@@ -107,7 +108,8 @@ def draw(history, entropy, held_out, path):
     axes.axhline(held_out, color="#d55e00", label="text never seen")
     axes.set(title="A text, character by character", xlabel="window", ylabel="bits a character")
     axes.legend()
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=130, format=path.suffix[1:] or "png")
     print(f"picture in {path}")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import minirnn
+from minirnn.atomic import atomic_write
 
 DAY, WEEK = 24, 168
 
@@ -97,7 +98,8 @@ def draw(values, start, forecast, args):
     axes.axvline(0, color="#ccc")
     axes.set(title="A week is read, two days are foretold", xlabel="hours from now", ylabel="value")
     axes.legend(loc="upper left")
-    figure.savefig(args.picture, dpi=130)
+    with atomic_write(args.picture) as file:
+        figure.savefig(file, dpi=130, format=args.picture.suffix[1:] or "png")
     print(f"picture in {args.picture}")
 
 

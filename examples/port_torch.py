@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import minirnn
+from minirnn.atomic import atomic_write
 
 SIZES = {"embed_dim": 8, "hidden_dim": 32, "depth": 6}
 
@@ -108,7 +109,8 @@ def draw(tokens, depths, before, after, path):
     axes.set_xticks(range(len(tokens)), ["()"[1 - t] for t in tokens])
     axes.set(title="How deep is the bracket?", xlabel="read", ylabel="depth")
     axes.legend()
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=130, format=path.suffix[1:] or "png")
     print(f"picture in {path}")
 
 

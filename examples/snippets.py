@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import minirnn
+from minirnn.atomic import atomic_write
 from minirnn.data import batches
 
 UNKNOWN = 0
@@ -87,7 +88,8 @@ def draw(confusion, classes, path):
     axes.set(title="Texts of the test", xlabel="the network says", ylabel="the file says")
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=130, format=path.suffix[1:] or "png")
     print(f"picture in {path}")
 
 
