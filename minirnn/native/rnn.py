@@ -38,7 +38,7 @@ def forward(
     for span in layout.spans:
         x[span.rows].dot(w_ih.T, z[span.rows])
     room = np.empty((B, H), x.dtype)
-    _FORWARD[nonlinearity](h, panels(w_hh), b, read(mask), room, sizes_of(layout), B, H)
+    _FORWARD[nonlinearity](h, panels(w_hh), b, read(mask), room, layout.once(sizes_of), B, H)
     write_back(states, own)
     return RNNContext(x, states[0], w_ih, w_hh, layout, nonlinearity, mask) if save else None
 

@@ -29,16 +29,23 @@ def sizes_of(layout: Layout) -> Array:
 
 def runs(layout: Layout, mask: Array | None, room: Array) -> list[Run]:
     """Return one run for each span of the layout; `room`, (B, H), is a loop's own to write to."""
-    sizes, starts, mask = sizes_of(layout), layout.state_starts, read(mask)
-    result = []
+    mask, H = read(mask), room.shape[1]
+    return [
+        Run(span, states, (None if mask is None else mask[:n], room[:n], sizes, n, H))
+        for span, states, sizes, n in layout.once(_cuts)
+    ]
+
+
+def _cuts(layout: Layout) -> list[tuple[Span, slice, Array, int]]:
+    """Return for each span where its states lie, its steps' sizes, and how many sequences enter it."""
+    sizes, starts, cuts = sizes_of(layout), layout.state_starts, []
     for span in layout.spans:
         steps, rows = span
         n = layout.sizes[steps.start - 1] if steps.start else layout.batch_size
         first = int(starts[steps.start])
         states = slice(first, first + n + rows.stop - rows.start)
-        last = None if mask is None else mask[:n], room[:n], sizes[steps], n, room.shape[1]
-        result.append(Run(span, states, last))
-    return result
+        cuts.append((span, states, sizes[steps], n))
+    return cuts
 
 
 def runs_back(
