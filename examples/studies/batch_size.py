@@ -10,7 +10,7 @@ samples against two of four?
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -64,7 +64,7 @@ def settings(quick: bool) -> Iterable[Row]:
 
 def run(part: str, **flags: Any) -> Row:
     """Return the results of one part."""
-    parts = {
+    parts: dict[str, Callable[..., Row]] = {
         "example": example,
         "gradient": gradient,
         "training": noise_in_training,
@@ -86,7 +86,8 @@ def example(seed: int = 0) -> Row:
     runs = {"one batch of 8": [range(1, 9)], "two of 4": [range(1, 5), range(5, 9)]}
     for name, its in runs.items():
         layer = minirnn.Linear(1, 1, dtype=np.float64)
-        layer.weight.data, layer.bias.data = [[0.1]], [0.2]
+        weight, bias = layer.parameters()
+        weight.data, bias.data = [[0.1]], [0.2]
         exactly = in_fractions(its)
         for place, xs in zip(("first", "second"), its, strict=False):
             numbers, ours = next(exactly), by_library(layer, xs)
@@ -116,8 +117,8 @@ def by_library(layer: minirnn.Linear, xs: range) -> list[float]:
     layer.zero_grad()
     layer.backward(ctx, criterion.backward(ctx_l))
     minirnn.SGD(layer.parameters(), 0.1).step()
-    arrays = (layer.weight.grad, layer.bias.grad, layer.weight.data, layer.bias.data)
-    return [a.item() for a in arrays]
+    weight, bias = layer.parameters()
+    return [a.item() for a in (weight.grad, bias.grad, weight.data, bias.data)]
 
 
 # -- the gradient and its noise --------------------------------------------------------------------
@@ -162,7 +163,7 @@ def noise_in_training(seed: int, steps: int, looks: int, samples: int = 4096) ->
     at = np.unique(np.geomspace(1, steps, looks).astype(int))
     tokens, sums = next(batches(np.random.default_rng(2**31 + seed), samples, ahead=1))
     criterion, seen = minirnn.CrossEntropyLoss(), []
-    flags = {"steps": steps, "batch": 64, "lr": 3e-3, "warmup": steps // 20, "clip": 0.5}
+    flags: Row = {"steps": steps, "batch": 64, "lr": 3e-3, "warmup": steps // 20, "clip": 0.5}
     for step in training(seed=seed, **flags):
         if step.number in at:
             model = step.model
@@ -208,7 +209,12 @@ def seconds_a_sample(seed: int, largest: int, repeats: int) -> Row:
 
 def learned(seed: int, batch: int, steps: int, rate: str, equal: str | None = None) -> Row:
     """Return what a training run with this batch ends at."""
-    flags = {"lr": RATE * SCALED.get(rate, 1), "warmup": steps // 20, "min_lr": 1e-5, "clip": 0.5}
+    flags: Row = {
+        "lr": RATE * SCALED.get(rate, 1),
+        "warmup": steps // 20,
+        "min_lr": 1e-5,
+        "clip": 0.5,
+    }
     *_, last = training(seed=seed, steps=steps, batch=batch, **flags)
     return {"accuracy": accuracy(last.model, 2, 5), "samples": steps * batch}
 

@@ -183,8 +183,9 @@ def judge(rows: list[Row]) -> list[Claim]:
         *((0.9, rate, f"momentum .9 gets over the barrier, {rate}", (0.7, 1.0)) for rate in RATES),
     ):
         over = of("barrier", rate, momentum, "arrived")
-        quantity = f"share of starts that get over: {sum(over)} of {len(over)}"
-        said.append(claim(text, quantity, share_interval(sum(over), len(over)), region))
+        count = int(sum(over))
+        quantity = f"share of starts that get over: {count} of {len(over)}"
+        said.append(claim(text, quantity, share_interval(count, len(over)), region))
     for part in SURFACES:
         less, more = (of(part, RATES[0], m, "steps to arrive") for m in (0.9, 0.99))
         interval = difference_interval(less, more)
@@ -252,9 +253,9 @@ def draw(figure: Any, rows: list[Row]) -> None:
     handles = axes[0, 0].get_legend_handles_labels()
     above.legend(*handles, loc="outside upper center", ncols=4, title="momentum")
     for axis, rate in zip(below.subplots(1, 2, sharey=True), RATES, strict=True):
-        its = groups(select(rows, part="sum-mod", rate=rate), "momentum")
+        nets = groups(select(rows, part="sum-mod", rate=rate), "momentum")
         strip(
-            axis, [values(of, "accuracy") for of in its.values()], [f"{m:g}" for (m,) in its],
+            axis, [values(of, "accuracy") for of in nets.values()], [f"{m:g}" for (m,) in nets],
             list(LOOKS.values()),
         )  # fmt: skip
         axis.set(xlabel="accuracy on fresh sequences", xlim=(0, 1.02))

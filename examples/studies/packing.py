@@ -9,7 +9,7 @@ notices?
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,12 @@ def settings(quick: bool) -> Iterable[Row]:
 
 def run(part: str, **flags: Any) -> Row:
     """Return the results of one part."""
-    parts = {"drift": drift, "time": saved, "sorting": sorting, "order": order}
+    parts: dict[str, Callable[..., Row]] = {
+        "drift": drift,
+        "time": saved,
+        "sorting": sorting,
+        "order": order,
+    }
     return parts[part](**flags)
 
 
@@ -54,7 +59,7 @@ def drift(cell: str, steps: int, seed: int) -> Row:
     """Let a layer, fresh or trained on packed batches, run on over padding; return states and answers."""
     model = new_model(seed, cell, 64, 1, None)
     if steps:
-        flags = {
+        flags: Row = {
             "lr": 5e-3 if cell == "rnn" else 1e-2,
             "warmup": steps // 20,
             "min_lr": 1e-5,
@@ -116,7 +121,8 @@ def saved(cell: str, hidden: int, longest: int, repeats: int, seed: int, size: i
         layer.backward(ctx, pack_padded_sequence(wide, lengths))
 
     padded: list[float] = []
-    packed, packing = ([[] for _ in every] for _ in range(2))
+    packed: list[list[float]] = [[] for _ in every]
+    packing: list[list[float]] = [[] for _ in every]
     for _ in range(repeats):  # in turns
         padded.append(clocked(once, x))
         for k, lengths in enumerate(every):
@@ -239,12 +245,12 @@ def judge(rows: list[Row]) -> list[Claim]:
         text = f"{cell}: a packed batch costs nothing where there is no padding"
         said.append(claim(text, "time packed / padded", cost, (0, 1.05)))
     sorts = select(rows, part="sorting")
-    far = max(values(sorts, "distance from each alone"))
+    distance = max(values(sorts, "distance from each alone"))
     said.append(
         exact(
             "enforce_sorted=False: every sequence gets what it gets alone, in its place",
             "largest distance",
-            far,
+            distance,
             1e-12,
         )
     )

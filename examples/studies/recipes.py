@@ -82,7 +82,10 @@ def run(recipe: str, steps: int, **flags: Any) -> Row:
     """Train once; return accuracies, curves, the steps of the aha, and how the loss oscillates early."""
     every, early = max(1, steps // 200), min(EARLY, steps // 2)
     tokens, sums = fresh()
-    curve, losses, norms, aha = [], [], [], {}
+    curve: list[float] = []
+    losses: list[float] = []
+    norms: list[float] = []
+    aha: dict[str, int] = {}
     for step in training(steps=steps, **flags):
         losses.append(step.loss)
         norms.append(step.norm)

@@ -339,10 +339,11 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         print("no picture: pip install 'minirnn[plot]'")
         yield None
         return
+    from cycler import cycler  # of matplotlib's own dependencies
     from matplotlib.figure import Figure
 
-    style = {
-        "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    style: Any = {
+        "axes.prop_cycle": cycler(color=COLOURS),
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.alpha": 0.25,
         "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left",
