@@ -42,6 +42,7 @@ class Stepper:
         state: Sequence[Array],
     ) -> None:
         xp = get_array_module(state[0])
+        self._made_of = recurrence, options
         self._start = [s.copy() for s in state]
         # Before and after the step of each layer.
         self._states = [xp.stack([s, s], axis=1) for s in state]  # (L, 2, B, size)
@@ -95,6 +96,23 @@ class Stepper:
         """Go back to the state at the start."""
         for (before, _), start in zip(self._now, self._start, strict=True):
             before[...] = start
+
+    def __copy__(self) -> Stepper:
+        """Return a stepper that goes on by itself from the state as it is: one with arrays of its own."""
+        recurrence, options = self._made_of
+        other = Stepper(recurrence, self._weights, options, self._start)
+        for (theirs, _), (mine, _) in zip(other._now, self._now, strict=True):
+            theirs[...] = mine
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stepper:
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a stepper cannot be pickled: pickle the layer and `stepper.state`, and make another of them by "
+            "`layer.stepper(batch_size, state)`"
+        )
 
 
 class Streaming(RecurrentWeights):

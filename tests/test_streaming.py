@@ -1,5 +1,7 @@
 """One step after the other gives what the whole sequence gives."""
 
+import copy
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -63,3 +65,18 @@ def test_streaming_allocates_its_result_and_nothing_else(make):
 def test_streaming_refuses(x_t, state, error, message):
     with pytest.raises(error, match=message):
         minirnn.GRU(3, 4).step(x_t, state)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_of_a_stepper_goes_on_by_itself(make, copied):
+    layer = make(3, 4, num_layers=2)
+    stepper, x = layer.stepper(2), np.ones((2, 3), np.float32)
+    stepper(x)
+    other = copied(stepper)
+    ahead = [stepper(x) for _ in range(3)]
+    for expected in ahead:
+        np.testing.assert_array_equal(other(x), expected)
+    other.reset()
+    np.testing.assert_array_equal(other(x), layer.stepper(2)(x))
+    with pytest.raises(TypeError, match="a stepper cannot be pickled: pickle the layer"):
+        pickle.dumps(stepper)
