@@ -71,3 +71,16 @@ def test_bad_input_is_refused():
         layer.backward(ctx, a[:1])
     with pytest.raises(ValueError, match="p: expected"):
         minirnn.Zoneout(1.5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_left_out_has_no_influence_whatever_it_holds(bad):
+    layer = minirnn.Zoneout(0.5, rng=0)
+    before, after = np.full((4, 6), 2.0), np.full((4, 6), 3.0)
+    kept = minirnn.Zoneout(0.5, rng=0).forward(before, after)[0] == 2
+    h, ctx = layer.forward(np.where(kept, before, bad), np.where(kept, bad, after))
+    np.testing.assert_array_equal(h, np.where(kept, before, after))
+    dh = np.where(np.arange(6) < 3, bad, 1.0) * np.ones((4, 6))
+    dbefore, dafter = layer.backward(ctx, dh)
+    np.testing.assert_array_equal(dbefore, np.where(kept, dh, 0))
+    np.testing.assert_array_equal(dafter, np.where(kept, 0, dh))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..backend import Array
+from .shared import masked
 
 
 class ZoneoutContext(NamedTuple):
@@ -26,10 +27,9 @@ class ZoneoutContext(NamedTuple):
 
 def forward(before: Array, after: Array, kept: Array) -> tuple[Array, ZoneoutContext]:
     """Return the state that comes of the one before and the one after the step."""
-    return kept * before + (1 - kept) * after, ZoneoutContext(kept)
+    return masked(before, kept) + masked(after, 1 - kept), ZoneoutContext(kept)
 
 
 def backward(ctx: ZoneoutContext, dh: Array) -> tuple[Array, Array]:
     """Return the gradients of both."""
-    dbefore = ctx.kept * dh
-    return dbefore, dh - dbefore
+    return masked(dh, ctx.kept), masked(dh, 1 - ctx.kept)
