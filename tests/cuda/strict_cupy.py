@@ -459,6 +459,12 @@ def _array(a, dtype=None):
     return ndarray(uploaded)
 
 
+def _copied_array(a, dtype=None):
+    """Return what ``cupy.array`` returns: never the array that it was given."""
+    made = _array(a, dtype)
+    return ndarray(_guarded(made._a.copy())) if made is a else made
+
+
 def _bind(name, args, kwargs):
     """Refuse arguments that the real function does not take."""
     known = NAMES[name]
@@ -543,7 +549,7 @@ def make():
     module = Module("cupy")
     module.__version__ = FROZEN["version"]
     module.ndarray, module.RawModule = ndarray, RawModule
-    module.asarray = module.array = _array
+    module.asarray, module.array = _array, _copied_array
     module.asnumpy = lambda a: a.get()
     LINALG.kinds.clear()
     module._core = types.SimpleNamespace(_routines_linalg=LINALG)
