@@ -164,24 +164,23 @@ def backward(
 
 def _per_dh(ctx: GRUContext, span: Span, memory: Array) -> Array:
     """Return what dq, da_r, da_z and da_n are per unit of dh_t, (4, n, H), for all steps of a span."""
-    q, r, z, n = ctx.gates[:, span.rows]
+    gates = ctx.gates[:, span.rows]
+    q, r, z, n = gates
     xp, one, h_prev = get_array_module(r), number(1, r), ctx.layout.previous_rows(ctx.h, span)
     by_q, by_r, by_z, by_n = per_dh = memory[:, : len(r)]
-    unset = xp.subtract(one, z, by_q)  # 1 - z waits there
-    # by_z = (h_{t-1} - n) z (1 - z)
-    xp.subtract(h_prev, n, by_z)
-    by_z *= z
-    by_z *= unset
-    # by_n = (1 - z) (1 - n^2)
+    xp.subtract(one, gates[1:3], per_dh[1:3])  # 1 - r, 1 - z
+    # by_n = (1 - n^2) (1 - z)
     xp.multiply(n, n, by_n)
     xp.subtract(one, by_n, by_n)
-    by_n *= unset
+    by_n *= by_z
+    # by_z = (1 - z) z (h_{t-1} - n)
+    by_z *= z
+    by_z *= xp.subtract(h_prev, n, by_q)
     # by_q = by_n r
     xp.multiply(by_n, r, by_q)
-    # by_r = by_q q (1 - r)
-    xp.subtract(one, r, by_r)
-    by_r *= by_q
+    # by_r = (1 - r) q by_q
     by_r *= q
+    by_r *= by_q
     return per_dh
 
 

@@ -43,8 +43,8 @@ from .shared import add_gradients, gate_sums, keep, masked, masked_, scratch
 
 GATES = ("i", "f", "g", "o")
 STATES = ("h", "c")
-# In memory the three sigmoid gates stand together: i, f, o, g.
-_ORDER, _SIGMOIDS = [0, 1, 3, 2], slice(0, 3)
+# In memory o, i, f, g: the sigmoids (o, i, f) and what dc_t is multiplied with (i, f, g) are one block each.
+_ORDER, _SIGMOIDS = [3, 0, 1, 2], slice(0, 3)
 
 
 class LSTMContext(NamedTuple):
@@ -53,7 +53,7 @@ class LSTMContext(NamedTuple):
     x: Array  # (N, I)
     h: Array  # (B + N, P): h_0 over all h_t
     c: Array  # (B + N, H): c_0 over all c_t
-    gates: Array  # (4, N, H): i, f, o, g
+    gates: Array  # (4, N, H): o, i, f, g
     tanh_c: Array  # (N, H)
     w_ih: Array  # (4H, I)
     w_hh: Array  # (4H, P)
@@ -87,7 +87,7 @@ def forward(
     one, memory = number(1, x), xp.empty(6 * B * H, x.dtype)
 
     def scratch_t(n: int) -> tuple[Array, ...]:
-        z = memory[: 4 * n * H].reshape(4, n, H)  # [i, f, o, g]; the sigmoids are [i, f, o]
+        z = memory[: 4 * n * H].reshape(4, n, H)  # [o, i, f, g]; the sigmoids are [o, i, f]
         m, tanh_c = memory[4 * B * H :].reshape(2, B, H)
         return z, z[:3], *z, m[:n], tanh_c[:n]
 
@@ -104,7 +104,7 @@ def forward(
             for z_x_t, h_prev, h_t, c_prev, c_t, arrays_t, saved_tanh_c, gates_t in zip(
                 *per_step, strict=True
             ):
-                z, sigmoids, i, f, o, g, m, tanh_c = arrays_t
+                z, sigmoids, o, i, f, g, m, tanh_c = arrays_t
                 if mask is not None:
                     h_prev = masked(h_prev, mask[: len(h_t)])
                 xp.matmul(h_prev, w_h, out=z)  # of the sigmoids what is negated
@@ -138,7 +138,7 @@ def backward(
     (dh, dc), (trace_h, trace_c) = dstates, (None, None) if trace is None else trace
     of_all_steps = (
         layout.by_size(lambda n: (dh[:n], dc[:n], memory[0, :n], memory[1, :n])),
-        layout.split(gates[1]),
+        layout.split(gates[2]),
         layout.split(dy),
         layout.split(trace_h),
         layout.split(trace_c),
@@ -190,36 +190,34 @@ def _factors(ctx: LSTMContext, span: Span, memory: Array) -> tuple[Array, Array,
     What dz_i, dz_f, dz_g are per unit of dc_t, (3, n, H), and dz_o per unit of dm_t, (n, H); and what dc_t
     gets per unit of dm_t, (n, H). Without projection dm_t is dh_t.
     """
-    i, f, o, g = ctx.gates[:, span.rows]
+    gates = ctx.gates[:, span.rows]
+    (o, i, _, g), sigmoids = gates, gates[:3]
     xp, one = get_array_module(i), number(1, i)
     c_prev, tanh_c = ctx.layout.previous_rows(ctx.c, span), ctx.tanh_c[span.rows]
-    by_i, by_f, by_g, by_m, m_to_c = factors = memory[:, : len(i)]
+    by_m, by_i, by_f, by_g, m_to_c = factors = memory[:, : len(i)]
+    # s (1 - s) of each sigmoid s
+    xp.subtract(one, sigmoids, factors[:3])
+    factors[:3] *= sigmoids
+    # by_m = tanh(c_t) o (1 - o)
+    by_m *= tanh_c
     # by_i = g i (1 - i)
-    xp.subtract(one, i, by_i)
-    by_i *= i
     by_i *= g
     # by_f = c_{t-1} f (1 - f)
-    xp.subtract(one, f, by_f)
-    by_f *= f
     by_f *= c_prev
     # by_g = i (1 - g^2)
     xp.multiply(g, g, by_g)
     xp.subtract(one, by_g, by_g)
     by_g *= i
-    # by_m = tanh(c_t) o (1 - o)
-    xp.subtract(one, o, by_m)
-    by_m *= o
-    by_m *= tanh_c
     # m_to_c = o (1 - tanh(c_t)^2)
     xp.multiply(tanh_c, tanh_c, m_to_c)
     xp.subtract(one, m_to_c, m_to_c)
     m_to_c *= o
-    return factors[:3], by_m, m_to_c
+    return factors[1:4], by_m, m_to_c
 
 
 def _add_projection_gradient(ctx: LSTMContext, span: Span, dh: Array, dw_hr: Array) -> None:
     """Add dh^T m, with m = o * tanh(c), of a span's rows."""
-    dw_hr += dh.T.dot(ctx.gates[2, span.rows] * ctx.tanh_c[span.rows])
+    dw_hr += dh.T.dot(ctx.gates[0, span.rows] * ctx.tanh_c[span.rows])
 
 
 def step(x: Array, states: States, weights: Weights, new: States) -> None:
@@ -248,4 +246,4 @@ def step(x: Array, states: States, weights: Weights, new: States) -> None:
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    return dict(zip("ifog", ctx.gates, strict=True))
+    return dict(zip("oifg", ctx.gates, strict=True))
