@@ -193,7 +193,7 @@ def shown(x: Array) -> Array:
     """
     if isinstance(x, np.ndarray):
         x = x.view()
-        x.flags.writeable = False
+        x.setflags(write=False)
     return x
 
 

@@ -79,5 +79,5 @@ def _shown(x: Array) -> Array:
     """Return a view that cannot be written to (CuPy has none): what is shown may be what backward reads."""
     if hasattr(x.flags, "writeable"):
         x = x.view()
-        x.flags.writeable = False
+        x.setflags(write=False)
     return x

@@ -80,8 +80,10 @@ def forward(
     (h,), (w_ih, w_hh, b_ih, b_hh) = states, weights
     xp, B, N, H = get_array_module(x), layout.batch_size, layout.rows, h.shape[1]
     w_x, w_qrz = negated(w_ih, [0, 1, 2], slice(0, 2)), negated(w_hh, [2, 0, 1], slice(1, 3))
-    w_qrz, bias, b_hn = xp.ascontiguousarray(w_qrz.transpose(0, 2, 1)), None, xp.zeros(H, x.dtype)
-    if b_ih is not None and b_hh is not None:
+    w_qrz = xp.ascontiguousarray(w_qrz.transpose(0, 2, 1))
+    if b_ih is None or b_hh is None:
+        bias, b_hn = None, xp.zeros(H, x.dtype)
+    else:
         bias, b_hn = b_ih.copy(), b_hh[2 * H :]
         bias[: 2 * H] += b_hh[: 2 * H]
         bias[: 2 * H] *= -1
