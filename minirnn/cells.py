@@ -120,9 +120,11 @@ class _Cell(RecurrentWeights):
         Raises
         ------
         TypeError, ValueError
-            As :meth:`forward`, and ValueError if `ctx` is another cell's.
+            As :meth:`forward`, and ValueError if `ctx` is another cell's, or no gradient is given.
         """
         p, saved, batched, like = self._saved(ctx)
+        if all(d is None for d in (dh if isinstance(dh, tuple | list) else (dh,))):
+            raise ValueError("backward: expected dh, the gradient of a loss, got none")
         dstates = self._enter("dh", dh, p, batched, like)
         dx = p.backward(saved, None, dstates, self._gradients(0))
         return dx if batched else dx[0], self._leave(dstates, batched)

@@ -57,11 +57,10 @@ class Parameter(NDArrayOperatorsMixin):
     ParameterBuffer : All of a model's in one array.
     """
 
-    __slots__ = ("_data", "_grad", "buffer", "name", "requires_grad")
+    __slots__ = ("_data", "_grad", "_requires_grad", "buffer", "name")
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
         checks.floating("data", data)
-        checks.flags(requires_grad=requires_grad)
         # The reshape since NumPy makes a vector of an array without dimensions.
         self._data: Array = get_array_module(data).ascontiguousarray(data).reshape(data.shape)
         # Made at the first look: a model that only answers never pays for gradients.
@@ -114,6 +113,16 @@ class Parameter(NDArrayOperatorsMixin):
         if value.shape != self.shape:
             raise ValueError(f"{name}: expected shape {self.shape}, got {value.shape}")
         return value
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether optimisers change the value."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        checks.flags(requires_grad=value)
+        self._requires_grad = bool(value)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -199,3 +199,15 @@ def test_half_of_a_loss_is_no_context():
     _, ctx = criterion(np.ones(2), np.zeros(2))
     with pytest.raises(ValueError, match=r"`loss, ctx = layer\.forward\(x\)`"):
         criterion.backward(ctx, np.ones(2))
+
+
+@pytest.mark.parametrize("kind", [minirnn.RNNCell, minirnn.LSTMCell, minirnn.GRUCell])
+def test_a_cells_backward_without_a_gradient_is_an_error(kind):
+    cell = kind(3, 4, rng=0)
+    y, ctx = cell.forward(np.ones((2, 3), np.float32))
+    for nothing in (None, (None, None)):
+        with pytest.raises((ValueError, TypeError), match="expected"):
+            cell.backward(ctx, nothing)
+    if kind is minirnn.LSTMCell:
+        cell.backward(ctx, (None, np.ones_like(y[1])))  # one of the two is enough
+        assert cell.weight_ih.grad.any()

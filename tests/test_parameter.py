@@ -177,3 +177,13 @@ def test_parameters_are_compared_as_themselves():
     assert a != b
     assert b in [a, b]
     assert len({a, b, a}) == 2
+
+
+@pytest.mark.parametrize("value", ["False", 0, None, np.ones(2)])
+def test_a_parameter_is_frozen_or_not(value):
+    p = minirnn.Parameter(np.ones(2))
+    with pytest.raises(TypeError, match="requires_grad: expected True or False"):
+        p.requires_grad = value
+    assert p.requires_grad is True
+    p.requires_grad = np.False_
+    assert copy.deepcopy(p).requires_grad is False
