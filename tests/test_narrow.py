@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minirnn
-from minirnn.layout import kept
+from minirnn.layout import equal_lengths, kept
 
 PACKAGE = Path(minirnn.__file__).parent
 COUNTED_BY = ("repeat", "bincount")  # what casts its counts to intp, safely
@@ -90,3 +90,29 @@ def test_the_stand_in_refuses_what_such_a_platform_refuses(narrow_numpy):
 def test_nothing_counts_behind_the_stand_ins_back(path):
     for line in re.findall(r".*\.repeat\(.*", path.read_text(encoding="utf-8")):
         assert re.search(r"np\.repeat\(|\.repeat\((B|T|S|\d)", line), line
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "functional").glob("*.py")), ids=lambda p: p.name
+)
+def test_what_a_user_looks_up_is_counted_in_intp(path):
+    source = path.read_text(encoding="utf-8")
+    looked_up = re.findall(r"\bweight\.take\((\w+)(.*)", source)
+    for name, rest in looked_up:
+        assert "intp" in rest or f"{name} = {name}.astype(np.intp, copy=False)" in source
+
+
+def test_c_counts_in_64_bits_everywhere(narrow_numpy):
+    for path in (PACKAGE / "native").glob("*.py"):
+        for made in re.findall(r"np\.array\(\[B\].*?\)", path.read_text(encoding="utf-8")):
+            assert "np.int64" in made, path
+    if minirnn.native_available():
+        from minirnn.native.shared import sizes_of
+
+        assert sizes_of(equal_lengths(3, 2)).dtype == np.int64
+
+
+def test_tokens_and_weighted_classes_of_64_bits_are_taken(narrow_numpy):
+    tokens = np.array([2, 0, 2], np.int64)
+    _, ctx = minirnn.functional.embedding.forward(tokens, np.eye(3, dtype=np.float32))
+    assert ctx.tokens.dtype == np.int32

@@ -278,7 +278,7 @@ def lstm_arguments(T=3, B=4, H=5):
         "b": (4 * H,), "mask": (B, H), "room": (B, H),
     }  # fmt: skip
     arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
-    return {**arrays, "sizes": np.full(T, B), "B": B, "H": H}
+    return {**arrays, "sizes": np.full(T, B, np.int64), "B": B, "H": H}
 
 
 BAD = {

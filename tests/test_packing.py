@@ -372,6 +372,7 @@ def test_unpacked_sequences_are_apart():
         ),
     ],
 )
+@pytest.mark.skipif(np.intp(0).itemsize < 8, reason="the limits of 64 bits")
 def test_numbers_at_the_limits(call, message):
     with pytest.raises(ValueError, match=message):
         call()

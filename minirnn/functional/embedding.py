@@ -39,6 +39,7 @@ def forward(
     padding_idx : int, optional
         The token whose row gets no gradient.
     """
+    tokens = tokens.astype(np.intp, copy=False)
     y = weight.take(tokens, axis=0)
     return y, EmbeddingContext(tokens, len(weight), padding_idx) if save else None
 

@@ -143,7 +143,7 @@ def _of_rows(
     """Return which rows have a say, and the weight of each, as :class:`CrossEntropyContext` keeps them."""
     row_weight = None
     if weight is not None:
-        row_weight = weight.take(target)
+        row_weight = weight.take(target.astype(np.intp, copy=False))
         if not smoothing:
             # With smoothing such a row still says something about the other classes.
             heavy = row_weight != 0

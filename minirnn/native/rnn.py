@@ -61,7 +61,11 @@ def stepper(
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
     w_ih, w_hh, b_ih, b_hh = weights
     _, B, H = states[0].shape
-    h, room, sizes = states[0].reshape(2 * B, H), np.empty((B, H), w_hh.dtype), np.array([B])
+    h, room, sizes = (
+        states[0].reshape(2 * B, H),
+        np.empty((B, H), w_hh.dtype),
+        np.array([B], np.int64),
+    )
     w, b, w_x, h_t = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), w_ih.T, h[B:]
     loop = _FORWARD[nonlinearity]
 
