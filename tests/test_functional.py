@@ -128,3 +128,13 @@ def test_a_closed_gate_has_all_its_digits(cell, native, z):
         np.testing.assert_allclose(exact[name], 1 / (1 + np.exp(-z)), rtol=1e-12, err_msg=name)
     for name in exact:
         np.testing.assert_allclose(found[name], exact[name], rtol=1e-5, atol=1e-38, err_msg=name)
+
+
+def test_a_large_workspace_serves_again_and_two_at_once_are_two():
+    like = np.zeros(1)
+    for shape, again in (((100, 100), True), ((10, 10), False), ((1000, 1000), False)):
+        one = shared.workspace(shape, like)
+        shared.keep_workspace(one)
+        two, other = shared.workspace(shape, like), shared.workspace(shape, like)
+        assert (two is one) == again
+        assert other is not two

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend import Array, get_array_module
 from ..layout import Layout, Span
+from .shared import keep_workspace, workspace
 
 
 def number(value: float, like: Array) -> Array:
@@ -47,7 +48,7 @@ def from_input(
     """
     xp, (G, H, _) = get_array_module(x), w.shape
     w, K = w.reshape(G * H, -1).T, 0 if front is None else H
-    room = xp.empty((layout.span_rows, K + G * H), x.dtype)
+    room = workspace((layout.span_rows, K + G * H), x)
     if front is not None:
         room[:, :K] = front
     for span in layout.spans:
@@ -57,6 +58,7 @@ def from_input(
         if bias is not None:
             z_x += bias
         yield span, z.reshape(len(z), -1, H).swapaxes(0, 1)
+    keep_workspace(room)
 
 
 def saturating() -> Any:

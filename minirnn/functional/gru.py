@@ -39,7 +39,18 @@ from ..layout import Layout, Span
 from . import recurrence
 from .gates import from_input, negated, number, saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
-from .shared import Saved, column_sums, entering, gate_sums, keep, masked, masked_, scratch
+from .shared import (
+    Saved,
+    column_sums,
+    entering,
+    gate_sums,
+    keep,
+    keep_workspace,
+    masked,
+    masked_,
+    scratch,
+    workspace,
+)
 
 GATES = ("r", "z", "n")
 STATES = ("h",)
@@ -138,7 +149,7 @@ def backward(
         layout.split(dy),
         layout.split(None if trace is None else trace[0]),
     )
-    all_per_dh, all_da = xp.empty((4, R, H), x.dtype), xp.empty((R, 4 * H), x.dtype)
+    all_per_dh, all_da = workspace((4, R, H), x), workspace((R, 4 * H), x)
     for span in reversed(layout.spans):
         per_dh = _per_dh(ctx, span, all_per_dh)
         da = all_da[: span.rows.stop - span.rows.start]
@@ -161,6 +172,7 @@ def backward(
             dh_t *= z_t
             dh_t += dh_in
         add_gradients(ctx, span, da, dx, dweights)
+    keep_workspace(all_per_dh, all_da)
     return dx
 
 

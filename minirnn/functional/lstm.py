@@ -39,7 +39,16 @@ from ..layout import Layout, Span
 from . import recurrence
 from .gates import from_input, negated, number, saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
-from .shared import add_gradients, gate_sums, keep, masked, masked_, scratch
+from .shared import (
+    add_gradients,
+    gate_sums,
+    keep,
+    keep_workspace,
+    masked,
+    masked_,
+    scratch,
+    workspace,
+)
 
 GATES = ("i", "f", "g", "o")
 STATES = ("h", "c")
@@ -143,7 +152,7 @@ def backward(
         layout.split(trace_h),
         layout.split(trace_c),
     )
-    all_factors, all_dz = xp.empty((5, R, H), x.dtype), xp.empty((R, 4 * H), x.dtype)
+    all_factors, all_dz = workspace((5, R, H), x), workspace((R, 4 * H), x)
     all_dh = None if w_hr is None else xp.empty((R, h.shape[1]), x.dtype)
     for span in reversed(layout.spans):
         n = span.rows.stop - span.rows.start
@@ -181,6 +190,7 @@ def backward(
         add_gradients(ctx, span, dz, dx, dweights)
         if span_dh is not None:
             _add_projection_gradient(ctx, span, span_dh, dweights[4])
+    keep_workspace(all_factors, all_dz)
     return dx
 
 

@@ -39,7 +39,16 @@ from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
 from .recurrence import Mask, States, Traces, Weights
-from .shared import add_gradients, gate_sums, keep, masked, masked_, scratch
+from .shared import (
+    add_gradients,
+    gate_sums,
+    keep,
+    keep_workspace,
+    masked,
+    masked_,
+    scratch,
+    workspace,
+)
 
 GATES = ("h",)
 STATES = ("h",)
@@ -94,7 +103,7 @@ def backward(
     """Return dx, lead dh back in its place, and add to the weights' gradients."""
     x, h, _, w_hh, layout, nonlinearity, mask = ctx
     xp, relu = get_array_module(x), nonlinearity == "relu"
-    dx, memory = xp.empty(x.shape, x.dtype), xp.empty((layout.span_rows, len(w_hh)), x.dtype)
+    dx, memory = xp.empty(x.shape, x.dtype), workspace((layout.span_rows, len(w_hh)), x)
     (dh,) = dstates
     dhs, dys = layout.running(dh), layout.split(dy)
     traces = layout.split(None if trace is None else trace[0])
@@ -125,6 +134,7 @@ def backward(
             if mask is not None:
                 masked_(dh_t, mask[: len(dh_t)])
         add_gradients(ctx, span, dz, dx, dweights)
+    keep_workspace(memory)
     return dx
 
 

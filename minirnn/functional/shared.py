@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -155,6 +156,25 @@ def keep(*arrays: Array) -> None:
         _scratch.arrays.setdefault((array.shape, array.dtype, type(array)), []).append(array)
         _scratch.bytes += array.nbytes
         _scratch.count += 1
+
+
+# From so many bytes on the system takes memory back when it is free, and hands it out again page by page.
+_PAGES = 1 << 16
+
+
+def workspace(shape: tuple[int, ...], like: Array) -> Array:
+    """Return an array for a pass; :func:`keep_workspace` it. A large one may be the pass's before."""
+    size = math.prod(shape) * like.itemsize
+    if size < _PAGES:
+        return get_array_module(like).empty(shape, like.dtype)
+    return scratch(shape, like)
+
+
+def keep_workspace(*arrays: Array) -> None:
+    """Put arrays of :func:`workspace` back for the next pass, if that is worthwhile."""
+    for array in arrays:
+        if array.nbytes >= _PAGES:
+            keep(array)
 
 
 def gate_sums(w: Array, b: Array | None, x: Array, out: Array) -> Array:
