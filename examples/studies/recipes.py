@@ -95,10 +95,12 @@ def run(recipe: str, steps: int, **flags: Any) -> Row:
             for level in AHA:
                 if right > level:
                     aha.setdefault(f"step above {level}", step.number)
+    answers = step.model(tokens).argmax(1)
     means = np.mean(np.reshape(losses[: len(curve) * every], (-1, every)), 1).round(4).tolist()
     return {
         "accuracy": accuracy(step.model, 2, 5),
         "accuracy at 10": accuracy(step.model, 10, 10),
+        **{f"right mod {m}": float((answers % m == sums % m).mean()) for m in (2, 5)},
         **{f"step above {level}": aha.get(f"step above {level}") for level in AHA},
         "oscillation": oscillation(means[: early // every]),
         "largest norm early": max(norms[:early]),
@@ -148,7 +150,20 @@ def judge(rows: list[Row]) -> list[Claim]:
         failed = len(good) - sum(good)
         quantity = f"share of runs below {CONVERGED}: {failed} of {len(good)}"
         said.append(exact(f"{name} converges in every run", quantity, failed / len(good), 0))
-    return said + oscillations(rows)
+    return said + stairs(rows) + oscillations(rows)
+
+
+def stairs(rows: list[Row]) -> list[Claim]:
+    """Return whether runs that end near .2 and .5 know the sum mod 2 and mod 5, where that was asked."""
+    said = []
+    for level, m in ((0.2, 2), (0.5, 5)):
+        near = [r for r in rows if f"right mod {m}" in r and abs(r["accuracy"] - level) < 0.05]
+        if near:
+            worst = min(values(near, f"right mod {m}"))
+            text = f"a deep run that ends near {level} knows the sum mod {m}"
+            quantity = f"share right mod {m}, the lowest of {len(near)} runs"
+            said.append(claim(text, quantity, (worst, worst), (0.95, 1)))
+    return said
 
 
 def oscillations(rows: list[Row]) -> list[Claim]:
@@ -195,6 +210,16 @@ def tables(rows: list[Row]) -> dict[str, str]:
         "accuracy": summary(rows, ["recipe"], "accuracy"),
         "length ten": summary(rows, ["recipe"], "accuracy at 10", ".2f"),
         "aha": table(["recipe", *(f"first above {level}" for level in AHA)], body),
+        "stairs": table(
+            ["seed", "accuracy", "right mod 2", "right mod 5"],
+            [
+                [
+                    f"{r['seed']}",
+                    *(f"{r[k]:.3f}" for k in ("accuracy", "right mod 2", "right mod 5")),
+                ]
+                for r in select(rows, recipe="hidden 32, 3 layers")
+            ],
+        ),
     }
 
 
