@@ -236,6 +236,8 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
         raise TypeError(f"{name}: expected an integer, got {got(value)}")
     if least is not None and value < least:
         raise ValueError(f"{name}: expected an integer >= {least}, got {got(value)}")
+    if least is not None and value > sys.maxsize:
+        raise ValueError(f"{name}: expected at most {sys.maxsize}, got {got(value)}")
     return int(value)
 
 

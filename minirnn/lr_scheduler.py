@@ -98,7 +98,10 @@ class LRScheduler(Hints):
         raise NotImplementedError
 
     def _own_rates(self) -> list[float]:
-        rates = [self.rate(base, self.last_epoch, k) for k, base in enumerate(self.base_lrs)]
+        try:
+            rates = [self.rate(base, self.last_epoch, k) for k, base in enumerate(self.base_lrs)]
+        except OverflowError:
+            rates = [math.inf]
         for k, rate in enumerate(rates):
             checks.number(f"rate of group {k} at step {self.last_epoch}", rate, "[0, inf)")
         return rates
@@ -147,7 +150,6 @@ class LRScheduler(Hints):
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": list(self.base_lrs),
-            "rates": list(self._rates),
             "lr": self.get_last_lr(),
             "settings": self._get_settings(),
         }
@@ -192,8 +194,7 @@ class LRScheduler(Hints):
         if settings is None:
             return
         if not isinstance(settings, Mapping) or settings.keys() != set(self._settings):
-            expected = list(self._settings)
-            raise ValueError(f"settings: expected {expected}, got {checks.got(settings)}")
+            raise ValueError(f"settings: expected {[*self._settings]}, got {checks.got(settings)}")
         if self._settings:
             self._set(**settings)
 
@@ -449,8 +450,7 @@ class Combined(LRScheduler):
         """Take the settings of the schedules, each its own."""
         count = len(self.schedulers)
         if not isinstance(schedulers, list | tuple) or len(schedulers) != count:
-            got = checks.got(schedulers)
-            raise ValueError(f"schedulers: expected the settings of {count}, got {got}")
+            raise ValueError(f"schedulers: expected {count} settings, got {checks.got(schedulers)}")
         # Copies take them: where one does not fit, none has changed.
         after = [copy(scheduler) for scheduler in self.schedulers]
         for scheduler, settings in zip(after, schedulers, strict=True):

@@ -169,7 +169,7 @@ def _check_order(
 
 
 def _same_shape(a: Any, b: list[int]) -> bool:
-    return isinstance(a, list | tuple) and list(a) == b
+    return isinstance(a, list | tuple) and all(type(n) is int for n in a) and list(a) == b
 
 
 def _same_name(a: Any, b: str) -> bool:

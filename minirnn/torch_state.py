@@ -83,6 +83,8 @@ def settings_of(group: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
             value = group[name]
             found[name] = [_number(v) for v in value] if type(value) in (tuple, list) else value
             found[name] = _number(found[name])
+            if hasattr(found[name], "item"):
+                raise ValueError(f"state_dict: {name}: expected a number, got {checks.got(value)}")
         elif isinstance(mine, bool):
             found[name] = False
     if "initial_lr" in group:
@@ -116,7 +118,7 @@ def from_torch(state_dict: Mapping[str, Any], groups: Sequence[Group]) -> dict[s
         problems += [
             f"param_groups[{k}]: expected {name}={value}, got {theirs[name]}"
             for name, value in group.implied.items()
-            if theirs.get(name, value) != value
+            if type(theirs.get(name, value)) is not bool or theirs.get(name, value) != value
         ]
         if len(indices) != len(group.params):
             wanted = len(group.params)
@@ -149,7 +151,7 @@ def _common_step(
         if not isinstance(step, checks.NUMBER):
             problems.append(f"state[{index}]: step: expected a number, got {checks.got(step)}")
         elif state or p.requires_grad:
-            found.add(float(step))
+            found.add(float(min(step, 1e300)))
     if len(found) > 1 or not all(math.isfinite(n) and n == int(n) and n >= 0 for n in found):
         problems.append(
             f"param_groups[{k}]: expected all its parameters at the same step, got steps {sorted(found)}; "
