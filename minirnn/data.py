@@ -52,7 +52,7 @@ def batches(
     ValueError
         If there are no sequences, or they differ in their steps' shapes, or targets in number.
     TypeError
-        If they are not arrays of one dtype.
+        If they are not arrays of one dtype, or a switch neither True nor False.
 
     Examples
     --------
@@ -87,6 +87,7 @@ class Batches:
         rng: RNG,
     ) -> None:
         checks.positive(batch_size=batch_size)
+        checks.flags(shuffle=shuffle, bucket=bucket, drop_last=drop_last)
         self._sequences = _listed("sequences", sequences)
         self._lengths = np.array([len(s) for s in self._sequences])
         first = self._sequences[0]

@@ -237,6 +237,7 @@ def fit(
     run = Run(model, criterion, optimizer, data, scheduler, max_norm, metrics or {})
     run.steps, eval_every = _steps(data, epochs, steps, eval_every)
     checks.positive(eval_every=eval_every, save_every=save_every, log_every=log_every)
+    checks.flags(resume=resume, progress=progress)
     _check(run, evaluation, patience, checkpoint, resume)
     run.config = {**(config or {}), "steps": run.steps, "seeds": seeds(model=model, data=data)}
     if resume and checkpoint is not None:

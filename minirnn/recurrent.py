@@ -233,6 +233,8 @@ class Recurrent(Streaming):
         ValueError
             If `ctx` is another layer's, no gradient is given, or the shape of one does not fit.
         """
+        if trace is not False:
+            checks.flags(trace=trace)
         form, stack, contexts, like, x, sealed = self._saved(ctx)
         given = dh_n if isinstance(dh_n, tuple | list) else (dh_n,)
         if doutput is None and all(d is None for d in given):

@@ -60,6 +60,7 @@ class Stateful(Hints):
         set_to_none : bool
             As in torch, and without effect: a gradient is never ``None`` here.
         """
+        checks.flags(set_to_none=set_to_none)
         for piece in flat_pieces(list(self.parameters())):
             piece.zero_grad()
 

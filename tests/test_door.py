@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minirnn
+from minirnn import diagnostics
 
 X, ROWS, TOKENS = (
     np.ones((4, 2, 3), np.float32),
@@ -168,15 +169,33 @@ def test_no_mask_is_lost_on_the_way(call):
 
 
 @pytest.mark.parametrize("value", ["False", 1, None, 0.0])
-def test_a_switch_of_a_function_is_true_or_false(value):
-    layer = minirnn.Linear(3, 4)
+def test_a_switch_of_a_function_is_true_or_false(value, tmp_path):
+    layer, gru = minirnn.Linear(3, 4), minirnn.GRU(3, 4)
+    (output, _), ctx = gru.forward(X)
+    flow = gru.backward(ctx, output, trace=True)[-1]
+
+    def fit(**switch):
+        data, options = [(X, np.ones((4, 2, 4), np.float32))], {"steps": 1, "progress": False}
+        minirnn.fit(
+            layer, minirnn.MSELoss(), minirnn.SGD(layer.parameters()), data, **options | switch
+        )
+
     calls = {
+        **{
+            name: [lambda name=name: minirnn.data.batches([ROWS], **{name: value})]
+            for name in ("shuffle", "bucket", "drop_last")
+        },
+        **{name: [lambda name=name: fit(**{name: value})] for name in ("resume", "progress")},
+        "initial_states": [
+            lambda: minirnn.to_onnx(gru, tmp_path / "gru.onnx", initial_states=value)
+        ],
         "batch_first": [
             lambda: minirnn.pack_padded_sequence(X, [4, 4], batch_first=value),
             lambda: minirnn.pad_packed_sequence(PACKED, batch_first=value),
             lambda: minirnn.pad_sequence([ROWS], batch_first=value),
             lambda: minirnn.unpad_sequence(X, [4, 4], batch_first=value),
             lambda: minirnn.last_step(X, batch_first=value),
+            lambda: diagnostics.gradient_flow(flow, batch_first=value),
         ],
         "enforce_sorted": [
             lambda: minirnn.pack_padded_sequence(X, [4, 4], enforce_sorted=value),
@@ -184,10 +203,21 @@ def test_a_switch_of_a_function_is_true_or_false(value):
         ],
         "mode": [lambda: layer.train(value)],
         "strict": [lambda: layer.load_state_dict(layer.state_dict(), strict=value)],
-        "trace": [lambda: minirnn.GRU(3, 4).forward(X, trace=value)],
+        "trace": [
+            lambda: gru.forward(X, trace=value),
+            lambda: gru.backward(ctx, output, trace=value),
+        ],
         "enabled": [lambda: minirnn.set_checks(value), lambda: minirnn.set_native(value)],
-        "set_to_none": [lambda: minirnn.SGD([layer.weight]).zero_grad(value)],
+        "set_to_none": [
+            lambda: layer.zero_grad(value),
+            lambda: minirnn.SGD([layer.weight]).zero_grad(value),
+        ],
     }
+    if value is not None:  # which stands for what the recurrent layers say
+        calls["batch_first"] += [
+            lambda: diagnostics.per_sample_gradient_norms(gru, ctx, output, batch_first=value),
+            lambda: diagnostics.per_sample_gradients(gru, ctx, output, batch_first=value),
+        ]
     for name, several in calls.items():
         for call in several:
             with pytest.raises(TypeError, match=f"{name}: expected True or False"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
 from ..backend import Array, asnumpy
 from ..bptt.traces import Trace
 from ..packed_sequence import PackedSequence
@@ -53,6 +54,7 @@ def gradient_flow(trace: Trace, *, batch_first: bool = False) -> Array:
         raise TypeError(
             f"trace: expected what backward(..., trace=True) returns last, got {type(trace).__name__}"
         )
+    checks.flags(batch_first=batch_first)
     return np.stack([_norms(h, batch_first) for h in trace.h])
 
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import checks
 from ..activations import LayerNorm
 from ..backend import Array, get_array_module
 from ..bptt import directions
@@ -159,6 +160,7 @@ def _uses(
     if batch_first is None:
         recurrent = [m for m in module.modules() if isinstance(m, Recurrent)]
         batch_first = any(m.batch_first for m in recurrent)
+    checks.flags(batch_first=batch_first)
     with _recorded(module, batch_first) as uses:
         module.backward(ctx, *gradients)
     of: dict[Parameter, list[_Rows]] = {}
