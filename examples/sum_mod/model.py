@@ -95,3 +95,6 @@ def accuracy(model, min_seq_len, max_seq_len, max_number=9, sequences=10_000, se
     lengths = (min_seq_len, max_seq_len, max_number)
     tokens, sums = next(batches(rng, sequences, *lengths, ahead=1, xp=place(model)))
     return float((model(tokens).argmax(1) == sums).mean())
+
+
+# sphinx_gallery_thumbnail_path = "pictures/sum_mod.png"
