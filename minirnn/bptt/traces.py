@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from ..backend import Array, get_array_module
 from ..functional.recurrence import States
 from ..layout import Layout
@@ -77,7 +79,7 @@ def _by_layer(per_pass: Sequence[Array], form: Form, D: int) -> tuple[Any, ...]:
 
 def _shown(x: Array) -> Array:
     """Return a view that cannot be written to (CuPy has none): what is shown may be what backward reads."""
-    if hasattr(x.flags, "writeable"):
+    if isinstance(x, np.ndarray):
         x = x.view()
         x.setflags(write=False)
     return x
