@@ -172,9 +172,8 @@ def read_array(path: PathLike, archive: zipfile.ZipFile, info: zipfile.ZipInfo) 
     """Return an array in a zip file, after its header was looked through."""
     shape, fortran, dtype, start = _described(path, archive, info)
     with archive.open(info) as member:
-        content = member.read(
-            info.file_size + 1
-        )  # to the end and beyond, where the checksum is compared
+        # To the end and beyond, where the checksum is compared.
+        content = member.read(info.file_size + 1)
     values = np.frombuffer(content, dtype, math.prod(shape), start)
     values = values.reshape(shape, order="F" if fortran else "C")
     return values.astype(dtype.newbyteorder("="), order="C")

@@ -243,7 +243,7 @@ def fit(
     if resume and checkpoint is not None:
         run.load(checkpoint)
     model.train()
-    with _Told(run, tracker, progress) as told, _interrupts(checkpoint is not None) as pressed:
+    with _Report(run, tracker, progress) as report, _interrupts(checkpoint is not None) as pressed:
         for input, target in _batches(run):
             run.train(input, target)
             last = run.step == run.steps
@@ -253,7 +253,7 @@ def fit(
                 if evaluation is not None and evaluated:
                     row |= run.evaluate(evaluation)
                     run.judge(row["eval_loss"], patience)
-                told.row(row)
+                report.row(row)
             for callback in callbacks:
                 callback(run)
             run.stop |= bool(pressed)
@@ -322,15 +322,15 @@ def _batches(run: Run) -> Iterator[Any]:
         skip = 0
 
 
-class _Told:
-    """Whom a run is told to: its history, the tracker, and whoever looks at the screen."""
+class _Report:
+    """Where a run reports: its history, the tracker, and the screen."""
 
     def __init__(self, run: Run, tracker: Tracker | None, progress: bool) -> None:
         self._run, self._progress = run, progress
         self._bar: Any = None
         self._trackers = [] if tracker is None else [Unfailing(tracker)]
 
-    def __enter__(self) -> _Told:
+    def __enter__(self) -> _Report:
         for tracker in self._trackers:
             tracker.config(self._run.config)
         for row in self._run.history:  # of the run before, if this one goes on with it

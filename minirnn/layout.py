@@ -74,7 +74,7 @@ class Part(NamedTuple):
     layout: Layout
 
 
-def _kept(make: Callable[[Layout], T]) -> property:
+def _once(make: Callable[[Layout], T]) -> property:
     """Turn a method into an attribute, made when it is first asked for; see :meth:`Layout.once`."""
     return property(lambda layout: layout.once(make), doc=make.__doc__)
 
@@ -168,7 +168,7 @@ class Layout:
 
     # -- the batch cut into smaller ones ------------------------------------------------------------
 
-    @_kept
+    @_once
     def windows(self) -> list[Window]:
         """Cut the batch into windows: as many whole spans as it takes to have sqrt(T) steps."""
         windows: list[Window] = []
@@ -281,7 +281,7 @@ class Layout:
 
     # -- index arrays -------------------------------------------------------------------------------
 
-    @_kept
+    @_once
     def step_and_sequence(self) -> tuple[Array, Array]:
         """For every row, its time step and its sequence."""
         sizes = np.array(self.sizes, np.intp)
@@ -293,12 +293,12 @@ class Layout:
         """For every row, its sequence."""
         return self.step_and_sequence[1]
 
-    @_kept
+    @_once
     def batch_sizes(self) -> Array:
         """For every step, the number of its rows: `sizes` as an array."""
         return np.array(self.sizes, np.intp)
 
-    @_kept
+    @_once
     def state_starts(self) -> Array:
         """For every step, the row in ``[h_0; all rows]`` where the states before it begin.
 
@@ -306,13 +306,13 @@ class Layout:
         """
         return self.batch_size + np.array([-self.batch_size, *self.starts], np.intp)
 
-    @_kept
+    @_once
     def lengths(self) -> Array:
         """For every sequence, its length; descending."""
         ending = np.diff([0, *self.sizes[::-1], self.batch_size])  # with length T, T - 1, ..., 1, 0
         return np.repeat(np.arange(self.steps, -1, -1), ending)
 
-    @_kept
+    @_once
     def last(self) -> Array:
         """For every sequence, the index of its last state in ``[h_0; all rows]``.
 
@@ -321,14 +321,14 @@ class Layout:
         B = self.batch_size
         return self.state_starts.take(self.lengths) + np.arange(B)
 
-    @_kept
+    @_once
     def previous_state(self) -> Array:
         """For every row, the index of the state before it in ``[h_0; all rows]``."""
         B = self.batch_size
         sizes = np.array([B, *self.sizes], np.intp)
         return np.arange(B, B + self.rows) - np.repeat(sizes[:-1], sizes[1:])
 
-    @_kept
+    @_once
     def reverse(self) -> Array:
         """For every row, the row of the same sequence counted from its other end.
 
@@ -344,7 +344,7 @@ def _upload(layout: Layout, name: str, xp: Any, device: int, stream: int) -> Arr
     return xp.asarray(getattr(layout, name))
 
 
-class _Kept:
+class _Layouts:
     """Layouts that were asked for before: the last ones, as many as a few MB hold."""
 
     def __init__(self) -> None:
@@ -397,5 +397,5 @@ def _held(layout: Layout) -> int:
     return held
 
 
-kept = _Kept()
+kept = _Layouts()
 equal_lengths, layout_of = kept.equal_lengths, kept.layout_of

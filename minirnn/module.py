@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
+
 from . import checks
 from .parameter import Parameter
 from .state import Stateful
@@ -392,3 +394,13 @@ def _arguments(kind: type) -> dict[str, inspect.Parameter]:
             if all(p.kind != p.VAR_KEYWORD for p in given):
                 break
     return found
+
+
+def generators_of(model: Module) -> list[np.random.Generator]:
+    """Return the generators that the model's layers own, each once, in the order of definition."""
+    found: dict[int, np.random.Generator] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, np.random.Generator):
+                found.setdefault(id(value), value)
+    return list(found.values())

@@ -56,8 +56,8 @@ class Optimizer(Hints):
     _hints = OPTIMIZER
     # torch's names of the arrays that the formula remembers between two steps, of the parameters' size.
     _slots: tuple[str, ...]
-    # How many more arrays of that size it writes to within one, so that it allocates nothing.
-    _rooms = 1
+    # How many more arrays of that size a step needs to write to; kept, so that it allocates nothing.
+    _scratch = 1
     # What torch has as a setting and here is another class.
     _implied: ClassVar[Mapping[str, Any]] = {}
 
@@ -68,8 +68,8 @@ class Optimizer(Hints):
         maximize: bool = False,
         **defaults: Any,
     ) -> None:
-        plain = isinstance(params, Iterable) and not isinstance(params, np.ndarray)
-        given: list[Any] = list(params) if plain else parameter_list("params", params)
+        several = isinstance(params, Iterable) and not isinstance(params, np.ndarray)
+        given: list[Any] = list(params) if several else parameter_list("params", params)
         groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         self._defaults = {**defaults, "maximize": maximize}
@@ -103,7 +103,7 @@ class Optimizer(Hints):
                 raise ValueError(f"params: expected every parameter once, got {p.name} twice")
             known.add(id(p))
         gather([p for p in group["params"] if p.requires_grad])
-        self._state.append(_zeros(group["params"], len(self.slots_under(group)) + self._rooms))
+        self._state.append(_zeros(group["params"], len(self.slots_under(group)) + self._scratch))
         self.param_groups.append(group)
         self.scheduled.append(None)
         self._started.append(self._steps)
@@ -119,9 +119,9 @@ class Optimizer(Hints):
         known = {"params", "initial_lr", *defaults}
         if unknown := sorted(group.keys() - known):
             raise ValueError(f"params: expected settings among {sorted(defaults)}, got {unknown}")
-        settings = {**defaults, **group, "params": params}
-        self.check(settings)
-        return settings
+        checked = {**defaults, **group, "params": params}
+        self.check(checked)
+        return checked
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise if a group's settings make no sense; a subclass checks its own as well."""
@@ -182,7 +182,7 @@ class Optimizer(Hints):
         work = []
         for k, group in enumerate(self.param_groups):
             self.check(group)
-            if len(slots := self.slots_under(group)) != len(self._state[k]) - self._rooms:
+            if len(slots := self.slots_under(group)) != len(self._state[k]) - self._scratch:
                 raise ValueError(
                     f"settings: expected those under which group {k} was made, got some under which "
                     f"{slots} are remembered; make the optimiser anew"
@@ -234,7 +234,7 @@ class Optimizer(Hints):
         return {
             "steps": self._steps,
             "started": list(self._started),
-            "state": [get_array_module(s[0]).stack(s[: -self._rooms]) for s in self._state],
+            "state": [get_array_module(s[0]).stack(s[: -self._scratch]) for s in self._state],
             "groups": [
                 {name: plain(value) for name, value in settings(group).items()}
                 for group in self.param_groups
@@ -272,7 +272,7 @@ class Optimizer(Hints):
         ):
             own.update(given)
             self.scheduled[k] = own["lr"] if "initial_lr" in own else None
-            self._state[k] = [*slots, *self._state_of_group(k)[-self._rooms :]]
+            self._state[k] = [*slots, *self._state_of_group(k)[-self._scratch :]]
 
     def torch_state_dict(self) -> dict[str, Any]:
         """Return the state as torch's optimiser of this name has it, its tensors as NumPy arrays.
@@ -284,7 +284,7 @@ class Optimizer(Hints):
         """
         steps = [self._steps - started for started in self._started]
         return torch_state.to_torch(
-            _torch_groups(self), [s[: -self._rooms] for s in self._state], steps
+            _torch_groups(self), [s[: -self._scratch] for s in self._state], steps
         )
 
 

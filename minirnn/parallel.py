@@ -42,7 +42,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, generator, get_array_module
-from .module import Module
+from .module import Module, generators_of
 from .packed_sequence import PackedSequence
 from .packing import pack_sequence, unpack_sequence
 from .parameter import Parameter, flat_pieces, parameter_list, require_one_kind
@@ -327,19 +327,10 @@ def broadcast(model: Module, comm: Communicator) -> None:
     for p in named.values():
         p.data = flat[start : start + p.size].reshape(p.shape)
         start += p.size
-    own = _generators(model)
+    own = [generator(), *generators_of(model)]
     states = [g.bit_generator.state for g in own] if comm.Get_rank() == 0 else None
     for g, state in zip(own, comm.allgather(states)[0], strict=True):
         g.bit_generator.state = state
-
-
-def _generators(model: Module) -> list[np.random.Generator]:
-    found = {id(generator()): generator()}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, np.random.Generator):
-                found.setdefault(id(value), value)
-    return list(found.values())
 
 
 def check_in_step(model: Module, comm: Communicator) -> None:

@@ -248,6 +248,7 @@ class Recurrent(Streaming):
             dy = form.rows("doutput", doutput, D * self.output_size, like)
         dstates = self._enter("dh_n", dh_n, form, like)
         dweights = [self._gradients(k) for k in passes]
+        # Over few spans float32 loses nothing that counts, and sums in float64 would be one more pass.
         long = len(form.layout.spans) > 8
         sums = [wide_biases(own) for own in dweights] if long else dweights
         filled: list[Any] = traces.room(stack.passes, self._state_sizes, like) if trace else []

@@ -26,7 +26,7 @@ from .archive import (
 )
 from .atomic import PathLike, atomic_write
 from .backend import Array, asnumpy, get_rng_state, set_rng_state
-from .module import Module
+from .module import Module, generators_of
 
 _ARRAY = "__array__"
 
@@ -67,23 +67,13 @@ def _decode(value: Any, arrays: Mapping[str, Array]) -> Any:
     return value
 
 
-def _generators(model: Module) -> list[np.random.Generator]:
-    """Return the generators that the model's layers own, each once, in the order of definition."""
-    found: dict[int, np.random.Generator] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, np.random.Generator):
-                found.setdefault(id(value), value)
-    return list(found.values())
-
-
 def _states(model: Module) -> dict[str, Any]:
-    own = [dict(g.bit_generator.state) for g in _generators(model)]
+    own = [dict(g.bit_generator.state) for g in generators_of(model)]
     return {"global": get_rng_state(), "layers": own}
 
 
 def _set_states(model: Module, states: Mapping[str, Any]) -> None:
-    own = _generators(model)
+    own = generators_of(model)
     if len(states["layers"]) != len(own):
         raise ValueError(
             f"generators: expected {len(own)}, those of the model's layers, got {len(states['layers'])}"

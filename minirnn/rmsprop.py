@@ -69,7 +69,7 @@ class RMSprop(Optimizer):
     """
 
     _slots = ("square_avg", "grad_avg", "momentum_buffer")
-    _rooms = 2
+    _scratch = 2
 
     def __init__(
         self,

@@ -44,9 +44,8 @@ class _Pool:
 def _serve(queue: SimpleQueue[Any]) -> None:
     while (work := queue.get()) is not None:
         work.run()
-        del (
-            work
-        )  # its arrays are the caller's, who need not wait for the next work to be rid of them
+        # Its arrays are the caller's, who need not wait for the next work to be rid of them.
+        del work
 
 
 _threads = 1

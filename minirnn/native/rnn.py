@@ -25,9 +25,9 @@ def forward(
     states: States,
     weights: Weights,
     layout: Layout,
-    save: bool = True,
-    mask: Mask = None,
     nonlinearity: str = "tanh",
+    mask: Mask = None,
+    save: bool = True,
 ) -> RNNContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
     w_ih, w_hh, b_ih, b_hh = weights
