@@ -49,8 +49,13 @@ typedef void Pairwise(void *const *arrays, Size a, Size b);
 #undef TARGET
 #undef VECTOR_BYTES
 
+#ifdef __clang__
+#define WIDE "" /* a word that some of its versions do not know, which makes them leave out all of it */
+#else
+#define WIDE ",prefer-vector-width=512"
+#endif
 #define SET avx512
-#define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl" WIDE)))
 #define VECTOR_BYTES 64
 #include "types.h"
 #undef SET
