@@ -107,6 +107,6 @@ def by_layer_direction(h_n: Array, num_directions: int) -> Array:
     if num_directions not in (1, 2) or h_n.ndim < 2 or len(h_n) % num_directions:
         raise ValueError(
             f"h_n: expected first axis num_layers * num_directions with num_directions = "
-            f"{num_directions}, got shape {h_n.shape}"
+            f"{checks.got(num_directions)}, got shape {h_n.shape}"
         )
     return h_n.reshape(-1, num_directions, *h_n.shape[1:])

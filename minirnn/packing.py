@@ -227,9 +227,10 @@ def pad_packed_sequence(
     B, T = layout.batch_size, layout.steps
     if total_length is not None:
         whole = isinstance(total_length, int | np.integer) and not isinstance(total_length, bool)
-        if not whole or total_length < T:
+        if not whole or not T <= total_length <= np.iinfo(np.intp).max:
             raise ValueError(
-                f"total_length: expected at least the longest length, {T}, got {total_length}"
+                f"total_length: expected at least the longest length, {T}, and what an array can have, got "
+                f"{checks.got(total_length)}"
             )
         T = int(total_length)  # a narrow integer would wrap around below
     step, place = layout.step_and_sequence
@@ -257,7 +258,9 @@ def _check_padding_value(value: Any, dtype: np.dtype[Any]) -> None:
         raise TypeError(f"padding_value: expected a number, got {checks.got(value)}")
     if dtype.kind == "f":
         finite = isinstance(value, int | np.integer) or np.isfinite(value)
-        if finite and abs(float(value)) > float(np.finfo(dtype).max):
+        # Python's integers are compared as they are: none is too large for that.
+        exact = value if isinstance(value, int) else float(value)
+        if finite and abs(exact) > float(np.finfo(dtype).max):
             raise TypeError(
                 f"padding_value: expected a number of dtype {dtype}, got {checks.got(value)}"
             )

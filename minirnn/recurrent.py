@@ -458,12 +458,14 @@ class LSTM(Recurrent):
         **options: Unpack[Options],
     ) -> None:
         checks.positive(hidden_size=hidden_size)
-        if proj_size != 0:
+        if not isinstance(proj_size, int | np.integer) or proj_size != 0:
             checks.positive(proj_size=proj_size)
         if proj_size >= hidden_size:
             raise ValueError(
                 f"proj_size: expected 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size}"
             )
+        if forget_bias is not None:
+            forget_bias = checks.number("forget_bias", forget_bias)
         if forget_bias is not None and not bias:
             raise ValueError("forget_bias: expected None for a layer without biases")
         hidden_size, self.proj_size = int(hidden_size), int(proj_size)

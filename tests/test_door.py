@@ -222,3 +222,26 @@ def test_a_switch_of_a_function_is_true_or_false(value, tmp_path):
         for call in several:
             with pytest.raises(TypeError, match=f"{name}: expected True or False"):
                 call()
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), "1", None, 1j, np.ones(2)])
+def test_a_number_of_a_function_is_one(value):
+    """An integer beyond all floats is no OverflowError; NaN may pad."""
+    refused = pytest.raises((TypeError, ValueError), match="expected")
+    if not isinstance(value, float):
+        for pad in (
+            lambda: minirnn.pad_sequence([ROWS], padding_value=value),
+            lambda: minirnn.pad_packed_sequence(PACKED, padding_value=value),
+        ):
+            with refused:
+                pad()
+    with refused:
+        minirnn.pad_packed_sequence(PACKED, total_length="x" if value is None else value)
+    for setting in ("proj_size", "forget_bias"):
+        if value is not None:
+            with refused:
+                minirnn.LSTM(3, 4, **{setting: value})
+    with refused:
+        minirnn.by_layer_direction(X, value)
+    with refused:
+        minirnn.init.constant_(ROWS.copy(), value)
