@@ -175,7 +175,7 @@ def fit(
         ``criterion.forward(output, target)``. If the model's output is packed, as its targets then are, the
         criterion and the metrics are given their rows.
     optimizer : Optimizer
-        Whose learning rates it sets.
+        Steps after each backward; the first group's rate is the one that is reported.
     data : iterable of pairs (input, target)
         Such as :func:`minirnn.data.batches` or a list: run through once an epoch.
     epochs, steps : int
@@ -215,6 +215,8 @@ def fit(
     ------
     ValueError
         If arguments do not go together, or `data` has no batches.
+    TypeError
+        If `data` does not yield pairs, or a switch is neither True nor False.
     KeyboardInterrupt
         After Ctrl-C.
 

@@ -1,6 +1,7 @@
 """What a trace shows, against the equations and against nudges."""
 
 import numpy as np
+import pytest
 from helpers import close
 from makers import F8, MinimalGatedUnit, arrays, packed_input
 
@@ -67,3 +68,16 @@ def test_backward_trace_is_the_gradient_of_each_state():
                 o, c = states.gates["o"][0][t], states.c[0][t]
                 through_h = trace.h[0][t] * o * (1 - np.tanh(c) ** 2)
                 close(trace.c[0][t], dstate[1][0] + through_h)
+
+
+@pytest.mark.parametrize("native", [False, minirnn.native_available()])
+@pytest.mark.parametrize("cell", [minirnn.LSTM, minirnn.GRU, minirnn.LayerNormLSTM])
+def test_gates_come_in_the_order_of_the_weights(cell, native):
+    """In memory they may lie otherwise, and otherwise in C than in NumPy."""
+    minirnn.set_native(native)
+    try:
+        layer = cell(3, 4)
+        (_, _, trace), _ = layer.forward(np.ones((2, 1, 3), np.float32), trace=True)
+    finally:
+        minirnn.set_native(minirnn.native_available())
+    assert tuple(trace.gates) == layer.recurrence.GATES

@@ -256,4 +256,5 @@ def step(x: Array, states: States, weights: Weights, new: States) -> None:
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
-    return dict(zip("oifg", ctx.gates, strict=True))
+    o, i, f, g = ctx.gates
+    return {"i": i, "f": f, "g": g, "o": o}

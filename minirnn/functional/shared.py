@@ -163,7 +163,7 @@ _PAGES = 1 << 16
 
 
 def workspace(shape: tuple[int, ...], like: Array) -> Array:
-    """Return an array for a pass; :func:`keep_workspace` it. A large one may be the pass's before."""
+    """Return an array to write to during a pass, if it is large from :func:`scratch`."""
     size = math.prod(shape) * like.itemsize
     if size < _PAGES:
         return get_array_module(like).empty(shape, like.dtype)
