@@ -104,7 +104,7 @@ def backward(
     dx = xp.empty(x.shape, x.dtype)
     dw_ih, dw_hh, *dbs = dweights
     w_rz, w_n = w_hh[: 2 * H], w_hh[2 * H :]
-    whole = (
+    of_all_steps = (
         layout.running(dstates[0]),
         layout.split(dy),
         layout.split(None if trace is None else trace[0]),
@@ -117,7 +117,7 @@ def backward(
         da = xp.concatenate([h_in * r * (1 - r), (h_prev - n) * z * (1 - z)], axis=1)
         da = xp.concatenate([da, (1 - z) * (1 - n * n)], axis=1)
         per_step = [layout.split(rows, span) for rows in (da, r, z)]
-        per_step += [rows[span.steps] for rows in whole]
+        per_step += [rows[span.steps] for rows in of_all_steps]
         for da_t, r_t, z_t, dh_t, dy_t, trace_t in reversed(list(zip(*per_step, strict=True))):
             if dy_t is not None:
                 dh_t += dy_t
