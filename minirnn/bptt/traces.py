@@ -81,5 +81,5 @@ def _shown(x: Array) -> Array:
     """Return a view that cannot be written to (CuPy has none): what is shown may be what backward reads."""
     if isinstance(x, np.ndarray):
         x = x.view()
-        x.setflags(write=False)
+        x.flags.writeable = False
     return x
