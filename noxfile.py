@@ -50,6 +50,7 @@ def coverage(session):
     """Run the tests and refuse less than the floor in lines and branches, of pyproject.toml."""
     session.install("-e", ".[test,coverage]")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
     session.run("coverage", "report")
 
 
