@@ -15,11 +15,14 @@ FURNITURE = re.compile(
 
 
 def lines_that_count(source):
-    """Return the lines but for comments, imports, lone punctuation and what every docstring has."""
+    """Return the lines but for comments, imports, signatures, and what every docstring has."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for k in range(node.lineno - 1, node.end_lineno):
+                lines[k] = ""
+        if isinstance(node, ast.FunctionDef):
+            for k in range(node.lineno - 1, node.body[0].lineno - 1):
                 lines[k] = ""
     folded = (re.sub(r"\s+", " ", line).strip() for line in lines)
     return [line for line in folded if re.search(r"\w", line) and not FURNITURE.match(line)]
