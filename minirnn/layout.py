@@ -348,7 +348,8 @@ class _Layouts:
     """Layouts that were asked for before: the last ones, as many as a few MB hold."""
 
     def __init__(self) -> None:
-        self._layouts: OrderedDict[Hashable, tuple[Layout, int]] = OrderedDict()
+        self._layouts: OrderedDict[Hashable, Layout] = OrderedDict()
+        self._bytes = 0
 
     def equal_lengths(self, steps: int, batch_size: int) -> Layout:
         """Return the layout of a padded batch in which nothing is padding: ``(T, B, ...)`` by reshape."""
@@ -370,25 +371,35 @@ class _Layouts:
     def clear(self) -> None:
         """Keep none of them any longer."""
         self._layouts.clear()
+        self._bytes = 0
 
     # No lock, for which a signal handler that runs a layer would wait for ever: every operation on the dict
-    # is whole, and whoever finds a layout gone makes another.
+    # is whole, and whoever finds a layout gone makes another. The count of bytes may miss what a handler or
+    # another thread has added meanwhile, until they are counted anew.
 
     def _found(self, key: Hashable) -> Layout | None:
-        if (found := self._layouts.get(key)) is None:
-            return None
-        with suppress(KeyError):
-            self._layouts.move_to_end(key)
-        return found[0]
+        layout = self._layouts.get(key)
+        if layout is not None:
+            with suppress(KeyError):
+                self._layouts.move_to_end(key)
+        return layout
 
     def _keep(self, key: Hashable, layout: Layout) -> None:
         held = _held(layout)
         if held > _KEPT_BYTES:
             return
-        self._layouts[key] = layout, held
-        while sum(bytes_ for _, bytes_ in list(self._layouts.values())) > _KEPT_BYTES:
+        self._layouts[key] = layout
+        self._bytes += held
+        if self._bytes > _KEPT_BYTES:
+            self._forget(_KEPT_BYTES * 3 // 4)
+
+    def _forget(self, most: int) -> None:
+        """Drop the oldest until the rest, one at least, hold `most` bytes; counting them takes time."""
+        held = sum(map(_held, list(self._layouts.values())))
+        while held > most and len(self._layouts) > 1:
             with suppress(KeyError):
-                self._layouts.popitem(last=False)
+                held -= _held(self._layouts.popitem(last=False)[1])
+        self._bytes = held
 
 
 def _held(layout: Layout) -> int:
