@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, forms
-from .backend import Array, default_xp, float_dtype, quiet
+from .backend import Array, default_xp, float_dtype, quiet, shown
 from .functional import activation
 from .functional.shared import column_sums
 from .module import Context, Module, saving
@@ -43,7 +43,7 @@ class _Elementwise(Module):
         y = self._forward(x, *self._along)
         if not saving():
             return form.restore(y), self._context(None, form)
-        return form.restore(checks.shown(y)), self._context(y, form)
+        return form.restore(shown(y)), self._context(y, form)
 
     @quiet
     def backward(self, ctx: Context, dy: Any) -> Any:

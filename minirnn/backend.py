@@ -352,3 +352,14 @@ def uniform(rng: RNG, low: float, high: float, shape: tuple[int, ...], dtype: DT
     dtype = float_dtype(dtype)
     values = generator(rng).uniform(low, high, shape).astype(dtype)
     return _default.asarray(values)
+
+
+def shown(x: Array) -> Array:
+    """Return `x`, to which a context refers, for the user: a view that cannot be written to.
+
+    On the host; CuPy has no such views.
+    """
+    if isinstance(x, np.ndarray):
+        x = x.view()
+        x.setflags(write=False)
+    return x

@@ -186,17 +186,6 @@ def _weights_of_a_seal(x: Array) -> Array:
     return np.sin(np.arange(1, x.shape[1] + 1)).astype(x.dtype)
 
 
-def shown(x: Array) -> Array:
-    """Return `x`, to which a context refers, for the user: a view that cannot be written to.
-
-    On the host; CuPy has no such views.
-    """
-    if isinstance(x, np.ndarray):
-        x = x.view()
-        x.setflags(write=False)
-    return x
-
-
 _SAID = {
     "(-inf, inf)": "a finite number",
     "[0, inf)": "a finite number >= 0",

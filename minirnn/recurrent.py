@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks, forms
-from .backend import RNG, Array, generator, quiet
+from .backend import RNG, Array, generator, quiet, shown
 from .bptt import checkpoints, execution, traces
 from .bptt.passes import Pass
 from .bptt.stack import Stack
@@ -167,7 +167,7 @@ class Recurrent(Streaming):
         stack = self._stack(form.layout, like, save, trace)
         y, contexts = stack.forward(x, self._per_pass(states), save)
         if keep:
-            y = checks.shown(y)
+            y = shown(y)
         ctx = Context(self, _Saved(form, stack, contexts, like, x, sealed) if keep else None)
         result = form.restore(y), form.restore_states(states)
         if not trace:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
-from ..backend import Array, get_array_module
+from ..backend import Array, get_array_module, shown
 from ..functional.recurrence import States
 from ..layout import Layout
 from . import directions
@@ -74,12 +72,4 @@ def _by_layer(per_pass: Sequence[Array], form: Form, D: int) -> tuple[Any, ...]:
     """Put the directions of each layer side by side, in the form of the output."""
     sides = (per_pass[k : k + D] for k in range(0, len(per_pass), D))
     joined = (directions.join(ys, form.layout) for ys in sides)
-    return tuple(form.restore(_shown(x)) for x in joined)
-
-
-def _shown(x: Array) -> Array:
-    """Return a view that cannot be written to (CuPy has none): what is shown may be what backward reads."""
-    if isinstance(x, np.ndarray):
-        x = x.view()
-        x.flags.writeable = False
-    return x
+    return tuple(form.restore(shown(x)) for x in joined)
