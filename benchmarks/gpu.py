@@ -37,6 +37,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "sum_mod")]
 
 import minirnn  # noqa: E402 (this checkout's)
 from minirnn import layout  # noqa: E402
+from minirnn.atomic import atomic_write  # noqa: E402
 
 CELLS = ("RNN", "LSTM", "GRU")
 CANDIDATES = ("ours", "ours_tf32", "torch_tf32", "torch_fp32")
@@ -406,8 +407,12 @@ def main(argv=None):
 
         def write():
             # After each stage: a run that is cut short has not run for nothing.
-            (folder / f"gpu-{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
-            (folder / f"gpu-{slug}.md").write_text(markdown(report))
+            for kind, text in (
+                ("json", json.dumps(report, indent=1) + "\n"),
+                ("md", markdown(report)),
+            ):
+                with atomic_write(folder / f"gpu-{slug}.{kind}") as file:
+                    file.write(text.encode())
 
         write()
         report["sum_mod"] = stage("sum-mod", lambda: sum_mod(machine, repeats))

@@ -1,5 +1,7 @@
 """The pictures of the benchmark; needs matplotlib, the extra ``plot``."""
 
+from minirnn.atomic import atomic_write
+
 COLOURS = {"RNN": "tab:blue", "GRU": "tab:green", "LSTM": "tab:red"}
 
 
@@ -48,7 +50,8 @@ def ratios(floors, path):
         axes[0].plot([], [], style, color="gray", alpha=alpha, label=form)
         axes[0].plot([], [], mark, color="black", markersize=9, label=f"{form}, floor")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=120)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 def scaling(sweeps, path):
@@ -73,4 +76,5 @@ def scaling(sweeps, path):
         axes[0].plot([], [], "o-", color=colour, label=f"minirnn {cell}")
         axes[0].plot([], [], "x--", color=colour, alpha=0.6, label=f"torch {cell}")
     figure.legend(loc="outside lower center", ncols=6, frameon=False)
-    figure.savefig(path, dpi=120)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=120, format="png")

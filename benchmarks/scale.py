@@ -25,6 +25,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 import minirnn  # noqa: E402
+from minirnn.atomic import atomic_write  # noqa: E402
 from minirnn.parallel import (  # noqa: E402
     average_gradients,
     broadcast,
@@ -214,7 +215,8 @@ def draw(path, a, b, alpha, beta):
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("rows a second, times those of one rank")
     axes[0].legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=110, format="png")
 
 
 def main(argv=None):
@@ -246,7 +248,8 @@ def main(argv=None):
                 "alpha": alpha,
                 "beta": beta,
             }
-            (args.out / "scale.json").write_text(json.dumps(values, indent=1) + "\n")
+            with atomic_write(args.out / "scale.json") as file:
+                file.write(json.dumps(values, indent=1).encode() + b"\n")
             draw(args.out / "scale.png", a, b, args.alpha or alpha, args.beta or beta)
 
 

@@ -27,6 +27,7 @@ from streaming import Streams
 from timing import compare, conditions, marked, progress, seconds, table
 
 import minirnn
+from minirnn.atomic import atomic_write
 
 # The sizes that most rows are measured at.
 SIZES = [
@@ -410,7 +411,8 @@ def main(argv=None):
         print(page)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cpu.md").write_text(page)
+    with atomic_write(folder / "cpu.md") as file:
+        file.write(page.encode())
     bench.plot(folder)
     progress(f"written to {folder}")
 

@@ -117,6 +117,13 @@ def test_numpy_alone_and_jax_are_measured(page):
         assert page.count("JAX is not installed: pip install 'minirnn[bench]'") == 2
 
 
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda p: p.name)
+def test_results_are_written_whole_or_not_at_all(path):
+    text = path.read_text(encoding="utf-8")
+    straight = re.findall(r".*(?:write_text|write_bytes|savefig\((?!file\b)|open\().*", text)
+    assert [line for line in straight if "/proc/" not in line] == []
+
+
 def test_a_partial_run_does_not_replace_the_results():
     for flag in ("--quick", "--only=floors"):
         command = [sys.executable, BENCHMARKS / "speed.py", "--write", flag]
