@@ -124,6 +124,37 @@ def test_results_are_written_whole_or_not_at_all(path):
     assert [line for line in straight if "/proc/" not in line] == []
 
 
+def test_what_torch_learns_is_tabulated(timing, monkeypatch):
+    import sum_mod
+
+    monkeypatch.setattr(sum_mod, "TOTAL", 30)
+    monkeypatch.setattr(
+        sum_mod, "RECIPES", {"flat": (2, 4, 1, 0.0, 0), "steep": (4, 4, 2, 0.1, 20)}
+    )
+    first, second = sum_mod.learning(2).split("\n\n")
+    flat, steep = ([c.strip() for c in line.split("|")[1:-1]] for line in first.splitlines()[2:])
+    assert (flat[:6], steep[:6]) == (
+        ["flat", "2", "4", "1", "0.0", "0"],
+        ["steep", "4", "4", "2", "0.1", "20"],
+    )
+    by_length = [line.split("|")[1:-1] for line in second.splitlines()[2:]]
+    assert [row[1].strip() for row in by_length] == steep[6:]
+    assert all(re.fullmatch(r"0\.\d{4}", share) for share in flat[6:] + steep[6:])
+
+
+def test_torch_learns_by_the_recipe(timing, monkeypatch):
+    import sum_mod
+
+    drawn = sum_mod.drawn
+    # Single digits are learned at once, and by nobody at a rate of zero.
+    monkeypatch.setattr(sum_mod, "drawn", lambda *args, **options: drawn(*args[:2], 1, 1, ahead=1))
+    monkeypatch.setattr(sum_mod, "LENGTHS", [(1, 1)])
+    monkeypatch.setattr(sum_mod, "TOTAL", 300)
+    assert sum_mod.learned(0, 64, 16, 1, 2e-2, 20) == [1.0]
+    assert sum_mod.learned(0, 64, 16, 1, 0.0, 0)[0] < 0.5
+    assert sum_mod.learned(1, 64, 16, 1, 0.0, 0) != sum_mod.learned(0, 64, 16, 1, 0.0, 0)
+
+
 def test_a_partial_run_does_not_replace_the_results():
     for flag in ("--quick", "--only=floors"):
         command = [sys.executable, BENCHMARKS / "speed.py", "--write", flag]
