@@ -79,11 +79,11 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.onnx"
     >>> minirnn.to_onnx(Classifier(), path)
     """
+    checks.flags(initial_states=initial_states)
     try:
         import onnx
     except ImportError as error:
         raise ImportError("export needs onnx: pip install 'minirnn[onnx]'") from error
-    checks.flags(initial_states=initial_states)
     graph = Graph(initial_states)
     result = graph.layer(model, graph.entry)
     if isinstance(result, Mapping):

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from . import checks
-from .backend import RNG, Array, generator, get_array_module, is_array
+from .backend import RNG, Array, generator, get_array_module, is_array, quiet
 
 # A Parameter or an array of floating point; every function returns the one that it was given.
 T = TypeVar("T")
@@ -424,6 +424,7 @@ def _kaiming_std(parameter: object, a: float, mode: str, nonlinearity: str) -> f
     return calculate_gain(nonlinearity, a) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
 
 
+@quiet
 def orthogonal_(parameter: T, gain: float = 1.0, *, blocks: int = 1, rng: RNG = None) -> T:
     r"""Draw an orthogonal matrix, each as likely as any other, times `gain`.
 
@@ -515,5 +516,6 @@ def _matrix(data: Array) -> tuple[int, int]:
     return rows, columns
 
 
+@quiet
 def _fill(data: Array, values: Array) -> None:
     data[...] = get_array_module(data).asarray(values.astype(data.dtype))

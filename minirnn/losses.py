@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from . import checks
-from .backend import Array, get_array_module, reads_values
+from .backend import Array, get_array_module, quiet, reads_values
 from .functional import loss
 from .module import Context, Module, saving
 
@@ -17,6 +17,7 @@ class _Loss(Module):
         checks.choice("reduction", reduction, ("mean", "sum", "none"))
         self.reduction = reduction
 
+    @quiet
     def _incoming(self, dloss: Any, like: Array, shape: tuple[int, ...]) -> Any:
         """Return `dloss`, checked, of the dtype of `like`; `shape` is that of the unreduced loss."""
         if self.reduction == "none":

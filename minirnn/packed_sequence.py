@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import checks
-from .backend import Array, asnumpy, is_array
+from .backend import Array, asnumpy, is_array, quiet
 from .layout import Layout, layout_of
 
 
@@ -227,6 +227,7 @@ class PackedSequence(_Arithmetic, _Fields):
         """The number of sequences, those of length zero included."""
         return self._layout.batch_size
 
+    @quiet
     def _combine(self, operation: Callable[[Any, Any], Any], other: Any) -> PackedSequence:
         if isinstance(other, PackedSequence):
             self.packing.check("other", other)

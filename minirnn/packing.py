@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import checks
-from .backend import Array, asnumpy, get_array_module
+from .backend import Array, asnumpy, get_array_module, quiet
 from .layout import layout_of
 from .packed_sequence import PackedSequence, host_integers, inverse_of, require_packed
 
@@ -242,6 +242,7 @@ def pad_packed_sequence(
     return _scatter(sequence.data, place, step, B, T, batch_first, padding_value), lengths
 
 
+@quiet
 def _scatter(
     rows: Array, sequence: Array, step: Array, B: int, T: int, batch_first: bool, value: float
 ) -> Array:

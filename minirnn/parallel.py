@@ -41,7 +41,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import checks
-from .backend import Array, asnumpy, generator, get_array_module
+from .backend import Array, asnumpy, generator, get_array_module, quiet
 from .module import Module, generators_of
 from .packed_sequence import PackedSequence
 from .packing import pack_sequence, unpack_sequence
@@ -236,6 +236,7 @@ def _taken(part: Any, own: Array) -> Any:
     return part.take(get_array_module(part).asarray(own), axis=0)
 
 
+@quiet
 def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
     """Replace every parameter's gradient by its weighted mean over all ranks: one Allreduce.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from . import checks, torch_hints
-from .backend import Array, get_array_module
+from .backend import Array, get_array_module, quiet
 
 # Reentrant: a signal's handler may look at a gradient too.
 _first_grad = threading.RLock()
@@ -78,7 +78,7 @@ class Parameter(NDArrayOperatorsMixin):
     def data(self, value: Any) -> None:
         # `p.data *= x` works in place and then assigns the array to itself, as `p.grad += x` does.
         if value is not self._data:
-            self._data[...] = self._checked_value("data", value)
+            self._assign(self._data, "data", value)
 
     @property
     def grad(self) -> Array:
@@ -93,7 +93,11 @@ class Parameter(NDArrayOperatorsMixin):
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is None or value is not self._grad:
-            self.grad[...] = self._checked_value("grad", value)
+            self._assign(self.grad, "grad", value)
+
+    @quiet
+    def _assign(self, into: Array, what: str, value: Any) -> None:
+        into[...] = self._checked_value(what, value)
 
     def _checked_value(self, what: str, value: Any) -> Array:
         """Return `value`, floating point of any precision or a list of numbers, if it fits."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks
-from .backend import BACKENDS, Array, asnumpy, float_dtype, get_array_module, load_backend
+from .backend import BACKENDS, Array, asnumpy, float_dtype, get_array_module, load_backend, quiet
 from .parameter import Parameter, ParameterBuffer, flat_pieces
 from .torch_hints import MODULE, Hints
 
@@ -72,6 +72,7 @@ class Stateful(Hints):
         """
         return ParameterBuffer(self.parameters())
 
+    @quiet
     def to(self, target: str | DTypeLike) -> Self:
         """Move the parameters to a backend (``"numpy"``, ``"cupy"``) or convert them to a dtype.
 
@@ -128,6 +129,7 @@ class Stateful(Hints):
         own = {name: p.data for name, p in self._all_names("")}
         return own | {name: getattr(owner, key) for name, owner, key in self._all_buffers("")}
 
+    @quiet
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True
     ) -> IncompatibleKeys:

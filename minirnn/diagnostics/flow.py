@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..backend import Array, asnumpy
+from ..backend import Array, asnumpy, quiet
 from ..bptt.traces import Trace
 from ..packed_sequence import PackedSequence
 
 
+@quiet
 def gradient_flow(trace: Trace, *, batch_first: bool = False) -> Array:
     r"""Return :math:`\lVert dL/dh_t \rVert` for each layer and step, over batch and features.
 

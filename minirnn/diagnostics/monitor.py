@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
-from ..backend import Array, asnumpy, get_array_module
+from ..backend import Array, asnumpy, get_array_module, quiet
 from ..parameter import Parameter, ParameterBuffer, parameter_list
 
 TOTAL = "total"
@@ -131,6 +131,7 @@ class GradientMonitor:
         self.history: list[Observation] = []
         self.first_alarm: Alarm | None = None
 
+    @quiet
     def observe(self, step: int) -> Observation | None:
         """Look at the gradients as they are; return what was seen, or None if it is not this step's turn."""
         if step % self.every:

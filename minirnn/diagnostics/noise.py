@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
-from ..backend import Array, asnumpy
+from ..backend import Array, asnumpy, quiet
 
 
 class NoiseScale(NamedTuple):
@@ -32,6 +32,7 @@ class NoiseScale(NamedTuple):
     scale: float
 
 
+@quiet
 def noise_scale(sample_norms: Array, batch_norms: Any) -> NoiseScale:
     r"""Estimate the gradient noise scale :math:`\mathrm{tr}(\Sigma) / |G|^2` without bias in either term.
 

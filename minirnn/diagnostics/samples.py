@@ -26,7 +26,7 @@ import numpy as np
 
 from .. import checks
 from ..activations import LayerNorm
-from ..backend import Array, get_array_module
+from ..backend import Array, get_array_module, quiet
 from ..bptt import directions
 from ..cells import GRUCell, LSTMCell, RNNCell
 from ..forms import Packed, PerRow
@@ -58,6 +58,7 @@ class _Rows(NamedTuple):
     part: slice = _WHOLE  # the rows of the parameter that it is the gradient of
 
 
+@quiet
 def per_sample_gradient_norms(
     module: Module, ctx: Any, *gradients: Any, batch_first: bool | None = None
 ) -> Array:
@@ -123,6 +124,7 @@ def per_sample_gradient_norms(
     return xp.sqrt(xp.maximum(squares, 0))
 
 
+@quiet
 def per_sample_gradients(
     module: Module, ctx: Any, *gradients: Any, batch_first: bool | None = None
 ) -> dict[str, Array]:

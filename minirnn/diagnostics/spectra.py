@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, asnumpy
+from ..backend import Array, asnumpy, quiet
 from ..forms import Form, Packed, Unbatched
 from ..recurrent import Recurrent
 from . import steps
 
 
+@quiet
 def spectral_radius(layer: Recurrent) -> dict[str, float]:
     r"""Return the spectral radius of every W_hh: the largest absolute value of its eigenvalues.
 
@@ -64,6 +65,7 @@ def spectral_radius(layer: Recurrent) -> dict[str, float]:
     return {name: float(abs(np.linalg.eigvals(w)).max()) for name, w in _recurrent(layer, True)}
 
 
+@quiet
 def largest_singular_value(layer: Recurrent) -> dict[str, float]:
     """Return the largest singular value of every W_hh: by how much it can stretch a state in one step.
 
@@ -100,6 +102,7 @@ def _recurrent(layer: Recurrent, square: bool) -> Iterator[tuple[str, Array]]:
             yield (f"{names[1]}.{gate}" if len(gates) > 1 else str(names[1])), w
 
 
+@quiet
 def jacobian_norms(layer: Recurrent, ctx: Any) -> Array:
     r"""Return :math:`\lVert \partial h_T / \partial h_t \rVert_2` for each layer and step of real sequences.
 
