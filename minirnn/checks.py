@@ -15,6 +15,7 @@ import numpy as np
 from .backend import FLOATS, Array, get_array_module
 
 NUMBER = int | float | np.integer | np.floating
+_FLAG = bool, np.bool_
 
 _SHOWN = 8
 _short = reprlib.Repr()
@@ -30,8 +31,13 @@ def array_module(**arrays: Any) -> Any:
     TypeError
         If one of them is no array, or if some lie on the host and some on the GPU.
     """
-    if {type(x) for x in arrays.values()} == {np.ndarray}:
-        return np
+    for x in arrays.values():
+        if type(x) is not np.ndarray:
+            return _common_module(arrays)
+    return np
+
+
+def _common_module(arrays: dict[str, Any]) -> Any:
     places = {}
     for name, x in arrays.items():
         try:
@@ -61,7 +67,8 @@ def array_module(**arrays: Any) -> Any:
 def floating(name: str, x: Any, like: Array | None = None, of: str = "parameters") -> None:
     """Require `x` to be a float32 or float64 array, of the dtype and on the device of `like` if given."""
     if like is None:
-        array_module(**{name: x})
+        if type(x) is not np.ndarray:
+            array_module(**{name: x})
         like = x
     if type(x) is type(like) and x.dtype == like.dtype and x.dtype in FLOATS:
         return
@@ -92,7 +99,8 @@ def integers(name: str, x: Any) -> None:
 def storable(name: str, x: Any) -> None:
     """Require `x` to be an array of numbers that minirnn computes or looks up with, or of booleans."""
     array_module(**{name: x})
-    if x.dtype in FLOATS or (x.dtype.kind in "biu" and x.dtype.isnative):
+    dtype = x.dtype
+    if dtype in FLOATS if dtype.kind == "f" else dtype.kind in "biu" and dtype.isnative:
         return
     raise TypeError(
         f"{name}: expected float32, float64, integers or booleans in native byte order, got dtype {x.dtype}; "
@@ -135,7 +143,7 @@ def positive(**sizes: Any) -> None:
 def flags(**values: Any) -> None:
     """Require every given value to be True or False: any string, ``"False"`` too, counts as true."""
     for name, value in values.items():
-        if not isinstance(value, bool | np.bool_):
+        if not isinstance(value, _FLAG):
             raise TypeError(f"{name}: expected True or False, got {got(value)}")
 
 
@@ -197,15 +205,19 @@ _SAID = {
 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Require `value` to be a number in `interval`, and return it as Python's."""
-    number = math.nan
-    if isinstance(value, NUMBER) and not isinstance(value, bool):
-        with suppress(OverflowError):  # an integer beyond all floating point
-            number = float(value)
+    number = value if type(value) is float else _as_float(value)
     low, high = _bounds(interval)
     if not low <= number <= high:
         said = _SAID.get(interval, f"a number in {interval}")
         raise ValueError(f"{name}: expected {said}, got {got(value)}")
     return number
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, NUMBER) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer beyond all floating point
+            return float(value)
+    return math.nan
 
 
 @cache
@@ -244,11 +256,18 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
 
 def in_range(index: Array, limit: int) -> bool:
     """Tell whether all integers lie in ``[0, limit)``."""
-    bits = 8 * index.dtype.itemsize
-    if index.dtype.kind == "i" and limit > 2 ** (bits - 1):
+    unsigned, beyond = _unsigned(index.dtype)
+    if limit > beyond:
         return bool(index.min() >= 0)  # the dtype has no number beyond the limit
     # Read without its sign, a negative number is larger than the limit: one reduction, not two.
-    return bool(index.view(index.dtype.str.replace("i", "u")).max() < limit)
+    return bool(index.view(unsigned).max() < limit)
+
+
+@cache
+def _unsigned(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], int]:
+    """Return the integer dtype of as many bits without a sign, and the least number beyond `dtype`."""
+    bits = 8 * dtype.itemsize - (dtype.kind == "i")
+    return np.dtype(dtype.str.replace("i", "u")), 2**bits
 
 
 def index(what: str, index: Array, limit: int) -> None:

@@ -35,15 +35,18 @@ class Packing(NamedTuple):
 
     def of(self, rows: Array) -> PackedSequence:
         """Return `rows` packed in this way."""
-        return PackedSequence._make_valid(
-            rows, self.batch_sizes, self.sorted_indices, self.unsorted_indices, self.layout
-        )
+        fields = rows, self.batch_sizes, self.sorted_indices, self.unsorted_indices
+        packed = tuple.__new__(PackedSequence, fields)
+        packed._packing = self
+        return packed
 
     def check(self, name: str, x: Any) -> None:
         """Require `x` to be a PackedSequence that is packed in this way."""
         if not isinstance(x, PackedSequence):
             raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}")
         other = x.packing
+        if other is self:
+            return
         if other.layout is self.layout and other.sorted_indices is self.sorted_indices:
             return
         if other.layout.sizes != self.layout.sizes:
@@ -146,7 +149,7 @@ class PackedSequence(_Arithmetic, _Fields):
     https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.PackedSequence.html
     """
 
-    _layout: Layout
+    _packing: Packing
 
     def __new__(  # noqa: D102 (described by the class)
         cls,
@@ -171,7 +174,7 @@ class PackedSequence(_Arithmetic, _Fields):
         if sorted_indices is None:
             if not len(sizes):
                 raise ValueError("batch_sizes: expected at least one step, got none")
-            return cls._make_valid(data, sizes, None, None, layout_of(sizes, int(sizes[0])))
+            return sealed(layout_of(sizes, int(sizes[0])), sizes, None, None).of(data)
         order = _permutation("sorted_indices", sorted_indices)
         if len(sizes) and len(order) < sizes[0]:
             raise ValueError(
@@ -182,31 +185,17 @@ class PackedSequence(_Arithmetic, _Fields):
             _permutation("unsorted_indices", unsorted_indices), inverse
         ):
             raise ValueError("unsorted_indices: expected the inverse of sorted_indices")
-        return cls._make_valid(data, sizes, order, inverse, layout_of(sizes, len(order)))
-
-    @classmethod
-    def _make_valid(
-        cls,
-        data: Array,
-        batch_sizes: Array,
-        sorted_indices: Array | None,
-        unsorted_indices: Array | None,
-        layout: Layout,
-    ) -> PackedSequence:
-        for indices in (batch_sizes, sorted_indices, unsorted_indices):
-            if indices is not None:
-                # Whatever unpacks the batch relies on what was checked here.
-                indices.flags.writeable = False
-        packed = super().__new__(cls, data, batch_sizes, sorted_indices, unsorted_indices)
-        packed._layout = layout
-        return packed
+        return sealed(layout_of(sizes, len(order)), sizes, order, inverse).of(data)
 
     def _with(self, data: Array) -> PackedSequence:
         """Return `data`, which has a row for each of this batch's, packed in the same way."""
-        return self.packing.of(data)
+        return self._packing.of(data)
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self)
+
+    def __getstate__(self) -> None:
+        """Leave out the packing, which a copy makes of its own arrays."""
 
     @classmethod
     def _make(cls, iterable: Any) -> PackedSequence:  # type: ignore[override]
@@ -215,17 +204,17 @@ class PackedSequence(_Arithmetic, _Fields):
     @property
     def packing(self) -> Packing:
         """All but the rows: what two sequences have in common that are packed in the same way."""
-        return Packing(self._layout, *self[1:])
+        return self._packing
 
     @property
     def layout(self) -> Layout:
         """Where each step lies in the rows; shared by all that :meth:`map` makes from this batch."""
-        return self._layout
+        return self._packing.layout
 
     @property
     def batch_size(self) -> int:
         """The number of sequences, those of length zero included."""
-        return self._layout.batch_size
+        return self._packing.layout.batch_size
 
     @quiet
     def _combine(self, operation: Callable[[Any, Any], Any], other: Any) -> PackedSequence:
@@ -269,11 +258,19 @@ class PackedSequence(_Arithmetic, _Fields):
         """
         data = fn(self.data)
         checks.array_module(map=data)
-        if data.ndim < 1 or len(data) != self._layout.rows:
+        if data.ndim < 1 or len(data) != self.layout.rows:
             raise ValueError(
-                f"map: expected {self._layout.rows} rows from the function, got shape {data.shape}"
+                f"map: expected {self.layout.rows} rows from the function, got shape {data.shape}"
             )
         return self._with(data)
+
+
+def sealed(layout: Layout, sizes: Array, order: Array | None, inverse: Array | None) -> Packing:
+    """Return how a batch is packed, of what was checked: whatever unpacks it relies on that."""
+    for indices in (sizes, order, inverse):
+        if indices is not None:
+            indices.setflags(write=False)
+    return Packing(layout, sizes, order, inverse)
 
 
 def host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Array:
@@ -287,10 +284,11 @@ def host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) 
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
-    limits = np.iinfo(np.intp)
-    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
-        expected = f"from -2**{limits.bits - 1} to 2**{limits.bits - 1} - 1"
-        raise ValueError(f"{name}: expected integers {expected}, got {checks.brief(array)}")
+    if array.size and not np.can_cast(array.dtype, np.intp):
+        limits = np.iinfo(np.intp)
+        if not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+            expected = f"from -2**{limits.bits - 1} to 2**{limits.bits - 1} - 1"
+            raise ValueError(f"{name}: expected integers {expected}, got {checks.brief(array)}")
     return array.astype(np.intp)  # a copy: the caller may use the array again
 
 
@@ -305,7 +303,7 @@ def _permutation(name: str, values: Any) -> Array:
 
 def inverse_of(order: Array) -> Array:
     """Return the inverse of a permutation."""
-    inverse = np.empty_like(order)
+    inverse = np.empty(len(order), np.intp)
     inverse[order] = np.arange(len(order))
     return inverse
 

@@ -7,7 +7,7 @@ round. What a packed batch looks like is said in :mod:`minirnn.packed_sequence`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,44 +16,40 @@ import numpy as np
 from . import checks
 from .backend import Array, asnumpy, get_array_module, quiet
 from .layout import layout_of
-from .packed_sequence import PackedSequence, host_integers, inverse_of, require_packed
+from .packed_sequence import PackedSequence, host_integers, inverse_of, require_packed, sealed
 
 
-def _sort(lengths: Array, enforce_sorted: bool) -> tuple[Array, Array | None]:
-    """Return the lengths in descending order and the permutation that sorts them, if one is needed."""
-    if (lengths[1:] <= lengths[:-1]).all():
-        order = None if enforce_sorted and lengths[-1] > 0 else np.arange(len(lengths))
-        return lengths, order
-    if enforce_sorted:
+def _order(lengths: Array, enforce_sorted: bool) -> Array | None:
+    """Return the permutation that sorts the lengths in descending order, if one is needed."""
+    if not enforce_sorted:
+        return np.argsort(-lengths, kind="stable")
+    if np.count_nonzero(lengths[1:] > lengths[:-1]):
         raise ValueError(
             f"lengths: expected descending order, got {checks.brief(lengths)}; "
             "pass enforce_sorted=False to have the batch sorted"
         )
-    order = np.argsort(-lengths, kind="stable")
-    return lengths[order], order
+    # Batch sizes do not tell of sequences of length zero, an order does.
+    return None if lengths[-1] > 0 else np.arange(len(lengths))
 
 
 def _pack(
-    flat: Array, lengths: Array, order: Array | None, place: Callable[[Array, Array], Array]
+    flat: Array, lengths: Array, order: Array | None, first: Array, stride: int
 ) -> PackedSequence:
-    """Gather the packed rows out of `flat`, where step t of sequence k is row ``place(t, k)``.
+    """Gather the packed rows out of `flat`, where step t of sequence k is row ``first[k] + t * stride``.
 
-    `lengths` is descending; k counts the sequences as they were given.
+    k counts the sequences as they were given.
     """
-    ended = np.searchsorted(lengths[::-1], np.arange(lengths[0]), side="right")
-    batch_sizes = len(lengths) - ended
+    ended = np.bincount(lengths).cumsum(dtype=np.intp)  # by step t: lengths of at most t
+    batch_sizes = len(lengths) - ended[:-1]
     layout = layout_of(batch_sizes, len(lengths))
     step, sequence = layout.step_and_sequence
     if order is not None:
-        sequence = order[sequence]
-    xp = get_array_module(flat)
-    return PackedSequence._make_valid(
-        flat.take(xp.asarray(place(step, sequence)), axis=0),
-        batch_sizes,
-        order,
-        None if order is None else inverse_of(order),
-        layout,
-    )
+        first = first[order]
+    rows = step * stride
+    rows += first[sequence]
+    inverse = None if order is None else inverse_of(order)
+    data = flat.take(get_array_module(flat).asarray(rows), axis=0)
+    return sealed(layout, batch_sizes, order, inverse).of(data)
 
 
 _NO_CHECK: Any = object()
@@ -123,20 +119,19 @@ def pack_padded_sequence(
         raise ValueError("input: expected at least one sequence, got an empty batch")
     if 0 in input.shape[2:]:
         raise ValueError(f"input: expected at least one feature, got shape {input.shape}")
-    given = _checked_lengths(lengths, B, T)
+    lengths = _checked_lengths(lengths, B, T)
     if check_padding is not _NO_CHECK:
-        _check_padding(input, given, batch_first, check_padding)
-    lengths, order = _sort(given, enforce_sorted)
-    xp = get_array_module(input)
-    flat = xp.ascontiguousarray(input).reshape(B * T, *input.shape[2:])
+        _check_padding(input, lengths, batch_first, check_padding)
+    order = _order(lengths, enforce_sorted)
+    flat = get_array_module(input).ascontiguousarray(input).reshape(B * T, *input.shape[2:])
     if batch_first:
-        return _pack(flat, lengths, order, lambda step, sequence: sequence * T + step)
-    return _pack(flat, lengths, order, lambda step, sequence: step * B + sequence)
+        return _pack(flat, lengths, order, np.arange(0, B * T, T), 1)
+    return _pack(flat, lengths, order, np.arange(B), B)
 
 
 def _checked_lengths(lengths: Any, B: int, T: int) -> Array:
     lengths = host_integers("lengths", lengths, (B,))
-    if B and (lengths.min() < 0 or lengths.max() > T):
+    if B and not checks.in_range(lengths, T + 1):
         raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {checks.brief(lengths)}")
     return lengths
 
@@ -301,8 +296,7 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     checks.flags(enforce_sorted=enforce_sorted)
     flat, lengths = _concatenate(sequences)
     starts = np.cumsum(lengths) - lengths
-    lengths, order = _sort(lengths, enforce_sorted)
-    return _pack(flat, lengths, order, lambda step, sequence: starts[sequence] + step)
+    return _pack(flat, lengths, _order(lengths, enforce_sorted), starts, 1)
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
