@@ -121,6 +121,32 @@ def test_the_same_as_in_numpy(cell, size, options, loops):
 
 
 @built
+@pytest.mark.parametrize("most", [0, 1 << 20], ids=["NumPy's products", "C's"])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("size", SIZES)
+def test_both_ways_to_the_weights_gradients(cell, size, most, loops, monkeypatch):
+    make, own = CELLS[cell]
+    features, H, lengths = size
+    monkeypatch.setattr("minirnn.native.shared._FEW", most)
+    layer = make(features, H, **own, dtype=np.float64, rng=0)
+    for a, b in zip(run(layer, lengths, True), run(layer, lengths, False), strict=True):
+        close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1e-7), (np.float64, 1e-14)])
+def test_sums_of_many_rows_keep_their_digits(dtype, most, loops):
+    N, H = 4000, 3
+    dz = np.random.default_rng(0).uniform(0.05, 0.15, (N, H)).astype(dtype)
+    x, h, w = np.zeros((N, 2), dtype), np.zeros((N + 1, H), dtype), np.zeros((H, 2), dtype)
+    db, ones = np.empty(H, dtype), np.ones(N, np.int64)
+    loops.rnn_gradients(
+        dz, w, x, h, np.empty_like(x), np.zeros_like(w), np.zeros((H, H), dtype), db, ones, 1, H
+    )
+    exact = dz.astype(np.longdouble).sum(0)
+    assert (abs(db - exact) / exact).max() <= most
+
+
+@built
 @pytest.mark.parametrize("cell", CELLS)
 def test_traces_are_those_of_numpy(cell):
     make, own = CELLS[cell]
@@ -322,6 +348,44 @@ def test_c_refuses_what_does_not_fit(bad, loops):
         loops.lstm_forward(*arguments.values())
     for k, v in before.items():
         np.testing.assert_array_equal(arguments[k], v)
+
+
+def gradients_arguments(T=3, B=4, H=5, features=6):
+    """Return valid arguments of gru_gradients, by name, in their order."""
+    N = T * B
+    shapes = {
+        "dz": (N, 4 * H), "w_ih": (3 * H, features), "x": (N, features), "h": (B + N, H), "dx": (N, features),
+        "dw_ih": (3 * H, features), "dw_hh": (3 * H, H), "db": (4 * H,),
+    }  # fmt: skip
+    arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
+    return {**arrays, "sizes": np.full(T, B, np.int64), "B": B, "H": H}
+
+
+@pytest.mark.parametrize("name", list(gradients_arguments())[:8])
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lambda a: a[:-1], ValueError),
+        (lambda a: np.zeros((len(a) + 1, *a.shape[1:])), ValueError),
+        (lambda a: a.astype(np.float32), TypeError),
+        (lambda a: np.zeros(0), ValueError),
+        (lambda a: None, TypeError),
+    ],
+    ids=["too short", "too long", "another type", "empty", "nothing"],
+)
+def test_c_refuses_gradients_that_do_not_fit(name, spoil, error, loops):
+    arguments = gradients_arguments()
+    loops.gru_gradients(*arguments.values())
+    arguments[name] = spoil(arguments[name])
+    with pytest.raises((error, TypeError)):
+        loops.gru_gradients(*arguments.values())
+
+
+def test_c_wants_room_for_a_mask_and_only_then(loops):
+    arguments = lstm_arguments()
+    loops.lstm_forward(*(arguments | {"mask": None, "room": None}).values())
+    with pytest.raises(TypeError):
+        loops.lstm_forward(*(arguments | {"room": None}).values())
 
 
 def test_c_refuses_too_few_arguments_and_arrays_not_to_be_written(loops):

@@ -109,8 +109,13 @@ def entering(ctx: Saved, span: Span) -> Array:
 def add_bias_gradient(dbs: Sequence[Array | None], dz: Array) -> None:
     """Add ``dz.sum(0)`` to each of the biases' gradients, if there are biases."""
     if dbs[0] is not None:
-        db = column_sums(dz)
-        for total in dbs:
+        add_to_biases(dbs, column_sums(dz))
+
+
+def add_to_biases(dbs: Sequence[Array | None], db: Array) -> None:
+    """Add `db`, such a sum, to each of the biases' gradients, if there are biases."""
+    for total in dbs:
+        if total is not None:
             total += db
 
 

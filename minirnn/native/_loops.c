@@ -14,7 +14,7 @@ typedef ptrdiff_t Size;
 
 typedef struct {
     const int64_t *sizes; /* of the T steps */
-    Size T, B, N, H;      /* steps, entering states, rows, hidden size */
+    Size T, B, N, H, I;   /* steps, entering states, rows, hidden size, features of the input */
 } Batch;
 
 typedef void Loop(void *const *arrays, Batch batch);
@@ -65,12 +65,13 @@ typedef void Pairwise(void *const *arrays, Size a, Size b);
 
 /* ---- what each loop takes ----------------------------------------------------------------------------------------- */
 
-enum { READ, WRITTEN, MAYBE_READ, MAYBE_WRITTEN }; /* MAYBE: or None */
-enum { ONE, HIDDEN, BATCH, ROWS, STATES };         /* so many rows: 1, H, B, N, B + N */
+enum { READ, WRITTEN, MAYBE_READ, MAYBE_WRITTEN, WITH_MASK }; /* MAYBE: or None. WITH_MASK: written, if the one before is there */
+enum { ONE, HIDDEN, BATCH, ROWS, STATES };                    /* so many rows: 1, H, B or more, N, B + N */
 
 typedef struct {
     const char *name;
-    int use, rows, width; /* width * H numbers in a row */
+    int use, rows, width; /* width * H numbers in a row; those of_input have I in the place of H */
+    int of_input;
 } Array;
 
 enum { MOST = 12 };
@@ -81,15 +82,21 @@ typedef struct {
 } Arguments;
 
 enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
-       LSTM_FORWARD, LSTM_BACKWARD, GRU_FORWARD, GRU_BACKWARD, LOOPS };
+       LSTM_FORWARD, LSTM_BACKWARD, GRU_FORWARD, GRU_BACKWARD, RNN_GRADIENTS, LSTM_GRADIENTS, GRU_GRADIENTS, LOOPS };
 
 #define RNN_FORWARD_ARRAYS \
     {{"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, HIDDEN, 1}, {"b", READ, ONE, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
-     {"room", WRITTEN, BATCH, 1}}
+     {"room", WITH_MASK, BATCH, 1}}
 #define RNN_BACKWARD_ARRAYS \
     {{"dz", WRITTEN, ROWS, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1}, \
      {"trace", MAYBE_WRITTEN, ROWS, 1}, {"h", READ, ROWS, 1}, {"w", READ, HIDDEN, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
-     {"room", WRITTEN, BATCH, 1}}
+     {"room", WITH_MASK, BATCH, 1}}
+
+/* W_ih first of what is of the input: its size says what I is. */
+#define GRADIENTS_ARRAYS(gates, width) \
+    {{"dz", READ, ROWS, width}, {"w_ih", READ, HIDDEN, gates, 1}, {"x", READ, ROWS, 1, 1}, {"h", READ, STATES, 1}, \
+     {"dx", WRITTEN, ROWS, 1, 1}, {"dw_ih", WRITTEN, HIDDEN, gates, 1}, {"dw_hh", WRITTEN, HIDDEN, gates}, \
+     {"db", WRITTEN, ONE, width}}
 
 static const Arguments arguments[LOOPS] = {
     {"rnn_tanh_forward", RNN_FORWARD_ARRAYS},
@@ -98,25 +105,29 @@ static const Arguments arguments[LOOPS] = {
     {"rnn_relu_backward", RNN_BACKWARD_ARRAYS},
     {"lstm_forward",
      {{"gates", WRITTEN, ROWS, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, {"tanh_c", WRITTEN, ROWS, 1},
-      {"w", MAYBE_READ, HIDDEN, 4}, {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WRITTEN, BATCH, 1}}},
+      {"w", MAYBE_READ, HIDDEN, 4}, {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
     {"lstm_backward",
      {{"dz", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1},
       {"trace_h", MAYBE_WRITTEN, ROWS, 1}, {"trace_c", MAYBE_WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4},
       {"c", READ, STATES, 1}, {"tanh_c", READ, ROWS, 1}, {"w", READ, HIDDEN, 4}, {"mask", MAYBE_READ, BATCH, 1},
-      {"room", WRITTEN, BATCH, 1}}},
+      {"room", WITH_MASK, BATCH, 1}}},
     {"gru_forward",
      {{"gates", WRITTEN, ROWS, 3}, {"q", WRITTEN, ROWS, 1}, {"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, HIDDEN, 3},
-      {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WRITTEN, BATCH, 1}, {"p", WRITTEN, BATCH, 3}}},
+      {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}, {"p", WRITTEN, BATCH, 3}}},
     {"gru_backward",
      {{"da", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1},
       {"trace", MAYBE_WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 3}, {"q", READ, ROWS, 1}, {"h", READ, STATES, 1},
-      {"w", READ, HIDDEN, 3}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WRITTEN, BATCH, 1}}},
+      {"w", READ, HIDDEN, 3}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
+    {"rnn_gradients", GRADIENTS_ARRAYS(1, 1)},
+    {"lstm_gradients", GRADIENTS_ARRAYS(4, 4)},
+    {"gru_gradients", GRADIENTS_ARRAYS(3, 4)},
 };
 
 #define LOOPS_OF(type, set) \
     {rnn_tanh_forward_##type##_##set, rnn_relu_forward_##type##_##set, rnn_tanh_backward_##type##_##set, \
      rnn_relu_backward_##type##_##set, lstm_forward_##type##_##set, lstm_backward_##type##_##set, \
-     gru_forward_##type##_##set, gru_backward_##type##_##set}
+     gru_forward_##type##_##set, gru_backward_##type##_##set, rnn_gradients_##type##_##set, \
+     lstm_gradients_##type##_##set, gru_gradients_##type##_##set}
 #define TABLE_OF(set) \
     {#set, {LOOPS_OF(float, set), LOOPS_OF(double, set)}, {pack_float_##set, pack_double_##set}, \
      {tanh_all_float_##set, tanh_all_double_##set}}
@@ -168,11 +179,12 @@ static void release(Taken *taken) {
 static int take(Taken *taken, PyObject *object, const char *name, int use, const char *format) {
     Py_buffer *view = taken->views + taken->taken;
     memset(view, 0, sizeof *view);
-    if (object == Py_None && use >= MAYBE_READ) {
+    int left_out = use == MAYBE_READ || use == MAYBE_WRITTEN || (use == WITH_MASK && !taken->at[taken->taken - 1]);
+    if (object == Py_None && left_out) {
         taken->at[taken->taken++] = NULL;
         return 1;
     }
-    int written = use == WRITTEN || use == MAYBE_WRITTEN;
+    int written = use == WRITTEN || use == MAYBE_WRITTEN || use == WITH_MASK;
     if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0))) return 0;
     taken->at[taken->taken++] = view->buf;
     const char *own = view->format ? view->format : "B";
@@ -214,11 +226,21 @@ static int take_sizes(Taken *taken, PyObject *sizes, PyObject *B, PyObject *H, B
     return 1;
 }
 
-static int fits(const Taken *taken, const Array *arrays, const Batch *batch) {
+static int fits(const Taken *taken, const Array *arrays, Batch *batch) {
     const Size rows[] = {1, batch->H, batch->B, batch->N, batch->B + batch->N};
+    batch->I = 0;
     for (int k = 0; arrays[k].name; k++) {
-        Size expected = rows[arrays[k].rows] * arrays[k].width * batch->H;
-        if (taken->views[k].obj && count(taken, k) != expected) {
+        if (!taken->views[k].obj) continue;
+        Size given = count(taken, k), in_all = rows[arrays[k].rows] * arrays[k].width;
+        if (arrays[k].of_input && !batch->I) {
+            batch->I = given / in_all;
+            if (batch->I < 1 || batch->I > MOST_HIDDEN) {
+                PyErr_Format(PyExc_ValueError, "%s: expected sizes of a layer", arrays[k].name);
+                return 0;
+            }
+        }
+        Size expected = in_all * (arrays[k].of_input ? batch->I : batch->H);
+        if (arrays[k].rows == BATCH ? given < expected : given != expected) {
             PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", arrays[k].name, expected, count(taken, k));
             return 0;
         }
@@ -259,6 +281,9 @@ METHOD(lstm_forward, LSTM_FORWARD)
 METHOD(lstm_backward, LSTM_BACKWARD)
 METHOD(gru_forward, GRU_FORWARD)
 METHOD(gru_backward, GRU_BACKWARD)
+METHOD(rnn_gradients, RNN_GRADIENTS)
+METHOD(lstm_gradients, LSTM_GRADIENTS)
+METHOD(gru_gradients, GRU_GRADIENTS)
 
 /* Two arrays of as many numbers, out and in. */
 static PyObject *pairwise(Pairwise *const *run_pair, PyObject *const *args, Py_ssize_t given, int columns) {
@@ -319,7 +344,8 @@ static PyObject *py_use(PyObject *module, PyObject *name) {
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     FAST(rnn_tanh_forward), FAST(rnn_relu_forward), FAST(rnn_tanh_backward), FAST(rnn_relu_backward),
-    FAST(lstm_forward), FAST(lstm_backward), FAST(gru_forward), FAST(gru_backward), FAST(pack), FAST(tanh),
+    FAST(lstm_forward), FAST(lstm_backward), FAST(gru_forward), FAST(gru_backward),
+    FAST(rnn_gradients), FAST(lstm_gradients), FAST(gru_gradients), FAST(pack), FAST(tanh),
     {"instruction_sets", py_instruction_sets, METH_NOARGS, NULL}, {"use", py_use, METH_O, NULL}, {0},
 };
 

@@ -8,11 +8,19 @@ import numpy as np
 
 from ..backend import Array
 from ..functional.gates import by_gate
-from ..functional.gru import GATES, STATES, GRURows, add_gradients, step, weight_shapes
+from ..functional.gru import (
+    GATES,
+    STATES,
+    GRURows,
+    add_gradients,
+    add_to_biases,
+    step,
+    weight_shapes,
+)
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, panels, read, runs, runs_back, write_back
+from .shared import bias_sum, cuts, few, panels, part, read, room_for
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -21,23 +29,19 @@ def forward(
     x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> GRURows | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
-    w_ih, w_hh, b_ih, b_hh = weights
-    B, H = layout.batch_size, w_hh.shape[1]
+    (h,), (w_ih, w_hh, b_ih, b_hh) = states, weights
+    x, mask, B, H = read(x), read(mask), layout.batch_size, w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
-    a, q = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, w_x, p = panels(w_hh), w_ih.T, np.empty((B, 3 * H), x.dtype)
+    a_all, q_all = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
+    w, w_x, p, room = panels(w_hh), w_ih.T, np.empty((B, 3 * H), x.dtype), room_for(mask)
     b = _biases(b_ih, b_hh, w_hh)
-    own = [read(s) for s in states]
-    (h,) = own
-    for run in runs(layout, mask, np.empty((B, H), x.dtype)):
-        these = run.span.rows
+    for cut in cuts(layout):
+        these = cut.span.rows
         here = these if save else slice(these.stop - these.start)
-        x[these].dot(w_x, a[here])
-        mask_t, room, *batch = run.last
-        product = p[: len(room)]
-        _loops.gru_forward(a[here], q[here], h[run.states], w, b, mask_t, room, product, *batch)
-    write_back(states, own)
-    return GRURows(x, states[0], a, q, w_ih, w_hh, layout, mask) if save else None
+        a, q, last = a_all[here], q_all[here], (cut.sizes, cut.entering, H)
+        x[these].dot(w_x, a)
+        _loops.gru_forward(a, q, h[cut.states], w, b, mask, room, p, *last)
+    return GRURows(x, h, a_all, q_all, w_ih, w_hh, layout, mask) if save else None
 
 
 def _biases(b_ih: Array | None, b_hh: Array | None, w_hh: Array) -> Array:
@@ -52,13 +56,22 @@ def backward(
     ctx: GRURows, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
-    H, h, w_hh = ctx.w_hh.shape[1], read(ctx.h), ctx.w_hh
-    dx, w_qrz = np.empty(ctx.x.shape, ctx.x.dtype), np.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
-    for run, da, first in runs_back(ctx, 4 * H, H, dy, dstates, trace):
-        rows = run.span.rows
-        saved = ctx.gates[rows], ctx.q[rows], h[run.states]
-        _loops.gru_backward(*first, *saved, w_qrz, *run.last)
-        add_gradients(ctx, run.span, da, dx, dweights)
+    x, h, gates, q, w_ih, w_hh, layout, mask = ctx
+    (dh,), (dw_ih, dw_hh, *dbs), (trace_h,) = dstates, dweights, trace or (None,)
+    H, dy, room = w_hh.shape[1], read(dy), room_for(mask)
+    w_qrz = np.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
+    dx, da_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
+    for cut in reversed(cuts(layout)):
+        rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
+        da, h_t = da_all[: rows.stop - rows.start], h[cut.states]
+        given = part(dy, rows), part(trace_h, rows)
+        _loops.gru_backward(da, dh, *given, gates[rows], q[rows], h_t, w_qrz, mask, room, *last)
+        if few(ctx, cut):
+            db = np.empty(4 * H, x.dtype)
+            _loops.gru_gradients(da, w_ih, x[rows], h_t, dx[rows], dw_ih, dw_hh, db, *last)
+            add_to_biases(dbs, db)
+        else:
+            add_gradients(ctx, cut.span, da, dx, dweights)
     return dx
 
 

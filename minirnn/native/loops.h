@@ -41,17 +41,18 @@ INLINE REAL NAME(sigmoid)(REAL z) {
     return (z < 0 ? e : 1) / (1 + e);
 }
 
-/* ---- out += a @ w, of shapes (n, J), (n, K) with a_row numbers from row to row, and (K, J) ------------------------- */
+/* ---- out += a @ w, of shapes (n, J), (n, K) and (K, J) ----------------------------------------------------------------
+ * From row to row a has a_row numbers, from column to column a_col; w has w_row from row to row. */
 
-/* R rows and `columns` columns of it, the sums in registers. `w_row` numbers from row to row of w. */
+/* R rows and `columns` columns of it, the sums in registers. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w,
-                       Size K, Size J, Size a_row, Size w_row, int R, int columns) {
+                       Size K, Size J, Size a_row, Size a_col, Size w_row, int R, int columns) {
     REAL sum[6][2 * LANES];
     for (int r = 0; r < R; r++)
         for (int c = 0; c < columns; c++) sum[r][c] = out[r * J + c];
     for (Size k = 0; k < K; k++)
         for (int r = 0; r < R; r++) {
-            REAL a_rk = a[r * a_row + k];
+            REAL a_rk = a[r * a_row + k * a_col];
             SIMD
             for (int c = 0; c < columns; c++) sum[r][c] += a_rk * w[k * w_row + c];
         }
@@ -59,30 +60,46 @@ INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *r
         for (int c = 0; c < columns; c++) out[r * J + c] = sum[r][c];
 }
 
-/* All rows of one or two vectors' columns. */
+/* All rows of so many columns. */
 INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w,
-                          Size n, Size K, Size J, Size a_row, Size w_row, int columns) {
-    for (; n >= 6; n -= 6, out += 6 * J, a += 6 * a_row) NAME(tile)(out, a, w, K, J, a_row, w_row, 6, columns);
+                          Size n, Size K, Size J, Size a_row, Size a_col, Size w_row, int columns) {
+    for (; n >= 6; n -= 6, out += 6 * J, a += 6 * a_row) NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 6, columns);
     switch (n) { /* a constant number of rows each, so that the sums are registers */
-        case 5: NAME(tile)(out, a, w, K, J, a_row, w_row, 5, columns); break;
-        case 4: NAME(tile)(out, a, w, K, J, a_row, w_row, 4, columns); break;
-        case 3: NAME(tile)(out, a, w, K, J, a_row, w_row, 3, columns); break;
-        case 2: NAME(tile)(out, a, w, K, J, a_row, w_row, 2, columns); break;
-        case 1: NAME(tile)(out, a, w, K, J, a_row, w_row, 1, columns); break;
+        case 5: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 5, columns); break;
+        case 4: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 4, columns); break;
+        case 3: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 3, columns); break;
+        case 2: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 2, columns); break;
+        case 1: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 1, columns); break;
     }
 }
 
-/* With `panels`, w lies as NAME(pack) writes it, 2 * LANES columns after 2 * LANES columns. */
-INLINE void NAME(add_product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, int panels) {
-    Size j = 0;
-    for (; j + 2 * LANES <= J; j += 2 * LANES)
-        NAME(columns)(out + j, a, panels ? w + j * K : w + j, n, K, J, a_row, panels ? 2 * LANES : J, 2 * LANES);
-    const REAL *rest = panels ? w + j * K : w + j;
-    Size w_row = panels ? J - j : J;
-    for (; j + LANES <= J; j += LANES, rest += LANES) NAME(columns)(out + j, a, rest, n, K, J, a_row, w_row, LANES);
-    for (Size i = 0; j < J && i < n; i++)
-        for (Size k = 0; k < K; k++)
-            for (Size c = 0; c < J - j; c++) out[i * J + j + c] += a[i * a_row + k] * rest[k * w_row + c];
+/* As many columns at a time as the registers hold, and of what is left as many as fit. */
+INLINE void NAME(product)(REAL *out, const REAL *a, const REAL *w,
+                          Size n, Size K, Size J, Size a_row, Size a_col, int panels) {
+    Size j = 0, w_row = panels ? 2 * LANES : J;
+#define COLUMNS(width, next) \
+    for (; j + (width) <= J; j += (width), w += (next)) NAME(columns)(out + j, a, w, n, K, J, a_row, a_col, w_row, width);
+    COLUMNS(2 * LANES, panels ? 2 * LANES * K : 2 * LANES)
+    if (panels) w_row = J - j;
+    COLUMNS(LANES, LANES)
+    COLUMNS(4, 4)
+    COLUMNS(2, 2)
+    COLUMNS(1, 1)
+#undef COLUMNS
+}
+
+/* w as NAME(pack) writes it, 2 * LANES columns after 2 * LANES columns; a of K columns. */
+TARGET static void NAME(add_packed)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J) {
+    NAME(product)(out, a, w, n, K, J, K, 1, 1);
+}
+
+TARGET static void NAME(add_product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row) {
+    NAME(product)(out, a, w, n, K, J, a_row, 1, 0);
+}
+
+/* out += a.T @ w, a of shape (K, n). */
+TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row) {
+    NAME(product)(out, a, w, n, K, J, 1, a_row, 0);
 }
 
 /* The transpose of w (J, K) in panels. */
@@ -118,11 +135,11 @@ INLINE const REAL *NAME(entering)(const REAL *h_prev, const REAL *restrict mask,
 INLINE void NAME(add_to_previous)(REAL *dh, const REAL *dz, const REAL *w, const REAL *restrict mask, REAL *room,
                                   Size n, Size K, Size H, Size dz_row) {
     if (!mask) {
-        NAME(add_product)(dh, dz, w, n, K, H, dz_row, 0);
+        NAME(add_product)(dh, dz, w, n, K, H, dz_row);
         return;
     }
     memset(room, 0, sizeof(REAL) * n * H);
-    NAME(add_product)(room, dz, w, n, K, H, dz_row, 0);
+    NAME(add_product)(room, dz, w, n, K, H, dz_row);
     for (Size j = 0; j < n * H; j++) dh[j] += mask[j] == 0 ? 0 : mask[j] * room[j];
 }
 
@@ -142,7 +159,7 @@ INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
     h += batch.B * H;
     for (Size t = 0; t < batch.T; t++) {
         Size n = batch.sizes[t];
-        if (w) NAME(add_product)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H, H, 1);
+        if (w) NAME(add_packed)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H);
         for (Size row = 0; row < n; row++) {
             REAL *restrict z = h + row * H;
             SIMD
@@ -191,7 +208,7 @@ TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
     c += batch.B * H;
     for (Size t = 0; t < batch.T; t++) {
         Size n = batch.sizes[t];
-        if (w) NAME(add_product)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H, H, 1);
+        if (w) NAME(add_packed)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H);
         for (Size row = 0; row < n; row++) {
             REAL *restrict i = gates + row * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
             const REAL *restrict c_before = c_prev + row * H;
@@ -261,7 +278,7 @@ TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
         Size count = batch.sizes[t];
         if (w) {
             memset(p, 0, sizeof(REAL) * count * 3 * H);
-            NAME(add_product)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H, H, 1);
+            NAME(add_packed)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H);
         }
         for (Size row = 0; row < count; row++) {
             REAL *restrict r = gates + row * 3 * H, *restrict z = r + H, *restrict n = z + H;
@@ -312,5 +329,48 @@ TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
         NAME(add_to_previous)(dh, da + start * 4 * H, w, mask, room, count, 3 * H, H, 4 * H);
     }
 }
+
+/* ---- the gradients that wait for a span's dz ----------------------------------------------------------------------- */
+
+/* db = dz.sum(0), in double: of many rows float would lose the small ones. */
+INLINE void NAME(column_sums)(REAL *restrict db, const REAL *restrict dz, Size N, Size width) {
+    for (Size j = 0; j < width; j += 8) {
+        int columns = width - j < 8 ? (int)(width - j) : 8;
+        double sum[8] = {0};
+        for (Size row = 0; row < N; row++)
+            for (int c = 0; c < columns; c++) sum[c] += dz[row * width + j + c];
+        for (int c = 0; c < columns; c++) db[j + c] = (REAL)sum[c];
+    }
+}
+
+/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, db. The GRU's dz has a block more, dq, before those of
+ * r, z and n; of W_hh's product it takes the place of n's. */
+INLINE void NAME(gradients)(void *const *at, Batch batch, int gates, int gru) {
+    const REAL *dz = at[0], *w_ih = at[1], *x = at[2], *h = at[3];
+    REAL *dx = at[4], *dw_ih = at[5], *dw_hh = at[6], *db = at[7];
+    Size H = batch.H, I = batch.I, N = batch.N, K = gates * H, width = gru ? K + H : K;
+    const REAL *dz_ih = gru ? dz + H : dz;
+    memset(dx, 0, sizeof(REAL) * N * I);
+    NAME(add_product)(dx, dz_ih, w_ih, N, K, I, width);
+    NAME(add_transposed)(dw_ih, dz_ih, x, K, N, I, width);
+    NAME(column_sums)(db, dz, N, width);
+    for (Size t = 0, before = batch.B; t < batch.T;) {
+        Size n = batch.sizes[t], rows = n;
+        /* Before steps of one size the states lie one after the other. */
+        for (t++; n == before && t < batch.T && batch.sizes[t] == n; t++) rows += n;
+        if (gru) {
+            NAME(add_transposed)(dw_hh + 2 * H * H, dz, h, H, rows, H, width);
+            NAME(add_transposed)(dw_hh, dz + H, h, 2 * H, rows, H, width);
+        } else
+            NAME(add_transposed)(dw_hh, dz, h, K, rows, H, width);
+        dz += rows * width;
+        h += (rows - n + before) * H;
+        before = n;
+    }
+}
+
+TARGET static void NAME(rnn_gradients)(void *const *at, Batch batch) { NAME(gradients)(at, batch, 1, 0); }
+TARGET static void NAME(lstm_gradients)(void *const *at, Batch batch) { NAME(gradients)(at, batch, 4, 0); }
+TARGET static void NAME(gru_gradients)(void *const *at, Batch batch) { NAME(gradients)(at, batch, 3, 1); }
 
 #undef SIMD

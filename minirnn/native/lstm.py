@@ -12,10 +12,10 @@ from ..functional import lstm
 from ..functional.gates import by_gate
 from ..functional.lstm import GATES, STATES, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
-from ..functional.shared import add_gradients
+from ..functional.shared import add_gradients, add_to_biases
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, panels, read, runs, runs_back, write_back
+from .shared import bias_sum, cuts, few, panels, part, read, room_for
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -41,21 +41,20 @@ def forward(
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     if w_hr is not None:
         return lstm.forward(x, states, weights, layout, mask, save)
-    B, H, b = layout.batch_size, w_hh.shape[1], bias_sum(b_ih, b_hh, w_hh)
+    (h, c), x, mask, H = states, read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
-    z, tanh_c = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, w_x = panels(w_hh), w_ih.T
-    own = [read(s) for s in states]
-    h, c = own
-    for run in runs(layout, mask, np.empty((B, H), x.dtype)):
-        these = run.span.rows
+    z_all, tanh_c_all = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
+    w, b, w_x, room = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), w_ih.T, room_for(mask)
+    for cut in cuts(layout):
+        these = cut.span.rows
         here = these if save else slice(these.stop - these.start)
-        x[these].dot(w_x, z[here])
-        _loops.lstm_forward(z[here], h[run.states], c[run.states], tanh_c[here], w, b, *run.last)
-    write_back(states, own)
+        z, tanh_c = z_all[here], tanh_c_all[here]
+        x[these].dot(w_x, z)
+        of_states = h[cut.states], c[cut.states]
+        _loops.lstm_forward(z, *of_states, tanh_c, w, b, mask, room, cut.sizes, cut.entering, H)
     if not save:
         return None
-    return LSTMContext(x, states[0], states[1], z, tanh_c, w_ih, w_hh, layout, mask)
+    return LSTMContext(x, h, c, z_all, tanh_c_all, w_ih, w_hh, layout, mask)
 
 
 def backward(
@@ -68,13 +67,23 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     if isinstance(ctx, lstm.LSTMContext):
         return lstm.backward(ctx, dy, dstates, dweights, trace)
-    H, c, w = ctx.w_hh.shape[1], read(ctx.c), read(ctx.w_hh)
-    dx = np.empty(ctx.x.shape, ctx.x.dtype)
-    for run, dz, first in runs_back(ctx, 4 * H, H, dy, dstates, trace):
-        rows = run.span.rows
-        saved = ctx.gates[rows], c[run.states], ctx.tanh_c[rows]
-        _loops.lstm_backward(*first, *saved, w, *run.last)
-        add_gradients(ctx, run.span, dz, dx, dweights)
+    x, h, c, gates, tanh_c, w_ih, w_hh, layout, mask = ctx
+    (dh, dc), (dw_ih, dw_hh, *dbs) = dstates, dweights[:4]
+    (trace_h, trace_c), H, dy, room = trace or (None, None), w_hh.shape[1], read(dy), room_for(mask)
+    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
+    for cut in reversed(cuts(layout)):
+        rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
+        dz = dz_all[: rows.stop - rows.start]
+        given = part(dy, rows), part(trace_h, rows), part(trace_c, rows)
+        saved = gates[rows], c[cut.states], tanh_c[rows]
+        _loops.lstm_backward(dz, dh, dc, *given, *saved, w_hh, mask, room, *last)
+        if few(ctx, cut):
+            db = np.empty(4 * H, x.dtype)
+            saved = w_ih, x[rows], h[cut.states]
+            _loops.lstm_gradients(dz, *saved, dx[rows], dw_ih, dw_hh, db, *last)
+            add_to_biases(dbs, db)
+        else:
+            add_gradients(ctx, cut.span, dz, dx, dweights)
     return dx
 
 

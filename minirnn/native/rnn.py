@@ -9,10 +9,10 @@ import numpy as np
 from ..backend import Array
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
-from ..functional.shared import add_gradients
+from ..functional.shared import add_gradients, add_to_biases
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, panels, read, runs_back, sizes_of, write_back
+from .shared import bias_sum, cuts, few, panels, part, read, room_for, sizes_of
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -30,28 +30,40 @@ def forward(
     save: bool = True,
 ) -> RNNContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
-    w_ih, w_hh, b_ih, b_hh = weights
-    B, H, b = layout.batch_size, len(w_hh), bias_sum(b_ih, b_hh, w_hh)
-    own = [read(s) for s in states]
-    (h,) = own
+    (h,), (w_ih, w_hh, b_ih, b_hh) = states, weights
+    x, mask, B, H = read(x), read(mask), layout.batch_size, len(w_hh)
     z = h[B:]  # z_t becomes h_t in its place
     for span in layout.spans:
         x[span.rows].dot(w_ih.T, z[span.rows])
-    room = np.empty((B, H), x.dtype)
-    _FORWARD[nonlinearity](h, panels(w_hh), b, read(mask), room, layout.once(sizes_of), B, H)
-    write_back(states, own)
-    return RNNContext(x, states[0], w_ih, w_hh, layout, nonlinearity, mask) if save else None
+    w, b = panels(w_hh), bias_sum(b_ih, b_hh, w_hh)
+    _FORWARD[nonlinearity](h, w, b, mask, room_for(mask), layout.once(sizes_of), B, H)
+    return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask) if save else None
 
 
 def backward(
     ctx: RNNContext, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
-    H, w, y = len(ctx.w_hh), read(ctx.w_hh), read(ctx.h)[ctx.layout.batch_size :]
-    dx, loop = np.empty(ctx.x.shape, ctx.x.dtype), _BACKWARD[ctx.nonlinearity]
-    for run, dz, first in runs_back(ctx, H, H, dy, dstates, trace):
-        loop(*first, y[run.span.rows], w, *run.last)
-        add_gradients(ctx, run.span, dz, dx, dweights)
+    x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
+    (dh,), (dw_ih, dw_hh, *dbs), (trace_h,) = dstates, dweights, trace or (None,)
+    y, H, dy, room = h[layout.batch_size :], len(w_hh), read(dy), room_for(mask)
+    dx, dz_all, loop = (
+        np.empty_like(x),
+        np.empty((layout.span_rows, H), x.dtype),
+        _BACKWARD[nonlinearity],
+    )
+    for cut in reversed(cuts(layout)):
+        rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
+        dz = dz_all[: rows.stop - rows.start]
+        given = part(dy, rows), part(trace_h, rows)
+        loop(dz, dh, *given, y[rows], w_hh, mask, room, *last)
+        if few(ctx, cut):
+            db = np.empty(H, x.dtype)
+            saved = w_ih, x[rows], h[cut.states]
+            _loops.rnn_gradients(dz, *saved, dx[rows], dw_ih, dw_hh, db, *last)
+            add_to_biases(dbs, db)
+        else:
+            add_gradients(ctx, cut.span, dz, dx, dweights)
     return dx
 
 
