@@ -82,3 +82,45 @@ def test_an_axis_that_there_is_not():
             layer.forward(np.ones((2, 3)))
     with pytest.raises(TypeError, match="dim"):
         minirnn.Softmax("1")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("lead", [10.0, 18.0, 40.0, 80.0])
+def test_the_softmax_of_a_certain_answer_keeps_the_digits_of_what_is_left(lead, axis, dtype):
+    """:math:`1 - p` is not to be had from a p that is rounded to 1."""
+    x = np.zeros((2, 3), dtype)
+    x[1] = lead
+    x = x if axis == 0 else x.T.copy()
+    certain, other = (1, 0) if axis == 0 else ((slice(None), 1), (slice(None), 0))
+    small = np.exp(-lead) / (1 + np.exp(-lead))
+    tolerance = 1e-6 if dtype is np.float32 else 1e-13
+    close_to = {"rtol": tolerance, "atol": 0}
+    log_p = minirnn.log_softmax(x, axis)
+    np.testing.assert_allclose(log_p[certain], -np.log1p(np.exp(-lead)), **close_to)
+    np.testing.assert_allclose(log_p[other], -lead - np.log1p(np.exp(-lead)), **close_to)
+    for at, sign in (certain, 1), (other, -1):
+        dy = np.zeros_like(x)
+        dy[at] = 1
+        softmax, log_softmax = minirnn.Softmax(axis), minirnn.LogSoftmax(axis)
+        dx = softmax.backward(softmax.forward(x)[1], dy)
+        np.testing.assert_allclose(dx[certain], sign * small * (1 - small), **close_to)
+        dx = log_softmax.backward(log_softmax.forward(x)[1], dy)
+        expected = small if sign == 1 else small - 1
+        np.testing.assert_allclose(dx[certain], expected, **close_to)
+        np.testing.assert_allclose(dx[other], -expected, **close_to)
+
+
+@pytest.mark.parametrize("function", [minirnn.softmax, minirnn.log_softmax])
+def test_ties_and_what_is_impossible_in_a_softmax(function):
+    p = function(np.array([[3.0, 3.0, -np.inf], [0.0, 0.0, 0.0], [0.0, np.nan, 1.0]]))
+    p = p if function is minirnn.softmax else np.exp(p)
+    close(p[:2], [[0.5, 0.5, 0.0], [1 / 3] * 3])
+    assert np.isnan(p[2]).all()
+
+
+@pytest.mark.parametrize("function", [minirnn.softmax, minirnn.log_softmax])
+@pytest.mark.parametrize("axis", [None, "x", True, 1.5, [], 1j, np.array([1]), 2**70, 2, -3])
+def test_the_axis_of_a_softmax_is_one_of_the_array(function, axis):
+    with pytest.raises((TypeError, ValueError), match=r"^axis: expected"):
+        function(np.ones((2, 3)), axis)

@@ -1,5 +1,7 @@
 """Losses where the textbook formula fails: tails, excluded entries, millions of entries, soft targets."""
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers import close
@@ -7,6 +9,16 @@ from helpers import close
 import minirnn
 
 BAD = [np.nan, np.inf, -np.inf]
+CLASSES, HALVES = np.array([0, 1, 2, 1]), np.full((4, 3), 0.5)
+WHOLE = {
+    "CrossEntropyLoss": (lambda r: minirnn.CrossEntropyLoss(reduction=r), CLASSES),
+    "smoothed": (lambda r: minirnn.CrossEntropyLoss(reduction=r, label_smoothing=0.2), CLASSES),
+    "soft": (lambda r: minirnn.CrossEntropyLoss(reduction=r), np.eye(4, 3)),
+    "NLLLoss": (lambda r: minirnn.NLLLoss(reduction=r), CLASSES),
+    "MSELoss": (minirnn.MSELoss, HALVES),
+    "BCEWithLogitsLoss": (lambda r: minirnn.BCEWithLogitsLoss(reduction=r), HALVES),
+    "BCELoss": (lambda r: minirnn.BCELoss(reduction=r), HALVES),
+}
 
 
 def loss_and_gradient(criterion, input, target, dloss=1.0):
@@ -112,6 +124,63 @@ def test_bce_entries_of_weight_zero_have_no_influence(bad, reduction):
         dloss[1, 2] = bad
     for a, b in zip(loss_and_gradient(criterion, z, t, dloss), expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_without_any_share_of_a_class_have_no_influence(bad, reduction, weighted):
+    """Soft targets name no class that is ignored: of padding they are zero, or of a class without weight."""
+    rng = np.random.default_rng(0)
+    logits, target = rng.standard_normal((5, 3)), rng.random((5, 3))
+    target[1] = [0, 0.5, 0] if weighted else 0
+    criterion = minirnn.CrossEntropyLoss(np.array([1.0, 0, 2]) if weighted else None, -1, reduction)
+    dloss = rng.standard_normal(5) if reduction == "none" else 1.0
+    expected = loss_and_gradient(criterion, logits, target, dloss)
+    assert not expected[1][1].any()
+    logits[1] = bad
+    if reduction == "none":
+        dloss[1] = bad
+    with warnings.catch_warnings(action="error"):
+        found = loss_and_gradient(criterion, logits, target, dloss)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_probabilities_of_weight_zero_have_no_influence_on_a_gradient(bad):
+    p, t, dloss = np.full((2, 2), 0.3), np.ones((2, 2)), np.ones((2, 2))
+    criterion = minirnn.BCELoss(np.array([1.0, 0.0]), "none")
+    expected = loss_and_gradient(criterion, p, t, dloss)
+    p[:, 1] = t[:, 1] = dloss[:, 1] = bad
+    for a, b in zip(loss_and_gradient(criterion, p, t, dloss), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_loss_that_counts_for_nothing_has_no_gradient(name, dtype, bad):
+    """Of ``(losses * mask).sum()`` backward is given the mask; of a loss that is switched off, 0."""
+    make, target = WHOLE[name]
+    target = target.astype(dtype) if target.dtype.kind == "f" else target
+    x = np.full((4, 3), 0.3, dtype)
+    mask = np.ones((4,) if name == "soft" else target.shape, dtype)
+    mask[2] = 0
+    expected = loss_and_gradient(make("none"), x, target, mask)[1]
+    assert expected.any()
+    for broken in "input", "target":
+        y, q = x.copy(), target.copy()
+        if broken == "target":
+            if target.dtype.kind != "f":
+                continue
+            q[2] = bad
+        elif name != "BCELoss":  # which takes probabilities only
+            y[2] = bad
+        np.testing.assert_array_equal(loss_and_gradient(make("none"), y, q, mask)[1], expected)
+        for reduction in "mean", "sum":
+            assert not loss_and_gradient(make(reduction), y, q, 0)[1].any()
 
 
 def test_bce_of_a_certain_and_right_answer_is_zero():

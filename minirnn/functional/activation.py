@@ -64,14 +64,18 @@ def sigmoid_backward(y: Array, dy: Array) -> Array:
     return dy * (y * (1 - y))
 
 
-def _floating(x: Array) -> Any:
-    """Return the module on which `x` lies, if it is a plain array that minirnn computes with."""
+def _floating(x: Array, axis: int) -> Any:
+    """Return the module on which `x` lies, if it is a plain array to compute with and has `axis`."""
     xp: Any = get_array_module(x)
     if x.dtype not in FLOATS or isinstance(x, np.ma.MaskedArray | np.matrix):
         raise TypeError(
             f"x: expected an array of float32 or float64, got {type(x).__name__} of dtype {x.dtype}; convert "
             "it with numpy.asarray and .astype"
         )
+    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+        raise TypeError(f"axis: expected an integer, got {type(axis).__name__}")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis: expected one of the array's {x.ndim}, got {axis!s:.80}")
     return xp
 
 
@@ -91,6 +95,13 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     array of the shape of `x`
         A new one.
 
+    Raises
+    ------
+    TypeError
+        If `x` is no plain array of float32 or float64, or `axis` no integer.
+    ValueError
+        If `x` has no such axis.
+
     See Also
     --------
     softmax : Probabilities.
@@ -101,14 +112,24 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     >>> log_softmax(np.array([0.0, 1000.0]))
     array([-1000.,     0.])
     """
-    xp = _floating(x)
-    shifted = x - x.max(axis=axis, keepdims=True)
-    return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    xp = _floating(x, axis)
+    best = xp.expand_dims(x.argmax(axis), axis)
+    shifted = x - xp.take_along_axis(x, best, axis)
+    terms = xp.exp(shifted)
+    xp.put_along_axis(terms, best, 0, axis)  # the largest is 1, and would swallow a small rest
+    return shifted - xp.log1p(terms.sum(axis=axis, keepdims=True))
 
 
 def log_softmax_backward(y: Array, dy: Array, axis: int) -> Array:
-    """Return dx: dy without its sum times the probabilities."""
-    return dy - get_array_module(y).exp(y) * dy.sum(axis=axis, keepdims=True)
+    """Return dx: dy without its sum times the probabilities; that of the largest by 1 - p, which has its digits."""
+    xp = get_array_module(y)
+    total, best = dy.sum(axis=axis, keepdims=True), xp.expand_dims(y.argmax(axis), axis)
+    dx = xp.exp(y)
+    dx *= -total
+    dx += dy
+    log_p, d = xp.take_along_axis(y, best, axis), xp.take_along_axis(dy, best, axis)
+    xp.put_along_axis(dx, best, -d * xp.expm1(log_p) - xp.exp(log_p) * (total - d), axis)
+    return dx
 
 
 @quiet
@@ -127,6 +148,13 @@ def softmax(x: Array, axis: int = -1) -> Array:
     array of the shape of `x`
         A new one.
 
+    Raises
+    ------
+    TypeError
+        If `x` is no plain array of float32 or float64, or `axis` no integer.
+    ValueError
+        If `x` has no such axis.
+
     See Also
     --------
     log_softmax : Their logarithms.
@@ -137,13 +165,19 @@ def softmax(x: Array, axis: int = -1) -> Array:
     >>> softmax(np.array([1.0, 1.0, 1001.0, 1001.0]))
     array([0. , 0. , 0.5, 0.5])
     """
-    xp = _floating(x)
+    xp = _floating(x, axis)
     e = xp.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
 def softmax_backward(y: Array, dy: Array, axis: int) -> Array:
-    """Return dx: the probabilities times dy without its mean under them."""
+    """Return dx: the probabilities times dy without its mean under them.
+
+    A constant in dy makes no difference. Without its entry at the largest probability, that one, which may
+    be rounded to 1, is in no sum.
+    """
+    xp = get_array_module(y)
+    dy = dy - xp.take_along_axis(dy, xp.expand_dims(y.argmax(axis), axis), axis)
     return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
 
 

@@ -37,6 +37,17 @@ def _weighted(weight: Array, x: Array) -> Array:
     return weight * get_array_module(x).where(weight == 0, 0, x)
 
 
+def _times(gradient: Array, d: Any) -> Array:
+    """Return ``gradient * d`` in the place of `gradient`, zero wherever d is."""
+    nothing = d == 0
+    if not isinstance(nothing, bool | np.bool_):
+        get_array_module(gradient).copyto(gradient, 0, where=nothing)
+    elif nothing:
+        gradient.fill(0)
+    gradient *= d
+    return gradient
+
+
 class _Softmax(NamedTuple):
     """A softmax with exact tails: :math:`1 - p` is known even where p rounds to 1."""
 
@@ -189,8 +200,7 @@ def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
     d = _spread(dloss, reduction, denominator)
     if reduction == "none":
         d = (d if kept is None else xp.where(kept, d, 0))[:, None]
-    dlogits *= d
-    return dlogits
+    return _times(dlogits, d)
 
 
 class NLLContext(NamedTuple):
@@ -277,6 +287,8 @@ def soft_cross_entropy_forward(
     reduction : {"mean", "sum", "none"}
     label_smoothing : float
         epsilon.
+
+    A row whose shares are all zero is ignored.
     """
     xp = get_array_module(logits)
     N, C = logits.shape
@@ -285,7 +297,7 @@ def soft_cross_entropy_forward(
         share = share * (1 - label_smoothing) + label_smoothing / C
     if weight is not None:
         share = share * weight
-    p, best, rest, shifted, log_total = _softmax(logits)
+    p, best, rest, shifted, log_total = _softmax(logits, share.any(1))
     losses = _weighted(share, log_total[:, None] - shifted).sum(1)
     ctx = None
     if save:
@@ -306,8 +318,9 @@ def soft_cross_entropy_backward(ctx: SoftCrossEntropyContext, dloss: Any = 1.0) 
     p, missing, share, reduction = ctx
     dlogits = p * (share.sum(1, keepdims=True) - share) - share * missing
     d = _spread(dloss, reduction, len(p))
-    dlogits *= d[:, None] if reduction == "none" else d
-    return dlogits
+    if reduction == "none":
+        d = get_array_module(p).where(share.any(1), d, 0)[:, None]
+    return _times(dlogits, d)
 
 
 class MSEContext(NamedTuple):
@@ -331,7 +344,7 @@ def mse_forward(
 def mse_backward(ctx: MSEContext, dloss: Any = 1.0) -> Array:
     """Return ``dinput = 2 * residual``, reduced likewise."""
     residual, reduction = ctx
-    return 2 * residual * _spread(dloss, reduction, residual.size)
+    return _times(2 * residual, _spread(dloss, reduction, residual.size))
 
 
 class BCEContext(NamedTuple):
@@ -387,8 +400,8 @@ def bce_with_logits_backward(ctx: BCEContext, dloss: Any = 1.0) -> Array:
     positive = target if pos_weight is None else pos_weight * target
     dlogits = _weighted(1 - target, xp.where(above, large, small))
     dlogits -= _weighted(positive, xp.where(above, small, large))
-    dlogits = dlogits * _spread(dloss, reduction, dlogits.size)
-    return dlogits if weight is None else _weighted(weight, dlogits)
+    d = _spread(dloss, reduction, dlogits.size)
+    return _times(dlogits, d if weight is None else _weighted(weight, d))
 
 
 # The least that a logarithm counts for, so that a probability of 0 costs much and not infinitely much, and
@@ -397,9 +410,10 @@ _LEAST_LOG, _LEAST_VARIANCE = -100.0, float(np.float32(1e-12))
 
 
 class ProbabilityContext(NamedTuple):
-    """The derivative of every entry's loss."""
+    """The derivative of every entry's loss, without its weight."""
 
     slope: Array
+    weight: Array | None
     reduction: str
 
 
@@ -426,13 +440,13 @@ def bce_forward(
     slope = (p - target) / xp.maximum(p * (1 - p), _LEAST_VARIANCE) if save else None
     if weight is not None:
         losses = losses * weight
-        slope = slope * weight if save else None
-    ctx = ProbabilityContext(slope, reduction) if save else None
+    ctx = ProbabilityContext(slope, weight, reduction) if save else None
     return _reduce(losses, reduction, losses.size), ctx
 
 
 @quiet
 def bce_backward(ctx: ProbabilityContext, dloss: Any = 1.0) -> Array:
     """Return the gradient of the probabilities."""
-    slope, reduction = ctx
-    return slope * _spread(dloss, reduction, slope.size)
+    slope, weight, reduction = ctx
+    d = _spread(dloss, reduction, slope.size)
+    return _times(slope.copy(), d if weight is None else _weighted(weight, d))
