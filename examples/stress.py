@@ -252,8 +252,9 @@ if __name__ == "__main__":
 # .. image:: /pictures/stress.png
 #    :alt: How often network and rule are right, by syllables, and on which letters six words hang
 #
-# Of the words of the test 86.8 % are right (86.5 to 86.9 with the seeds 1 to 5, each with a split of its own;
-# seed 0 was looked at while this was written), of the rule 81.8 %; the number of syllables 95.2 and 91.2 %, the
-# stressed one 89.6 and 85.7 %. By ``for seed in 1 2 3 4 5; do python examples/stress.py --seed $seed; done``.
+# The network is right in 86.8 % of the words of the test (86.5 to 86.9, seeds 1 to 5, each with a split of
+# its own; seed 0 was looked at while this was written), the rule in 81.8 %. The number of syllables is right
+# in 95.2 and 91.2 %, the stressed one in 89.6 and 85.7 %. Printed by
+# ``for seed in 1 2 3 4 5; do python examples/stress.py --seed $seed; done``.
 
 # sphinx_gallery_thumbnail_path = "pictures/stress.png"
