@@ -15,7 +15,7 @@ GROUPS = {
     "Packed sequences": ("packing", "packed_sequence"),
     "Modules and parameters": ("module", "parameter", "weights"),
     "Optimisers and clipping": ("optim", "rmsprop", "clip"),
-    "Schedules": ("lr_scheduler", "lr_schedules", "plateau"),
+    "Schedules": ("lr_scheduler", "lr_schedules", "lr_combined", "plateau"),
     "Training": ("fit", "resume"),
     "Files and export": ("files", "export"),
     "Where and how it computes": ("backend", "places", "threads"),

@@ -27,16 +27,9 @@ from .fit import fit
 from .functional.activation import log_softmax, softmax
 from .layers import Dropout, Embedding, Linear, Zoneout
 from .losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
-from .lr_scheduler import (
-    CosineAnnealingLR,
-    ExponentialLR,
-    LambdaLR,
-    LinearLR,
-    SequentialLR,
-    StepLR,
-)
+from .lr_combined import ChainedScheduler, SequentialLR
+from .lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, StepLR
 from .lr_schedules import (
-    ChainedScheduler,
     ConstantLR,
     CosineAnnealingWarmRestarts,
     MultiStepLR,

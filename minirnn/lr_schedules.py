@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import checks
-from .lr_scheduler import Combined, LRScheduler, groups_of, steps_in
+from .lr_scheduler import LRScheduler, groups_of, steps_in
 from .optimizer import Optimizer
 
 
@@ -366,83 +366,3 @@ class OneCycleLR(LRScheduler):
         """Go on from what :meth:`state_dict` returned, momentum included; errors are the others'."""
         super().load_state_dict(state_dict)
         self._write_momentum()
-
-
-class ChainedScheduler(Combined):
-    r"""Several schedules at once, their factors multiplied: :math:`\eta \prod_k \eta_k(t) / \eta`.
-
-    The schedules are asked for their rates, and themselves not stepped.
-
-    Parameters
-    ----------
-    schedulers : list of LRScheduler
-        Of one optimiser, and not stepped yet.
-    optimizer : Optimizer, optional
-        That one.
-
-    Raises
-    ------
-    TypeError
-        If one of them is no schedule.
-    ValueError
-        If there is none, one is of another optimiser, has been stepped, or is no function of the step, as
-        :class:`ReduceLROnPlateau`.
-
-    See Also
-    --------
-    SequentialLR : One schedule after the other.
-
-    References
-    ----------
-    https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ChainedScheduler.html
-
-    Examples
-    --------
-    >>> import numpy as np, minirnn
-    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.5)
-    >>> warmup = minirnn.ConstantLR(optimizer, factor=0.1, total_iters=2)
-    >>> schedule = ChainedScheduler([warmup, minirnn.ExponentialLR(optimizer, gamma=0.9)], optimizer)
-    >>> for _ in range(3):
-    ...     print(round(schedule.get_last_lr()[0], 9))
-    ...     optimizer.step()
-    ...     schedule.step()
-    0.05
-    0.045
-    0.405
-    """
-
-    _settings = ("schedulers",)
-
-    def __init__(
-        self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
-    ) -> None:
-        self._take(schedulers)
-        for k, schedule in enumerate(self.schedulers):
-            name = type(schedule).__name__
-            if not hasattr(schedule, "optimizer"):
-                raise TypeError(f"schedulers[{k}]: expected a schedule, got {name}")
-            if not isinstance(schedule, LRScheduler):
-                raise ValueError(
-                    f"schedulers[{k}]: expected a schedule by the step, got {name}, whose step takes a "
-                    "metric: step it by itself"
-                )
-            optimizer = optimizer or schedule.optimizer
-            if schedule.optimizer is not optimizer:
-                raise ValueError(
-                    f"schedulers[{k}]: expected a schedule of this optimizer, got one of another"
-                )
-            if schedule.last_epoch:
-                raise ValueError(
-                    f"schedulers[{k}]: expected a schedule at its step 0, got one at {schedule.last_epoch}"
-                )
-        super().__init__(self.schedulers[0].optimizer)
-
-    def _set(self, schedulers: Sequence[Any]) -> None:
-        self._set_schedulers(schedulers)
-
-    def rate(self, base_lr: float, step: int, group: int) -> float:
-        """Return `base_lr` times what each schedule makes of it, as a factor."""
-        lr = base_lr
-        for schedule in self.schedulers:
-            lr *= schedule.rate(base_lr, step, group) / base_lr if base_lr else 1
-        return lr

@@ -30,7 +30,7 @@ FLOORS = [
     ["bptt", "forms", "packing", "state", "outputs", "cuda", "native", "optimizer", "clip"],
     ["module", "optim", "rmsprop", "lr_scheduler"],
     ["layers", "losses", "weights", "sequential", "data"],
-    ["activations", "lr_schedules", "plateau", "streaming"],
+    ["activations", "lr_schedules", "lr_combined", "plateau", "streaming"],
     ["recurrent", "cells", "files", "resume"],
     ["normalized", "truncated", "export", "diagnostics", "parallel", "trackers"],
     ["fit"],
