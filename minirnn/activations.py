@@ -95,6 +95,14 @@ class Tanh(_Elementwise):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> tanh = Tanh()
+    >>> y, ctx = tanh.forward(np.array([0.0, 100.0]))
+    >>> y, tanh.backward(ctx, np.ones(2))  # where it is flat no gradient passes
+    (array([0., 1.]), array([1., 0.]))
     """
 
     _forward = staticmethod(activation.tanh_forward)
@@ -111,6 +119,12 @@ class Sigmoid(_Elementwise):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Sigmoid()(np.array([-1000.0, 0.0, 1000.0]))  # nothing overflows
+    array([0. , 0.5, 1. ])
     """
 
     _forward = staticmethod(activation.sigmoid_forward)
@@ -155,6 +169,11 @@ class Softmax(_AlongAxis):
     dim : int
         The axis, of a PackedSequence that of its rows.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `dim` is no integer that an axis can have.
+
     See Also
     --------
     softmax : The function.
@@ -162,6 +181,13 @@ class Softmax(_AlongAxis):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Softmax()(np.array([[2.0, 2.0], [0.0, 1000.0]]))
+    array([[0.5, 0.5],
+           [0. , 1. ]])
     """
 
     _forward = staticmethod(activation.softmax)
@@ -176,6 +202,11 @@ class LogSoftmax(_AlongAxis):
     dim : int
         The axis, of a PackedSequence that of its rows.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `dim` is no integer that an axis can have.
+
     See Also
     --------
     log_softmax : The function.
@@ -183,6 +214,12 @@ class LogSoftmax(_AlongAxis):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> LogSoftmax()(np.array([0.0, 1000.0]))  # where the softmax has become 0
+    array([-1000.,     0.])
     """
 
     _forward = staticmethod(activation.log_softmax)
@@ -210,6 +247,13 @@ class LayerNorm(Module):
     Attributes
     ----------
     weight, bias : Parameter of shape `normalized_shape`, or None
+
+    Raises
+    ------
+    ValueError
+        If a size is no positive integer, or `eps` negative.
+    TypeError
+        If `dtype` is neither float32 nor float64, or a switch neither True nor False.
 
     See Also
     --------

@@ -68,6 +68,14 @@ def set_backend(name: str) -> None:
     See Also
     --------
     get_array_module : Where an array lies.
+
+    Examples
+    --------
+    >>> set_backend("numpy")  # what is made from here on lies on the host
+    >>> set_backend("torch")
+    Traceback (most recent call last):
+        ...
+    ValueError: backend: expected one of ('numpy', 'cupy'), got 'torch'
     """
     global _default
     _default = load_backend(name)
@@ -148,6 +156,15 @@ def asnumpy(x: Any) -> Array:
     See Also
     --------
     get_array_module : Where an array lies.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.zeros(3)
+    >>> asnumpy(x) is x
+    True
+    >>> asnumpy([1.0, 2.0])
+    array([1., 2.])
     """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
@@ -168,6 +185,11 @@ def set_checks(enabled: bool) -> None:
     ----------
     enabled : bool
         On or off.
+
+    Raises
+    ------
+    TypeError
+        If `enabled` is no bool.
 
     See Also
     --------
@@ -200,6 +222,8 @@ def set_tf32(enabled: bool) -> None:
     ------
     ImportError
         If CuPy is not installed.
+    TypeError
+        If `enabled` is no bool.
 
     See Also
     --------
@@ -284,6 +308,15 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     See Also
     --------
     get_rng_state : What it takes.
+
+    Examples
+    --------
+    >>> import json
+    >>> text = json.dumps(get_rng_state())
+    >>> a = generator().random()
+    >>> set_rng_state(json.loads(text))
+    >>> a == generator().random()
+    True
     """
     try:
         trial: Any = np.random.PCG64()

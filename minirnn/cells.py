@@ -149,6 +149,13 @@ class RNNCell(_Cell):
         G is the number of gates, 1 for this cell.
     bias_ih, bias_hh : Parameter of shape (G * H,), if there are biases
 
+    Raises
+    ------
+    ValueError
+        If a size is no positive integer, or `nonlinearity` another.
+    TypeError
+        If `dtype` is neither float32 nor float64, or `bias` neither True nor False.
+
     See Also
     --------
     RNN : All steps at once.
@@ -193,6 +200,11 @@ class LSTMCell(_Cell):
 
     Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`RNNCell`.
+
     See Also
     --------
     LSTM : All steps at once.
@@ -200,6 +212,17 @@ class LSTMCell(_Cell):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTMCell.html
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> cell, state = minirnn.LSTMCell(3, 4), None
+    >>> for x_t in np.ones((5, 2, 3), np.float32):
+    ...     state, ctx = cell.forward(x_t, state)
+    >>> h, c = state
+    >>> dx, (dh, dc) = cell.backward(ctx, (np.ones_like(h), None))  # the loss does not see c
+    >>> dx.shape, dh.shape, dc.shape
+    ((2, 3), (2, 4), (2, 4))
     """
 
     recurrence: ClassVar[Recurrence] = lstm
@@ -212,6 +235,11 @@ class GRUCell(_Cell):
     Arguments and attributes are those of :class:`RNNCell`, without `nonlinearity`, and `reset_after`,
     keyword-only, that of :class:`~minirnn.GRU`.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`RNNCell`.
+
     See Also
     --------
     GRU : All steps at once.
@@ -219,6 +247,20 @@ class GRUCell(_Cell):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.GRUCell.html
+
+    Examples
+    --------
+    In a loop it is the layer, whose weights it takes without their ``_l0``:
+
+    >>> import numpy as np, minirnn
+    >>> gru, cell = minirnn.GRU(3, 4), minirnn.GRUCell(3, 4)
+    >>> weights = {name.removesuffix("_l0"): p.data for name, p in gru.named_parameters()}
+    >>> _ = cell.load_state_dict(weights)
+    >>> x, h = np.ones((5, 2, 3), np.float32), None
+    >>> for x_t in x:
+    ...     h = cell(x_t, h)
+    >>> bool(np.allclose(h, gru(x)[0][-1], atol=1e-6))
+    True
     """
 
     def __init__(

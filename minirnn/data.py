@@ -33,6 +33,7 @@ def batches(
         One for each sequence. If each has its sequence's length they are per step, and packed likewise;
         else they are stacked.
     batch_size : int
+        How many sequences a batch has.
     shuffle : bool
         Draw another order for every epoch.
     bucket : bool
@@ -54,6 +55,10 @@ def batches(
     TypeError
         If they are not arrays of one dtype, or a switch neither True nor False.
 
+    See Also
+    --------
+    minirnn.fit : Takes it as it is.
+
     Examples
     --------
     >>> import numpy as np
@@ -74,6 +79,15 @@ class Batches:
         How many epochs have been finished.
     padding_saved : float
         The share of the padding steps of unsorted batches that bucketing does without, in this epoch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`batches`.
+
+    See Also
+    --------
+    batches : Makes it.
     """
 
     def __init__(

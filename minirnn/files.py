@@ -101,6 +101,16 @@ def load_weights(model: Module, path: PathLike) -> None:
     See Also
     --------
     save_weights, load_checkpoint : Of the same kind.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "weights.npz"
+    >>> np.savez(path, weight=np.ones((1, 2)), bias=np.zeros(1))
+    >>> layer = minirnn.Linear(2, 1)
+    >>> minirnn.load_weights(layer, path)
+    >>> layer.weight.data
+    array([[1., 1.]], dtype=float32)
     """
     suffix = _suffix(path)
     own = model.state_dict()

@@ -50,6 +50,13 @@ class Linear(Module):
     weight : Parameter of shape (out_features, in_features)
     bias : Parameter of shape (out_features,), or None
 
+    Raises
+    ------
+    ValueError
+        If a size is no positive integer.
+    TypeError
+        If `dtype` is neither float32 nor float64, or `bias` neither True nor False.
+
     See Also
     --------
     Sequential : Layers in a chain.
@@ -96,6 +103,13 @@ class Linear(Module):
         Returns
         -------
         y, ctx : array of shape (..., out_features), or PackedSequence; Context
+
+        Raises
+        ------
+        TypeError
+            If `input` is not floating point, or not of the weight's dtype.
+        ValueError
+            If its last axis is another.
         """
         form, x = forms.per_row("input", input, (self.in_features,))
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
@@ -143,6 +157,13 @@ class Embedding(Module):
     Attributes
     ----------
     weight : Parameter of shape (num_embeddings, embedding_dim)
+
+    Raises
+    ------
+    ValueError
+        If a size is no positive integer, or `padding_idx` no token.
+    TypeError
+        If `dtype` is neither float32 nor float64.
 
     See Also
     --------
@@ -243,6 +264,8 @@ class Embedding(Module):
         ------
         IndexError
             If a token is outside ``[0, num_embeddings)``: the first, with its position.
+        TypeError
+            If tokens are no integers.
         """
         form, tokens = forms.per_row("input", input, ())
         checks.integers("input", tokens)
@@ -290,6 +313,11 @@ class Dropout(Module):
     rng : seed or Generator, keyword-only
         For the draws; the library's own generator if not given.
 
+    Raises
+    ------
+    ValueError
+        If `p` is outside [0, 1].
+
     See Also
     --------
     Zoneout, RNN : What is dropped within the recurrence.
@@ -321,6 +349,11 @@ class Dropout(Module):
         Returns
         -------
         y, ctx : array, or PackedSequence, like `input`; Context
+
+        Raises
+        ------
+        TypeError
+            If `input` is not floating point.
         """
         form, x = forms.per_entry("input", input)
         checks.floating("input", x)
@@ -361,6 +394,11 @@ class Zoneout(Module):
     rng : seed or Generator, keyword-only
         For the draws; the library's own generator if not given.
 
+    Raises
+    ------
+    ValueError
+        If `p` is outside [0, 1].
+
     See Also
     --------
     GRU : A layer with recurrent dropout.
@@ -398,6 +436,13 @@ class Zoneout(Module):
         Returns
         -------
         h, ctx : array like both; Context
+
+        Raises
+        ------
+        TypeError
+            If a state is not floating point, or both differ in dtype.
+        ValueError
+            If they differ in shape.
         """
         checks.floating("before", before)
         checks.floating("after", after, before, "before")
@@ -421,6 +466,13 @@ class Zoneout(Module):
         Returns
         -------
         dbefore, dafter
+
+        Raises
+        ------
+        TypeError
+            If `dh` is not of the states' dtype.
+        ValueError
+            If it is not of their shape, or `ctx` another layer's.
         """
         saved, shape = self._saved(ctx)
         checks.floating("dh", dh, saved.kept)

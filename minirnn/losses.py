@@ -32,6 +32,10 @@ class _Loss(Module):
             checks.floating("dloss", dloss, like)
         return dloss
 
+    def _back(self, saved: Any, dloss: Any) -> Array:
+        """Return the gradient of the rows or entries."""
+        raise NotImplementedError
+
 
 class _ClassLoss(_Loss):
     """What the losses of classes share: a weight for each class, targets that are ignored, any axes."""
@@ -64,6 +68,10 @@ class _ClassLoss(_Loss):
         ------
         IndexError
             If a class is outside ``[0, C)`` and not `ignore_index`: the first, with its position.
+        TypeError
+            If `input` is not floating point, or `target` neither integers nor such as `input`.
+        ValueError
+            If a shape does not fit.
 
         Warns
         -----
@@ -141,10 +149,6 @@ class _ClassLoss(_Loss):
         xp = get_array_module(dinput)
         return xp.moveaxis(dinput.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
 
-    def _back(self, saved: Any, dloss: Any) -> Array:
-        """Return the gradient of the rows."""
-        raise NotImplementedError
-
 
 class CrossEntropyLoss(_ClassLoss):
     r"""Cross entropy of a softmax over logits with classes, or with distributions over them.
@@ -165,6 +169,13 @@ class CrossEntropyLoss(_ClassLoss):
     label_smoothing : float
         In [0, 1]: how much of the target is spread over all classes (Szegedy et al., "Rethinking
         the Inception architecture for computer vision", CVPR 2016).
+
+    Raises
+    ------
+    ValueError
+        If `reduction` is another, or `label_smoothing` outside [0, 1].
+    TypeError
+        If `weight` is no array, or `ignore_index` no integer.
 
     See Also
     --------
@@ -236,6 +247,11 @@ class NLLLoss(_ClassLoss):
     reduction : {"mean", "sum", "none"}
         What becomes of the losses of a batch.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`CrossEntropyLoss`.
+
     See Also
     --------
     CrossEntropyLoss : From logits, in one step.
@@ -279,15 +295,6 @@ def _class_rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def _check_pair(input: Array, target: Array) -> None:
-    checks.array_module(input=input, target=target)
-    checks.floating("input", input)
-    checks.floating("target", target, input, "input")
-    checks.shape("target", target, input.shape, "that of the input")
-    if input.size == 0:
-        raise ValueError(f"input: expected at least one entry, got shape {input.shape}")
-
-
 def _check_weight(name: str, weight: Array | None, input: Array) -> None:
     if weight is None:
         return
@@ -300,13 +307,75 @@ def _check_weight(name: str, weight: Array | None, input: Array) -> None:
         )
 
 
-class MSELoss(_Loss):
-    r"""Mean squared error, :math:`\ell = (x - t)^2`.
+class _EntryLoss(_Loss):
+    """What the losses of entries share: a target for each of them, and weights that broadcast."""
+
+    _pair: ClassVar[tuple[staticmethod[..., Any], staticmethod[..., Array]]]
+
+    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
+        """Return the loss.
+
+        Parameters
+        ----------
+        input : array of floating point
+            What the model says: for :class:`BCEWithLogitsLoss` logits, for :class:`BCELoss` probabilities.
+        target : array of the same shape and dtype
+            What is right; for the binary cross entropies in [0, 1].
+
+        Returns
+        -------
+        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
+
+        Raises
+        ------
+        TypeError
+            If an array is not floating point, or both differ in dtype.
+        ValueError
+            If they differ in shape or are empty, or the shape of a weight does not fit.
+        """
+        checks.array_module(input=input, target=target)
+        checks.floating("input", input)
+        checks.floating("target", target, input, "input")
+        checks.shape("target", target, input.shape, "that of the input")
+        if input.size == 0:
+            raise ValueError(f"input: expected at least one entry, got shape {input.shape}")
+        for name in self._buffers:
+            _check_weight(name, getattr(self, name), input)
+        value, saved = self._of_entries(input, target)
+        return value, Context(self, saved)
+
+    def _of_entries(self, input: Array, target: Array) -> tuple[Array, Any]:
+        """Return the loss, and what backward needs, whose first array is of the input's shape."""
+        raise NotImplementedError
+
+    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
+        """Return the gradient of `input`.
+
+        Parameters
+        ----------
+        ctx : Context
+        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
+
+        Returns
+        -------
+        array of the shape of `input`
+        """
+        saved = self._saved(ctx)
+        return self._back(saved, self._incoming(dloss, saved[0], saved[0].shape))
+
+
+class MSELoss(_EntryLoss):
+    r"""Mean squared error, :math:`\ell = (x - t)^2`; the target's gradient is the negative of the input's.
 
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
         What becomes of the losses of a batch.
+
+    Raises
+    ------
+    ValueError
+        If `reduction` is another.
 
     See Also
     --------
@@ -315,40 +384,27 @@ class MSELoss(_Loss):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> criterion = minirnn.MSELoss()
+    >>> loss, ctx = criterion.forward(np.array([1.0, 4.0]), np.array([1.0, 2.0]))
+    >>> float(loss), criterion.backward(ctx)
+    (2.0, array([0., 2.]))
     """
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__(reduction)
 
-    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss.
+    def _of_entries(self, input: Array, target: Array) -> tuple[Array, Any]:
+        return loss.mse_forward(input, target, self.reduction, saving())
 
-        Parameters
-        ----------
-        input, target : arrays of floating point, of one shape
-
-        Returns
-        -------
-        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
-        """
-        _check_pair(input, target)
-        value, saved = loss.mse_forward(input, target, self.reduction, saving())
-        return value, Context(self, saved)
-
-    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of `input`; that of `target` is its negative.
-
-        Parameters
-        ----------
-        ctx : Context
-        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
-        """
-        saved = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.residual, saved.residual.shape)
+    def _back(self, saved: Any, dloss: Any) -> Array:
         return loss.mse_backward(saved, dloss)
 
 
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(_EntryLoss):
     r"""Binary cross entropy of a sigmoid over logits.
 
     :math:`\ell = -w \big(q\, t \log \sigma(z) + (1 - t) \log(1 - \sigma(z))\big)`, q the positive
@@ -363,6 +419,13 @@ class BCEWithLogitsLoss(_Loss):
     pos_weight : array that broadcasts to the input, optional
         Weight of the positive class.
 
+    Raises
+    ------
+    ValueError
+        If `reduction` is another.
+    TypeError
+        If a weight is no array.
+
     See Also
     --------
     CrossEntropyLoss : For classes that exclude each other.
@@ -370,6 +433,16 @@ class BCEWithLogitsLoss(_Loss):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
+
+    Examples
+    --------
+    >>> import minirnn, numpy as np
+    >>> criterion = minirnn.BCEWithLogitsLoss()
+    >>> loss, ctx = criterion.forward(np.array([0.0, -1000.0]), np.array([1.0, 1.0]))
+    >>> round(float(loss), 3)  # (log 2 + 1000) / 2, where a sigmoid has become 0
+    500.347
+    >>> criterion.backward(ctx)
+    array([-0.25, -0.5 ])
     """
 
     _buffers = ("weight", "pos_weight")
@@ -386,44 +459,18 @@ class BCEWithLogitsLoss(_Loss):
                 checks.array_module(**{name: w})
         self.weight, self.pos_weight = weight, pos_weight
 
-    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss.
-
-        Parameters
-        ----------
-        input : array of floating point
-            Logits.
-        target : array of the same shape and dtype
-            In [0, 1].
-
-        Returns
-        -------
-        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
-        """
-        _check_pair(input, target)
-        _check_weight("weight", self.weight, input)
-        _check_weight("pos_weight", self.pos_weight, input)
+    def _of_entries(self, input: Array, target: Array) -> tuple[Array, Any]:
         save = saving()
         pair = (checks.kept(input), checks.kept(target)) if save else (input, target)
-        value, saved = loss.bce_with_logits_forward(
+        return loss.bce_with_logits_forward(
             *pair, self.weight, self.pos_weight, self.reduction, save
         )
-        return value, Context(self, saved)
 
-    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of the logits.
-
-        Parameters
-        ----------
-        ctx : Context
-        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
-        """
-        saved = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.logits, saved.logits.shape)
+    def _back(self, saved: Any, dloss: Any) -> Array:
         return loss.bce_with_logits_backward(saved, dloss)
 
 
-class BCELoss(_Loss):
+class BCELoss(_EntryLoss):
     r"""Binary cross entropy of probabilities, such as a sigmoid's.
 
     :math:`\ell = -w \big(t \log p + (1 - t) \log(1 - p)\big)`, where a logarithm counts for -100 at least. Of
@@ -435,6 +482,13 @@ class BCELoss(_Loss):
         A weight for each class or entry.
     reduction : {"mean", "sum", "none"}
         What becomes of the losses of a batch.
+
+    Raises
+    ------
+    ValueError
+        If `reduction` is another; by ``forward`` too, if an entry that has a weight is no probability.
+    TypeError
+        If `weight` is no array.
 
     See Also
     --------
@@ -461,27 +515,7 @@ class BCELoss(_Loss):
             checks.array_module(weight=weight)
         self.weight = weight
 
-    def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
-        """Return the loss.
-
-        Parameters
-        ----------
-        input : array of floating point
-            Probabilities, in [0, 1].
-        target : array of the same shape and dtype
-            In [0, 1].
-
-        Returns
-        -------
-        loss, ctx : scalar array, or one of the shape of `input` with reduction "none"; Context
-
-        Raises
-        ------
-        ValueError
-            If an entry of `input` that has a weight is no probability.
-        """
-        _check_pair(input, target)
-        _check_weight("weight", self.weight, input)
+    def _of_entries(self, input: Array, target: Array) -> tuple[Array, Any]:
         if reads_values(input):
             xp, w = get_array_module(input), self.weight
             p = input if w is None else xp.where(w == 0, 0, input)
@@ -490,17 +524,7 @@ class BCELoss(_Loss):
                     f"input: expected probabilities, in [0, 1], got {p.min()} to {p.max()}; of logits use "
                     "BCEWithLogitsLoss"
                 )
-        value, saved = loss.bce_forward(input, target, self.weight, self.reduction, saving())
-        return value, Context(self, saved)
+        return loss.bce_forward(input, target, self.weight, self.reduction, saving())
 
-    def backward(self, ctx: Context, dloss: Any = 1.0) -> Array:
-        """Return the gradient of the probabilities.
-
-        Parameters
-        ----------
-        ctx : Context
-        dloss : number or scalar array, or with reduction "none" an array of the shape of the loss
-        """
-        saved = self._saved(ctx)
-        dloss = self._incoming(dloss, saved.slope, saved.slope.shape)
+    def _back(self, saved: Any, dloss: Any) -> Array:
         return loss.bce_backward(saved, dloss)

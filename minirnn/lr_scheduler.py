@@ -33,6 +33,7 @@ class LRScheduler(Hints):
     Parameters
     ----------
     optimizer : Optimizer
+        Whose learning rates it sets.
     last_epoch : int
         The step after which to go on; -1 is before the first. Groups must then have the
         ``"initial_lr"`` that an earlier schedule left there (it is in the optimiser's state dict).
@@ -50,6 +51,25 @@ class LRScheduler(Hints):
         If `optimizer` is none of this library's.
     ValueError
         If a setting is out of its range.
+
+    See Also
+    --------
+    LambdaLR : A schedule of one's own without a class.
+
+    Examples
+    --------
+    A schedule of one's own says the rate, and has all else:
+
+    >>> import numpy as np, minirnn
+    >>> class Halving(LRScheduler):
+    ...     def rate(self, base_lr, step, group):
+    ...         return base_lr * 0.5**step
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = Halving(optimizer)
+    >>> optimizer.step()
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.05]
     """
 
     _hints = SCHEDULE
@@ -239,9 +259,24 @@ class LambdaLR(LRScheduler):
     last_epoch : int
         See :class:`LRScheduler`.
 
+    Raises
+    ------
+    TypeError
+        If `lr_lambda` is no function, and no list of functions.
+    ValueError
+        If there is not one a group.
+
     See Also
     --------
     SequentialLR : Schedules one after the other.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.LambdaLR(optimizer, lambda step: (1 + step) ** -0.5)
+    >>> [round(schedule.rate(0.1, step, 0), 3) for step in (0, 3, 8)]
+    [0.1, 0.05, 0.033]
     """
 
     def __init__(
@@ -258,7 +293,13 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, step: int, group: int) -> float:
-        """Return ``base_lr * lr_lambda(step)``."""
+        """Return ``base_lr * lr_lambda(step)``.
+
+        Raises
+        ------
+        ValueError
+            If `lr_lambda` returns no finite number, or a negative one.
+        """
         return base_lr * checks.number("lr_lambda(step)", self.lr_lambdas[group](step), "[0, inf)")
 
 
@@ -279,6 +320,14 @@ class StepLR(LRScheduler):
     See Also
     --------
     MultiStepLR : At steps that you name.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> [schedule.rate(0.1, step, 0) for step in range(5)]
+    [0.1, 0.1, 0.05, 0.05, 0.025]
     """
 
     _settings = ("step_size", "gamma")
@@ -313,6 +362,14 @@ class ExponentialLR(StepLR):
     See Also
     --------
     StepLR : Every few steps only.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.ExponentialLR(optimizer, gamma=0.5)
+    >>> [schedule.rate(0.1, step, 0) for step in range(3)]
+    [0.1, 0.05, 0.025]
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
@@ -409,6 +466,14 @@ class CosineAnnealingLR(LRScheduler):
     ----------
     I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017;
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.CosineAnnealingLR(optimizer, T_max=4)
+    >>> [round(schedule.rate(0.1, step, 0), 3) for step in range(6)]
+    [0.1, 0.085, 0.05, 0.015, 0.0, 0.015]
     """
 
     _settings = ("T_max", "eta_min")

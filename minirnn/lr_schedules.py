@@ -34,6 +34,14 @@ class ConstantLR(LRScheduler):
     See Also
     --------
     LinearLR : A rate that grows in steps.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.ConstantLR(optimizer, factor=0.5, total_iters=2)
+    >>> [schedule.rate(0.1, step, 0) for step in range(4)]
+    [0.05, 0.05, 0.1, 0.1]
     """
 
     _settings = ("factor", "total_iters")
@@ -74,6 +82,14 @@ class MultiStepLR(LRScheduler):
     See Also
     --------
     StepLR : At equal distances.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.MultiStepLR(optimizer, milestones=[1, 3], gamma=0.5)
+    >>> [schedule.rate(0.1, step, 0) for step in range(5)]
+    [0.1, 0.05, 0.05, 0.025, 0.025]
     """
 
     _settings = ("milestones", "gamma")
@@ -115,6 +131,14 @@ class PolynomialLR(LRScheduler):
     See Also
     --------
     LinearLR : In a straight line.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.PolynomialLR(optimizer, total_iters=4, power=2)
+    >>> [round(schedule.rate(0.1, step, 0), 4) for step in range(6)]
+    [0.1, 0.0563, 0.025, 0.0063, 0.0, 0.0]
     """
 
     _settings = ("total_iters", "power")
@@ -164,6 +188,14 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     References
     ----------
     I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.SGD([minirnn.Parameter(np.zeros(1))], lr=0.1)
+    >>> schedule = minirnn.CosineAnnealingWarmRestarts(optimizer, T_0=2, T_mult=2)
+    >>> [round(schedule.rate(0.1, step, 0), 3) for step in range(7)]
+    [0.1, 0.05, 0.1, 0.085, 0.05, 0.015, 0.1]
     """
 
     _settings = ("T_0", "T_mult", "eta_min")
@@ -242,6 +274,16 @@ class OneCycleLR(LRScheduler):
     ----------
     L. Smith, N. Topin, "Super-convergence: very fast training of neural networks using large learning
     rates", arXiv:1708.07120 (2017)
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> optimizer = minirnn.Adam([minirnn.Parameter(np.zeros(1))])
+    >>> schedule = minirnn.OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
+    >>> [round(schedule.rate(0.1, step, 0), 4) for step in (0, 2, 9)]
+    [0.004, 0.1, 0.0]
+    >>> [round(schedule.momentum(step), 3) for step in (0, 2, 9)]
+    [0.95, 0.85, 0.95]
     """
 
     _settings = (

@@ -99,6 +99,23 @@ class Module(Stateful):
     See Also
     --------
     Sequential : A chain of layers, without a class of one's own.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> class Residual(minirnn.Module):
+    ...     def __init__(self, layer):
+    ...         self.layer = layer
+    ...     def forward(self, x):
+    ...         y, ctx = self.layer.forward(x)
+    ...         return x + y, ctx
+    ...     def backward(self, ctx, dy):
+    ...         return dy + self.layer.backward(ctx, dy)
+    >>> model = Residual(minirnn.Linear(2, 2, dtype=np.float64))
+    >>> [name for name, _ in model.named_parameters()]
+    ['layer.weight', 'layer.bias']
+    >>> sorted(minirnn.diagnostics.check_gradients(model, np.ones((3, 2))))  # else an error
+    ['input 0', 'layer.bias', 'layer.weight']
     """
 
     training: bool = True
@@ -120,15 +137,7 @@ class Module(Stateful):
             result = self.forward(*args, **kwargs)
         finally:
             _inference.active = before
-        if not isinstance(result, tuple) or len(result) != 2:
-            name = type(self).__name__
-            got = f"a tuple of {len(result)}" if type(result) is tuple else type(result).__name__
-            raise TypeError(
-                f"{name}.forward: expected it to return the pair (y, ctx), got {got}. End forward with "
-                "`return y, ctx`, ctx being what backward needs (None if nothing): then "
-                "`y, ctx = model.forward(x)` is training, and `y = model(x)` inference"
-            )
-        return result[0]
+        return _output(self, result)
 
     def _context(self, saved: Any, form: Any) -> Context:
         """Return the context of a forward pass: what its pair saved, and in which form the result is."""
@@ -166,13 +175,7 @@ class Module(Stateful):
                 f"{name}: expected a Parameter or None, got {type(value).__name__}; "
                 f"to change the values assign to {name}.data"
             )
-        if isinstance(value, set | frozenset | deque):
-            for item in value:
-                if _found_in("", item):
-                    raise TypeError(
-                        f"{name}: expected modules and parameters as attributes or in a list, tuple or "
-                        f"dict, where they are found and trained; got a {type(value).__name__} of them"
-                    )
+        _refuse_hidden(name, value)
         before = vars(self).get(name)
         object.__setattr__(self, name, value)
         if isinstance(value, _HOLDERS) or isinstance(before, _HOLDERS):
@@ -304,7 +307,13 @@ class Module(Stateful):
         return (parameter for _, parameter in self.named_parameters())
 
     def train(self: M, mode: bool = True) -> M:
-        """Switch this module and all inside it to training (dropout on), or with ``False`` off."""
+        """Switch this module and all inside it to training (dropout on), or with ``False`` off.
+
+        Raises
+        ------
+        TypeError
+            If `mode` is neither True nor False.
+        """
         checks.flags(mode=mode)
         for module in self.modules():
             module.training = mode
@@ -315,15 +324,7 @@ class Module(Stateful):
         return self.train(False)
 
     def __repr__(self) -> str:
-        inner = [
-            # A child that holds its parent would be shown without end.
-            f"({name}): {type(child).__name__}(...)"
-            if self in child.modules()
-            else f"({name}): {child!r}".replace("\n", "\n  ")
-            for name, child in self._children()
-        ]
-        body = "\n  " + "\n  ".join(inner) + "\n" if inner else _described(self)
-        return f"{type(self).__name__}({body})"
+        return f"{type(self).__name__}({_within(self) or _described(self)})"
 
 
 # What a module owns, and what it may lie in; names lead there.
@@ -334,6 +335,28 @@ _HOLDERS = _OWNED + _CONTAINERS
 # Of a constructor's arguments, what `repr` shows.
 _NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 _SHOWN = (bool, int, float, str, tuple, type(None))
+
+
+def _output(module: Module, result: Any) -> Any:
+    """Return y of the pair (y, ctx) that the forward of `module` has returned, if it is one."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        name = type(module).__name__
+        got = f"a tuple of {len(result)}" if type(result) is tuple else type(result).__name__
+        raise TypeError(
+            f"{name}.forward: expected it to return the pair (y, ctx), got {got}. End forward with "
+            "`return y, ctx`, ctx being what backward needs (None if nothing): then "
+            "`y, ctx = model.forward(x)` is training, and `y = model(x)` inference"
+        )
+    return result[0]
+
+
+def _refuse_hidden(name: str, value: Any) -> None:
+    """Refuse an attribute that has modules or parameters where nothing looks for them."""
+    if isinstance(value, set | frozenset | deque) and any(_found_in("", item) for item in value):
+        raise TypeError(
+            f"{name}: expected modules and parameters as attributes or in a list, tuple or dict, where "
+            f"they are found and trained; got a {type(value).__name__} of them"
+        )
 
 
 def _found_in(
@@ -361,6 +384,18 @@ def _fixed(value: Any) -> bool:
     return (
         all(map(_fixed, value)) if isinstance(value, tuple) else not isinstance(value, list | dict)
     )
+
+
+def _within(module: Module) -> str:
+    """Return what a module holds, a line for each child."""
+    inner = [
+        # A child that holds its parent would be shown without end.
+        f"({name}): {type(child).__name__}(...)"
+        if module in child.modules()
+        else f"({name}): {child!r}".replace("\n", "\n  ")
+        for name, child in module._children()
+    ]
+    return "\n  " + "\n  ".join(inner) + "\n" if inner else ""
 
 
 def _described(module: Module) -> str:

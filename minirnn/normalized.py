@@ -33,6 +33,11 @@ class LayerNormLSTM(_Normalized):
     gain_ih_l{k}, gain_hh_l{k}, gain_c_l{k} : Parameter of shape (4 * hidden_size,), (hidden_size,) the last
     bias_c_l{k} : Parameter of shape (hidden_size,)
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`LSTM`.
+
     See Also
     --------
     LSTM : The plain one.
@@ -63,6 +68,11 @@ class LayerNormGRU(_Normalized):
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k} : Parameter
         As in :class:`GRU`; the biases come after the normalisation.
     gain_ih_l{k}, gain_hh_l{k} : Parameter of shape (3 * hidden_size,)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`GRU`.
 
     See Also
     --------

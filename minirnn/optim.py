@@ -284,6 +284,15 @@ class AdamW(Adam):
     ----------
     I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019;
     https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minirnn.parameter import Parameter
+    >>> w = Parameter(np.array([1.0, 2.0]))  # whose gradient is zero
+    >>> AdamW([w], lr=0.1, weight_decay=0.5).step()
+    >>> w.data
+    array([0.95, 1.9 ])
     """
 
     _decoupled = True

@@ -51,6 +51,25 @@ class Optimizer(Hints):
     ----------
     param_groups : list of dict
         Every group's ``"params"``, a list, and its settings; schedules set ``"lr"`` here.
+
+    See Also
+    --------
+    SGD, Adam : Two that are there.
+
+    Examples
+    --------
+    An optimiser of one's own says its formula, for flat arrays, and what it remembers (here nothing):
+
+    >>> import numpy as np, minirnn
+    >>> class SignSGD(Optimizer):
+    ...     _slots = ()
+    ...     def _update(self, group, data, grad, state, t):
+    ...         data -= group["lr"] * np.sign(grad)
+    >>> w = minirnn.Parameter(np.array([1.0, 2.0]))
+    >>> w.grad = [1e-3, -1e3]
+    >>> SignSGD([w], lr=0.5, weight_decay=0.0).step()
+    >>> w.data
+    array([0.5, 2.5])
     """
 
     _hints = OPTIMIZER
@@ -96,7 +115,7 @@ class Optimizer(Hints):
         ValueError, TypeError
             As the constructor; the optimiser is unchanged.
         """
-        group = self._checked(param_group, self._defaults)
+        group = _filled(self, param_group)
         known = {id(p) for other in self.param_groups for p in other["params"]}
         for p in group["params"]:
             if id(p) in known:
@@ -108,23 +127,14 @@ class Optimizer(Hints):
         self.scheduled.append(None)
         self._started.append(self._steps)
 
-    def _checked(self, group: Any, defaults: dict[str, Any]) -> dict[str, Any]:
-        """Return `group` with the defaults filled in, if it is one."""
-        if not isinstance(group, dict) or "params" not in group:
-            got = sorted(group) if isinstance(group, dict) else type(group).__name__
-            raise TypeError(f"params: expected dicts with 'params' in them, got {got}")
-        params = parameter_list("params", _unnamed(group["params"]))
-        require_one_kind("params", params)
-        # A schedule made on this group before leaves the rate it started from.
-        known = {"params", "initial_lr", *defaults}
-        if unknown := sorted(group.keys() - known):
-            raise ValueError(f"params: expected settings among {sorted(defaults)}, got {unknown}")
-        checked = {**defaults, **group, "params": params}
-        self.check(checked)
-        return checked
-
     def check(self, settings: dict[str, Any]) -> None:
-        """Raise if a group's settings make no sense; a subclass checks its own as well."""
+        """Raise if a group's settings make no sense; a subclass checks its own as well.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If one is no number in its range, or no switch.
+        """
         for name in ("lr", "weight_decay"):
             checks.number(name, settings[name], "[0, inf)")
         checks.flags(maximize=settings["maximize"])
@@ -136,21 +146,6 @@ class Optimizer(Hints):
     def needed_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return those without which it would not go on as it was."""
         return self.slots_under(settings)
-
-    def _state_of_group(self, k: int) -> list[Array]:
-        """Return the state of group `k`, where its parameters are by now and of their dtype."""
-        like, state = self.param_groups[k]["params"][0].data, self._state[k]
-        if type(state[0]) is not type(like) or state[0].dtype != like.dtype:
-            xp = get_array_module(like)
-            state = self._state[k] = [xp.asarray(asnumpy(s), like.dtype) for s in state]
-        return state
-
-    def _pieces(self, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
-        """Iterate over flat ``(data, grad, (*slots, *scratch))`` that make up group `k`."""
-        params: list[Parameter] = self.param_groups[k]["params"]
-        state = self._state_of_group(k)
-        for span, part in _trained(params):
-            yield part.data.reshape(-1), part.grad.reshape(-1), [s[span] for s in state]
 
     @property
     def steps(self) -> int:
@@ -192,7 +187,7 @@ class Optimizer(Hints):
                     raise ValueError(
                         f"{p.name}: expected an array to write to, got a read-only one"
                     )
-            for data, grad, state in self._pieces(k):
+            for data, grad, state in _pieces(self, k):
                 work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
         # An error in the middle would leave a step done by half; what is not finite shows in the loss.
@@ -214,6 +209,11 @@ class Optimizer(Hints):
         ----------
         set_to_none : bool
             As in torch, and without effect: a gradient is never ``None`` here.
+
+        Raises
+        ------
+        TypeError
+            If `set_to_none` is neither True nor False.
         """
         checks.flags(set_to_none=set_to_none)
         for group in self.param_groups:
@@ -272,7 +272,7 @@ class Optimizer(Hints):
         ):
             own.update(given)
             self.scheduled[k] = own["lr"] if "initial_lr" in own else None
-            self._state[k] = [*slots, *self._state_of_group(k)[-self._scratch :]]
+            self._state[k] = [*slots, *_state_of(self, k)[-self._scratch :]]
 
     def torch_state_dict(self) -> dict[str, Any]:
         """Return the state as torch's optimiser of this name has it, its tensors as NumPy arrays.
@@ -299,6 +299,38 @@ def _torch_groups(
         slots, needed = optimizer.slots_under(under), optimizer.needed_under(under)
         groups.append(torch_state.Group(own, group["params"], slots, needed, optimizer._implied))
     return groups
+
+
+def _filled(optimizer: Optimizer, group: Any) -> dict[str, Any]:
+    """Return `group` with the defaults filled in, if it is one."""
+    if not isinstance(group, dict) or "params" not in group:
+        got = sorted(group) if isinstance(group, dict) else type(group).__name__
+        raise TypeError(f"params: expected dicts with 'params' in them, got {got}")
+    params, defaults = parameter_list("params", _unnamed(group["params"])), optimizer._defaults
+    require_one_kind("params", params)
+    # A schedule made on this group before leaves the rate it started from.
+    known = {"params", "initial_lr", *defaults}
+    if unknown := sorted(group.keys() - known):
+        raise ValueError(f"params: expected settings among {sorted(defaults)}, got {unknown}")
+    filled = {**defaults, **group, "params": params}
+    optimizer.check(filled)
+    return filled
+
+
+def _state_of(optimizer: Optimizer, k: int) -> list[Array]:
+    """Return the state of group `k`, where its parameters are by now and of their dtype."""
+    like, state = optimizer.param_groups[k]["params"][0].data, optimizer._state[k]
+    if type(state[0]) is not type(like) or state[0].dtype != like.dtype:
+        xp = get_array_module(like)
+        state = optimizer._state[k] = [xp.asarray(asnumpy(s), like.dtype) for s in state]
+    return state
+
+
+def _pieces(optimizer: Optimizer, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
+    """Iterate over flat ``(data, grad, (*slots, *scratch))`` that make up group `k`."""
+    state = _state_of(optimizer, k)
+    for span, part in _trained(optimizer.param_groups[k]["params"]):
+        yield part.data.reshape(-1), part.grad.reshape(-1), [s[span] for s in state]
 
 
 def _trained(params: list[Parameter]) -> Iterator[tuple[slice, Parameter | ParameterBuffer]]:

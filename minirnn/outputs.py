@@ -37,7 +37,9 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
     Raises
     ------
     ValueError
-        If a sequence has no step.
+        If a sequence has no step, a length does not fit, or the shape is another.
+    TypeError
+        If `output` is no array, and not packed.
 
     See Also
     --------
@@ -91,6 +93,13 @@ def by_layer_direction(h_n: Array, num_directions: int) -> Array:
     -------
     array of shape (num_layers, num_directions, B, H)
         A view, with an axis for each.
+
+    Raises
+    ------
+    ValueError
+        If the first axis does not count directions.
+    TypeError
+        If `h_n` is no array, or `num_directions` no integer.
 
     See Also
     --------

@@ -147,6 +147,15 @@ class PackedSequence(_Arithmetic, _Fields):
     References
     ----------
     https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.PackedSequence.html
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> packed = minirnn.pack_sequence([np.array([1.0, 2.0, 3.0]), np.array([4.0])])
+    >>> packed.data, packed.batch_sizes  # step 0 of both, then the longer one goes on
+    (array([1., 4., 2., 3.]), array([2, 1, 1]))
+    >>> (10 * packed + packed).data
+    array([11., 44., 22., 33.])
     """
 
     _packing: Packing
@@ -248,6 +257,8 @@ class PackedSequence(_Arithmetic, _Fields):
         ------
         ValueError
             If the result has another number of rows.
+        TypeError
+            If it is no array.
 
         Examples
         --------

@@ -93,6 +93,8 @@ def pack_padded_sequence(
     ValueError
         If a length is negative, larger than T or no integer, if their number is not B, if the batch is
         empty, if the order is enforced and not there, or if `check_padding` finds a disagreement.
+    TypeError
+        If `input` is no array, or a switch neither True nor False.
 
     See Also
     --------
@@ -284,6 +286,13 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     PackedSequence
         Of all their steps.
 
+    Raises
+    ------
+    ValueError
+        If there is no sequence, their steps differ in shape, or the order is enforced and not there.
+    TypeError
+        If they are no arrays, of one dtype, in a list.
+
     See Also
     --------
     unpack_sequence : The way back.
@@ -311,6 +320,11 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     -------
     list of arrays of shape (length, ...)
         A length may be zero.
+
+    Raises
+    ------
+    TypeError
+        If it is no PackedSequence.
 
     See Also
     --------
@@ -357,6 +371,13 @@ def pad_sequence(
     array of shape (T, B, ...), or (B, T, ...) with `batch_first`
         As long as the longest.
 
+    Raises
+    ------
+    ValueError
+        If there is no sequence, or their steps differ in shape; if `padding_side` is another.
+    TypeError
+        If they are no arrays, of one dtype, in a list, or `padding_value` is no such number.
+
     See Also
     --------
     unpad_sequence : The way back.
@@ -394,6 +415,13 @@ def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = Fa
     -------
     list of arrays of shape (length, ...)
         Copies.
+
+    Raises
+    ------
+    ValueError
+        If a length is negative or beyond T, or there is not one for each sequence.
+    TypeError
+        If `padded_sequences` is no array.
 
     See Also
     --------

@@ -49,7 +49,12 @@ from .parameter import Parameter, flat_pieces, parameter_list, require_one_kind
 
 
 class Communicator(Protocol):
-    """What is needed of a communicator; mpi4py's are such."""
+    """What is needed of a communicator; mpi4py's are such.
+
+    See Also
+    --------
+    world : Yields one.
+    """
 
     def Get_rank(self) -> int: ...  # noqa: D102, N802
     def Get_size(self) -> int: ...  # noqa: D102, N802
@@ -59,7 +64,18 @@ class Communicator(Protocol):
 
 
 class Alone:
-    """The communicator of a process that is not one of several."""
+    """The communicator of a process that is not one of several.
+
+    See Also
+    --------
+    world : Yields it, where nothing has started several processes.
+
+    Examples
+    --------
+    >>> comm = Alone()
+    >>> comm.Get_rank(), comm.Get_size(), comm.allgather("loss")
+    (0, 1, ['loss'])
+    """
 
     def Get_rank(self) -> int:  # noqa: D102, N802
         return 0
@@ -97,6 +113,10 @@ def world() -> Iterator[Communicator]:
     ------
     ImportError
         If the process is one of several and there is no mpi4py.
+
+    See Also
+    --------
+    broadcast : What comes first.
 
     Examples
     --------
@@ -152,6 +172,7 @@ def shard(batch: Any, rank: int, size: int) -> Any:
     batch : PackedSequence, or a tuple of one and of whatever belongs to it
         The others are arrays (B, ...), such as targets, or packed in the same order with the same lengths.
     rank, size : int
+        Whose part, of how many ranks.
 
     Returns
     -------
@@ -164,6 +185,10 @@ def shard(batch: Any, rank: int, size: int) -> Any:
         If there is no PackedSequence, or one of the others is no array.
     ValueError
         If the others are not of as many samples, or not ``0 <= rank < size``.
+
+    See Also
+    --------
+    average_gradients : What comes after backward.
 
     Examples
     --------
@@ -247,6 +272,7 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
     model : Module
         The same on every rank. Its gradients are those of a loss that is a mean over the rank's own part.
     comm : Communicator
+        From :func:`world`.
     weight : float
         What the rank's mean was divided by: how many samples, or targets that are not ignored, or the sum of
         the targets' weights; 0 for a rank without any, whose gradients are not looked at. Only the ratio
@@ -258,6 +284,27 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
         If the weight is negative or not finite, or all ranks' are zero.
     TypeError
         If the parameters are of several dtypes or devices.
+
+    See Also
+    --------
+    shard : Whose part it is that each rank has seen.
+
+    Examples
+    --------
+    Beside a rank that has seen one sample, whose gradient is zero:
+
+    >>> import minirnn
+    >>> class WithAnother(Alone):
+    ...     def Get_size(self):
+    ...         return 2
+    ...     def Allreduce(self, sent, total):
+    ...         total[...] = sent
+    ...         total[-1] += 1  # where the weights are added up
+    >>> layer = minirnn.Linear(2, 1, bias=False)
+    >>> layer.weight.grad = [[3.0, 6.0]]
+    >>> average_gradients(layer, WithAnother(), weight=2)
+    >>> layer.weight.grad
+    array([[2., 4.]], dtype=float32)
     """
     if not isinstance(weight, checks.NUMBER) or not 0 <= weight < math.inf:
         raise ValueError(f"weight: expected a finite number >= 0, got {checks.got(weight)}")
@@ -308,12 +355,26 @@ def broadcast(model: Module, comm: Communicator) -> None:
     Parameters
     ----------
     model : Module
+        Made alike on every rank.
     comm : Communicator
+        From :func:`world`.
 
     Raises
     ------
     ValueError
         On every rank, if a rank's parameters have other names, shapes or dtypes than those of rank 0.
+
+    See Also
+    --------
+    check_in_step : Whether ranks are still alike.
+
+    Examples
+    --------
+    >>> import minirnn
+    >>> model = minirnn.Linear(2, 1)
+    >>> with world() as comm:
+    ...     broadcast(model, comm)
+    ...     check_in_step(model, comm)  # else an error
     """
     named = dict(model.named_parameters())
     kinds = comm.allgather([(name, p.shape, str(p.dtype)) for name, p in named.items()])
@@ -340,12 +401,29 @@ def check_in_step(model: Module, comm: Communicator) -> None:
     Parameters
     ----------
     model : Module
+        Made alike on every rank.
     comm : Communicator
+        From :func:`world`.
 
     Raises
     ------
     RuntimeError
         On every rank, naming those whose weights are not those that most ranks hold (of as many, rank 0's).
+
+    See Also
+    --------
+    broadcast : Makes them alike.
+
+    Examples
+    --------
+    >>> import minirnn
+    >>> class WithAnother(Alone):
+    ...     def allgather(self, digest):
+    ...         return [digest, "that of other weights"]
+    >>> check_in_step(minirnn.Linear(2, 1), WithAnother())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    RuntimeError: model: expected the same weights on every rank, got others on ranks [1] of 2; ...
     """
     digest = hashlib.sha256()
     for name, p in model.named_parameters():

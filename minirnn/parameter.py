@@ -52,9 +52,25 @@ class Parameter(NDArrayOperatorsMixin):
         ``False`` freezes the parameter: optimisers leave it as it is, and clipping leaves its gradient
         out. Backward passes still add to the gradient.
 
+    Raises
+    ------
+    TypeError
+        If `data` is not floating point, or `requires_grad` neither True nor False.
+
     See Also
     --------
     ParameterBuffer : All of a model's in one array.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> w = minirnn.Parameter(np.array([1.0, 2.0]))
+    >>> w.grad
+    array([0., 0.])
+    >>> array = w.data
+    >>> w.data = [3.0, 4.0]  # into the array that is there
+    >>> array
+    array([3., 4.])
     """
 
     __slots__ = ("_data", "_grad", "_requires_grad", "buffer", "name")
@@ -224,6 +240,15 @@ class ParameterBuffer:
     See Also
     --------
     Parameter : What it holds.
+
+    Examples
+    --------
+    >>> import minirnn
+    >>> layer = minirnn.Linear(2, 1)
+    >>> buffer = minirnn.ParameterBuffer(layer.parameters())
+    >>> buffer.data[...] = 0.5  # all of the model's weights
+    >>> layer.weight.data, layer.bias.data
+    (array([[0.5, 0.5]], dtype=float32), array([0.5], dtype=float32))
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:

@@ -58,6 +58,10 @@ def native_available() -> bool:
     See Also
     --------
     set_native : Switch them.
+
+    Examples
+    --------
+    >>> set_native(native_available())  # in C if that can be, as it is at first
     """
     try:
         import_module("minirnn.native._loops")

@@ -66,6 +66,15 @@ class Recurrent(Streaming):
     See Also
     --------
     RNN, LSTM, GRU : The layers that are made of it.
+
+    Examples
+    --------
+    >>> import minirnn
+    >>> model = minirnn.Sequential(minirnn.Embedding(5, 3), minirnn.GRU(3, 4, 2), minirnn.Linear(4, 5))
+    >>> for layer in model.modules():
+    ...     if isinstance(layer, minirnn.Recurrent):
+    ...         print(layer.recurrence.__name__, layer.num_layers)
+    minirnn.functional.gru 2
     """
 
     _result: ClassVar[str] = "(output, h_n)"
@@ -304,6 +313,13 @@ class RNN(Recurrent):
     weight_hh_l{k} : Parameter of shape (G * H, H)
     bias_ih_l{k}, bias_hh_l{k} : Parameter of shape (G * H,), if there are biases
 
+    Raises
+    ------
+    ValueError
+        If a size is no positive integer, a probability outside [0, 1], or `nonlinearity` or `init` another.
+    TypeError
+        If `dtype` is neither float32 nor float64, or a switch neither True nor False.
+
     See Also
     --------
     GRU, LSTM : Cells with gates, through which gradients go farther.
@@ -362,6 +378,11 @@ class GRU(Recurrent):
         :math:`n = \tanh(W_{in} x_t + b_{in} + W_{hn} (r \odot h_{t-1}) + b_{hn})`, Keras'
         ``reset_after=False`` and ONNX's ``linear_before_reset=0``; see :mod:`minirnn.functional.gru_before`.
         The names and shapes of the weights are the same, what they mean is not.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`RNN`.
 
     See Also
     --------
@@ -423,6 +444,13 @@ class LSTM(Recurrent):
     ----------
     weight_hr_l{k} : Parameter of shape (proj_size, H), if there is a projection
         The other weights are those of :class:`RNN`, with proj_size instead of H where they meet h.
+
+    Raises
+    ------
+    ValueError
+        As :class:`RNN`; if `proj_size` is not below `hidden_size`, or a `forget_bias` is for no bias.
+    TypeError
+        As :class:`RNN`.
 
     See Also
     --------

@@ -119,6 +119,17 @@ def save_checkpoint(
     See Also
     --------
     load_checkpoint, save_weights : Of the same kind.
+
+    Examples
+    --------
+    >>> import minirnn, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.ckpt"
+    >>> model = minirnn.Linear(2, 1)
+    >>> optimizer = minirnn.Adam(model.parameters())
+    >>> extra = {"lost": [0.7, 0.5], "seen": 128}
+    >>> minirnn.save_checkpoint(path, model=model, optimizer=optimizer, step=2, extra=extra)
+    >>> minirnn.load_checkpoint(path, model=model, optimizer=optimizer)
+    {'step': 2, 'extra': {'lost': [0.7, 0.5], 'seen': 128}}
     """
     if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
         raise ValueError(f"step: expected an integer >= 0, got {step!r:.80}")
@@ -162,6 +173,18 @@ def load_checkpoint(
     See Also
     --------
     save_checkpoint, load_weights : Of the same kind.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.ckpt"
+    >>> model = minirnn.Sequential(minirnn.Linear(2, 3), minirnn.Dropout(0.5, rng=0))
+    >>> minirnn.save_checkpoint(path, model=model)
+    >>> x = np.ones((4, 2), np.float32)
+    >>> y = model(x)
+    >>> _ = minirnn.load_checkpoint(path, model=model)
+    >>> bool((model(x) == y).all())  # dropout goes on from where it was, too
+    True
     """
     parts = {k: p for k, p in (("optimizer", optimizer), ("scheduler", scheduler)) if p is not None}
     with opened(path) as file, opened_zip(path, file) as archive:

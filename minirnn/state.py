@@ -59,6 +59,11 @@ class Stateful(Hints):
         ----------
         set_to_none : bool
             As in torch, and without effect: a gradient is never ``None`` here.
+
+        Raises
+        ------
+        TypeError
+            If `set_to_none` is neither True nor False.
         """
         checks.flags(set_to_none=set_to_none)
         for piece in flat_pieces(list(self.parameters())):

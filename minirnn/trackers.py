@@ -26,7 +26,12 @@ from .module import Module
 
 
 class Tracker(Protocol):
-    """What a run is told to."""
+    """What a run is told to.
+
+    See Also
+    --------
+    tracker : Makes one by its name.
+    """
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Take what makes the run what it is: settings and seeds. Called once, before the first step."""
@@ -51,6 +56,10 @@ class JSONLines:
     ----------
     path : path
         What is there is overwritten.
+
+    See Also
+    --------
+    CSV : A table, for spreadsheets.
 
     Examples
     --------
@@ -93,6 +102,10 @@ class CSV:
     ----------
     path : path
         What is there is overwritten.
+
+    See Also
+    --------
+    JSONLines : Line by line, for programs.
 
     Examples
     --------
@@ -151,6 +164,7 @@ class SwanLab:
     Parameters
     ----------
     folder : path
+        Where the run is kept.
     **options
         Further arguments of ``swanlab.init``, such as `project`; or another `mode`.
 
@@ -158,6 +172,10 @@ class SwanLab:
     ------
     ImportError
         If SwanLab is not installed.
+
+    See Also
+    --------
+    tracker : Makes one that never stops a run.
     """
 
     def __init__(self, folder: PathLike, **options: Any) -> None:
@@ -181,11 +199,16 @@ class TensorBoard:
     Parameters
     ----------
     folder : path
+        Where the event files go.
 
     Raises
     ------
     ImportError
         If tensorboardX is not installed.
+
+    See Also
+    --------
+    tracker : Makes one that never stops a run.
     """
 
     def __init__(self, folder: PathLike) -> None:
@@ -212,11 +235,28 @@ class Unfailing:
     Parameters
     ----------
     tracker : Tracker
+        The other one.
 
     Raises
     ------
     TypeError
         If `tracker` does not have the three methods.
+
+    See Also
+    --------
+    tracker : Makes one by its name.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> class Full(JSONLines):
+    ...     def log(self, step, values):
+    ...         raise OSError("no space left")
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     Unfailing(Full("log.jsonl")).log(10, {"loss": 2.5})
+    >>> print(caught[0].message)
+    Full.log failed, and nothing more is tracked: OSError('no space left')
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -259,8 +299,14 @@ def tracker(name: str, folder: PathLike) -> Unfailing:
     Parameters
     ----------
     name : {"jsonl", "csv", "swanlab", "tensorboard"}
+        Which one.
     folder : path
         Of the run. There the first two write ``log.jsonl`` and ``log.csv``, the others a folder.
+
+    Returns
+    -------
+    Unfailing
+        Around the one of that name.
 
     Raises
     ------
@@ -268,6 +314,20 @@ def tracker(name: str, folder: PathLike) -> Unfailing:
         If there is none of this name.
     ImportError
         If its library is not installed.
+
+    See Also
+    --------
+    minirnn.fit : Tells it of a run.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> log = tracker("csv", folder)
+    >>> log.log(10, {"loss": 2.5})
+    >>> log.close()
+    >>> (folder / "log.csv").read_text().split()
+    ['step,loss', '10,2.5']
     """
     makers = (JSONLines, "log.jsonl"), (CSV, "log.csv"), (SwanLab, name), (TensorBoard, name)
     if name not in NAMES:
@@ -280,6 +340,20 @@ def seeds(**owners: Any) -> dict[str, Any]:
     """Return the seed of the library's generator, and of those that models, data and other objects own.
 
     Also of a generator that nobody has seeded: by ``minirnn.manual_seed(int(seed))`` its run can be repeated.
+
+    Parameters
+    ----------
+    **owners : Module, or object that has generators as attributes
+        Each by the name under which its seeds are returned.
+
+    Returns
+    -------
+    dict
+        ``"minirnn"``, the seed of the library's generator; and for each owner a list, one a generator.
+
+    See Also
+    --------
+    minirnn.manual_seed : Repeats a run.
 
     Examples
     --------

@@ -40,6 +40,17 @@ class Trace(NamedTuple):
     See Also
     --------
     diagnostics.gradient_flow : The norms of a backward trace.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> rnn = minirnn.RNN(2, 3, num_layers=2)
+    >>> (output, h_n, states), ctx = rnn.forward(np.ones((5, 1, 2), np.float32), trace=True)
+    >>> len(states.h), bool((states.h[-1] == output).all())
+    (2, True)
+    >>> _, _, gradients = rnn.backward(ctx, None, np.ones_like(h_n), trace=True)
+    >>> gradients.h[-1][-1]  # what has reached the last layer's last state
+    array([[1., 1., 1.]], dtype=float32)
     """
 
     h: tuple[Any, ...]

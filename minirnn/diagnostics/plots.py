@@ -31,6 +31,15 @@ def plot_gradient_flow(flow: Array, ax: Any = None) -> Any:
     See Also
     --------
     gradient_flow : What is drawn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from minirnn.diagnostics import plot_gradient_flow
+    >>> ax = plot_gradient_flow(np.array([[1e-4, 1e-2, 1.0]]), Figure().subplots())
+    >>> ax.images[0].get_array().tolist()
+    [[-4.0, -2.0, 0.0]]
     """
     ax, flow = _axes(ax), np.asarray(flow)
     with np.errstate(divide="ignore"):
@@ -59,6 +68,15 @@ def plot_gradient_curves(flow: Array, ax: Any = None) -> Any:
     See Also
     --------
     gradient_flow : What is drawn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from minirnn.diagnostics import plot_gradient_curves
+    >>> ax = plot_gradient_curves(np.array([[1e-4, 1e-2, 1.0], [1e-2, 1e-1, 1.0]]), Figure().subplots())
+    >>> [line.get_label() for line in ax.lines], ax.get_yscale()
+    (['layer 0', 'layer 1'], 'log')
     """
     ax = _axes(ax)
     for layer, norms in enumerate(np.asarray(flow)):
@@ -86,6 +104,19 @@ def plot_gradient_norms(monitor: GradientMonitor, ax: Any = None) -> Any:
     See Also
     --------
     GradientMonitor : Whose history is drawn.
+
+    Examples
+    --------
+    >>> import minirnn
+    >>> from matplotlib.figure import Figure
+    >>> from minirnn.diagnostics import GradientMonitor, plot_gradient_norms
+    >>> layer = minirnn.Linear(2, 1)
+    >>> layer.weight.grad, layer.bias.grad = [[3.0, 4.0]], [0.5]
+    >>> monitor = GradientMonitor(layer.parameters())
+    >>> seen = monitor.observe(1)
+    >>> ax = plot_gradient_norms(monitor, Figure().subplots())
+    >>> [line.get_label() for line in ax.lines[:3]]
+    ['weight', 'bias', 'total']
     """
     ax, steps = _axes(ax), [seen.step for seen in monitor.history]
     for k, p in enumerate(monitor.parameters):
@@ -121,6 +152,15 @@ def plot_jacobian_norms(norms: Array, sigma: float, radius: float, ax: Any = Non
     See Also
     --------
     jacobian_norms : What is drawn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from minirnn.diagnostics import plot_jacobian_norms
+    >>> ax = plot_jacobian_norms(np.array([0.2, 0.5, 1.0]), 0.5, 0.25, Figure().subplots())
+    >>> [line.get_ydata().tolist() for line in ax.lines[1:]]
+    [[0.25, 0.5, 1.0], [0.0625, 0.25, 1.0]]
     """
     ax, norms = _axes(ax), np.asarray(norms)
     norms = norms.reshape(len(norms), -1)

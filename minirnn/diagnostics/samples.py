@@ -146,6 +146,18 @@ def per_sample_gradients(
     See Also
     --------
     per_sample_gradient_norms : Their norms alone, for far less memory.
+
+    Examples
+    --------
+    >>> import numpy as np, minirnn
+    >>> from minirnn.diagnostics import per_sample_gradients
+    >>> layer = minirnn.Linear(2, 1, dtype=np.float64)
+    >>> y, ctx = layer.forward(np.array([[3.0, 4.0], [5.0, 0.0]]))
+    >>> per_sample_gradients(layer, ctx, np.array([[1.0], [2.0]]))["weight"]
+    array([[[ 3.,  4.]],
+           [[10.,  0.]]])
+    >>> layer.weight.grad  # their sum
+    array([[13.,  4.]])
     """
     uses = _uses(module, ctx, gradients, batch_first)
     B = _batch_size(uses)

@@ -84,6 +84,16 @@ def largest_singular_value(layer: Recurrent) -> dict[str, float]:
     See Also
     --------
     spectral_radius : What counts after many steps.
+
+    Examples
+    --------
+    >>> import minirnn
+    >>> from minirnn.diagnostics import largest_singular_value
+    >>> rnn = minirnn.RNN(2, 8)
+    >>> _ = minirnn.init.orthogonal_(rnn.weight_hh_l0, gain=0.9, rng=0)
+    >>> sigma = largest_singular_value(rnn)["weight_hh_l0"]
+    >>> round(sigma, 3), round(sigma**100, 6)  # after 100 steps no gradient has more left
+    (0.9, 2.7e-05)
     """
     return {name: float(np.linalg.norm(w, 2)) for name, w in _recurrent(layer, False)}
 

@@ -20,7 +20,9 @@ def constant_(parameter: T, value: float) -> T:
     Parameters
     ----------
     parameter : Parameter or array of floating point
+        What is written to.
     value : float
+        For all of them.
 
     Returns
     -------
@@ -31,6 +33,12 @@ def constant_(parameter: T, value: float) -> T:
     ------
     TypeError
         If `parameter` is no Parameter and no array of floating point.
+    ValueError
+        If `value` is no finite number.
+
+    See Also
+    --------
+    zeros_, ones_ : The two most used.
 
     Examples
     --------
@@ -46,6 +54,25 @@ def constant_(parameter: T, value: float) -> T:
 def zeros_(parameter: T) -> T:
     """Set every entry to zero, as :func:`constant_` does.
 
+    Parameters
+    ----------
+    parameter : Parameter or array of floating point
+        What is written to.
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError
+        If `parameter` is no Parameter and no array of floating point.
+
+    See Also
+    --------
+    constant_ : Any value.
+
     Examples
     --------
     >>> import numpy as np
@@ -58,6 +85,25 @@ def zeros_(parameter: T) -> T:
 
 def ones_(parameter: T) -> T:
     """Set every entry to one, as :func:`constant_` does.
+
+    Parameters
+    ----------
+    parameter : Parameter or array of floating point
+        What is written to.
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError
+        If `parameter` is no Parameter and no array of floating point.
+
+    See Also
+    --------
+    constant_ : Any value.
 
     Examples
     --------
@@ -75,9 +121,11 @@ def uniform_(parameter: T, a: float = 0.0, b: float = 1.0, *, rng: RNG = None) -
     Parameters
     ----------
     parameter : Parameter or array of floating point
+        What is written to.
     a, b : float
         The bounds, ``a <= b``.
     rng : seed or Generator, optional
+        For the draws; the library's own generator if not given.
 
     Returns
     -------
@@ -90,6 +138,10 @@ def uniform_(parameter: T, a: float = 0.0, b: float = 1.0, *, rng: RNG = None) -
         If `parameter` is no Parameter and no array of floating point.
     ValueError
         If `a` is above `b`.
+
+    See Also
+    --------
+    xavier_uniform_, kaiming_uniform_ : With bounds that fit a layer.
 
     Examples
     --------
@@ -112,9 +164,11 @@ def normal_(parameter: T, mean: float = 0.0, std: float = 1.0, *, rng: RNG = Non
     Parameters
     ----------
     parameter : Parameter or array of floating point
+        What is written to.
     mean, std : float
-        `std` not negative.
+        Its middle and its width; `std` not negative.
     rng : seed or Generator, optional
+        For the draws; the library's own generator if not given.
 
     Returns
     -------
@@ -127,6 +181,10 @@ def normal_(parameter: T, mean: float = 0.0, std: float = 1.0, *, rng: RNG = Non
         If `parameter` is no Parameter and no array of floating point.
     ValueError
         If `std` is negative or not finite.
+
+    See Also
+    --------
+    trunc_normal_ : Without far outliers.
 
     Examples
     --------
@@ -155,11 +213,13 @@ def trunc_normal_(
     Parameters
     ----------
     parameter : Parameter or array of floating point
+        What is written to.
     mean, std : float
         Of the distribution before it is cut; `std` positive.
     a, b : float
         The bounds, ``a < b``.
     rng : seed or Generator, optional
+        For the draws; the library's own generator if not given.
 
     Returns
     -------
@@ -172,6 +232,10 @@ def trunc_normal_(
         If `parameter` is no Parameter and no array of floating point.
     ValueError
         If `std` is not positive, or `a` not below `b`.
+
+    See Also
+    --------
+    normal_ : All of the distribution.
 
     Examples
     --------

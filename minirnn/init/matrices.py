@@ -14,12 +14,26 @@ from .entries import T, array_of, fill, normal_, uniform_
 def eye_(parameter: T) -> T:
     """Set a matrix to ones on its diagonal and zeros elsewhere, also if it is not square.
 
+    Parameters
+    ----------
+    parameter : Parameter or array of floating point
+        What is written to.
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
     Raises
     ------
     TypeError
         If `parameter` is no Parameter and no array of floating point.
     ValueError
         If it is no matrix.
+
+    See Also
+    --------
+    orthogonal_ : Which leaves lengths as they are, too.
 
     Examples
     --------
@@ -50,11 +64,16 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     Returns
     -------
     float
+        The gain.
 
     Raises
     ------
     ValueError
         If `nonlinearity` is none of these, or `param` no number.
+
+    See Also
+    --------
+    xavier_uniform_, kaiming_uniform_ : Take it.
 
     References
     ----------
@@ -87,6 +106,7 @@ def xavier_uniform_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
     gain : float
         See :func:`calculate_gain`.
     rng : seed or Generator, optional
+        For the draws; the library's own generator if not given.
 
     Returns
     -------
@@ -99,6 +119,10 @@ def xavier_uniform_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
         If `parameter` is no Parameter and no array of floating point.
     ValueError
         If it has fewer than two axes.
+
+    See Also
+    --------
+    kaiming_uniform_ : For rectifiers.
 
     References
     ----------
@@ -124,7 +148,24 @@ def xavier_normal_(parameter: T, gain: float = 1.0, *, rng: RNG = None) -> T:
     .. math::  W_{ij} \sim N(0, \sigma^2), \qquad
                \sigma = \mathrm{gain} \sqrt{2 / (\mathrm{rows} + \mathrm{columns})}
 
-    Arguments and errors are those of :func:`xavier_uniform_`.
+    Parameters
+    ----------
+    parameter, gain, rng : Parameter or array, float, seed or Generator
+        As for :func:`xavier_uniform_`.
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`xavier_uniform_`.
+
+    See Also
+    --------
+    xavier_uniform_ : Of the same variance, and bounded.
 
     Examples
     --------
@@ -163,6 +204,7 @@ def kaiming_uniform_(
     nonlinearity : str
         What comes after the layer: see :func:`calculate_gain`.
     rng : seed or Generator, optional
+        For the draws; the library's own generator if not given.
 
     Returns
     -------
@@ -175,6 +217,10 @@ def kaiming_uniform_(
         If `parameter` is no Parameter and no array of floating point.
     ValueError
         If it has fewer than two axes, or `mode` or `nonlinearity` is unknown.
+
+    See Also
+    --------
+    xavier_uniform_ : For tanh and sigmoid.
 
     References
     ----------
@@ -205,7 +251,24 @@ def kaiming_normal_(
 
     .. math::  W_{ij} \sim N(0, \sigma^2), \qquad \sigma = \mathrm{gain} / \sqrt{\mathrm{fan}}
 
-    Arguments and errors are those of :func:`kaiming_uniform_`.
+    Parameters
+    ----------
+    parameter, a, mode, nonlinearity, rng : Parameter or array, float, str, str, seed or Generator
+        As for :func:`kaiming_uniform_`.
+
+    Returns
+    -------
+    Parameter or array
+        `parameter`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`kaiming_uniform_`.
+
+    See Also
+    --------
+    kaiming_uniform_ : Of the same variance, and bounded.
 
     Examples
     --------
@@ -237,11 +300,14 @@ def orthogonal_(parameter: T, gain: float = 1.0, *, blocks: int = 1, rng: RNG = 
     Parameters
     ----------
     parameter : Parameter or array, of shape (rows, columns)
+        What is written to.
     gain : float
+        The factor; see :func:`calculate_gain`.
     blocks : int, keyword-only
         Cut the rows into this many blocks, each orthogonal by itself: 4 for the gates of an LSTM's
         `weight_hh`, 3 for a GRU's.
     rng : seed or Generator, optional
+        For the draws; the library's own generator if not given.
 
     Returns
     -------
@@ -254,6 +320,10 @@ def orthogonal_(parameter: T, gain: float = 1.0, *, blocks: int = 1, rng: RNG = 
         If `parameter` is no Parameter and no array of floating point.
     ValueError
         If it is no matrix, or `blocks` does not divide its rows.
+
+    See Also
+    --------
+    eye_ : The simplest one.
 
     References
     ----------
