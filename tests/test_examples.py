@@ -119,7 +119,8 @@ def test_a_run_stays_in_its_folder(name, tmp_path):
 def test_ctrl_c_saves_and_a_resumed_run_is_the_whole_one(runs, tmp_path):
     flags = [*SHORT, "--save_dir", tmp_path, "--run_name", "long", "--seed", 3]
     whole = run(SUM_MOD / "train.py", *SHORT, "--total_steps", 3000, *flags[len(SHORT) :])
-    assert "weights, arguments, log" in whole.stdout
+    if importlib.util.find_spec("matplotlib"):
+        assert "weights, arguments, log and curves are in" in whole.stdout
     first = tmp_path / "long"
     expected = {
         f: (first / f).read_bytes() for f in ("weights-003000.npz", "log.csv", "result.json")
@@ -175,6 +176,31 @@ def test_a_second_run_of_the_same_name_keeps_the_first_with_its_arguments(tmp_pa
         result = run(SUM_MOD / "predict.py", "--save_dir", tmp_path / name, "--sequence", "1 2")
         assert result.stdout.startswith("1 + 2 = ")
         assert result.stderr == f"{tmp_path / name / 'weights-000040.npz'} answers:\n"
+
+
+def test_predict_takes_the_folder_that_train_prints_which_names_what_is_in_it(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('as if it were not there')")
+    there = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", there)
+    said = run(SUM_MOD / "train.py", *SHORT, "--save_dir", tmp_path / "runs").stdout
+    assert "no picture of the curves: pip install 'minirnn[plot]'" in said
+    folder = Path(re.search(r"^weights, arguments, log are in (.+)$", said, re.M)[1])
+    assert not [*folder.glob("*.png")]
+    session = run(SUM_MOD / "predict.py", "--save_dir", folder, input="1 2\nq\n").stdout
+    assert session.startswith(f"{folder / 'weights-000040.npz'}, trained on length ")
+
+
+def test_ctrl_c_ends_a_session(runs):
+    command = [sys.executable, "-u", SUM_MOD / "predict.py", "--save_dir", runs / "a"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(list(map(str, command)), text=True, **pipes) as process:
+        assert "q to end" in process.stdout.readline()
+        assert process.stdout.read(len("digits> ")) == "digits> "
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("\n", "")
+    assert process.returncode == 0
 
 
 def test_predict_names_what_it_cannot_use(tmp_path):
