@@ -23,7 +23,8 @@ CELLS = {
     "GRU": (minirnn.GRU, {}),
     "LSTM": (minirnn.LSTM, {}),
 }
-# (I, H), lengths: hidden sizes that are no multiple of a vector's, single steps and sequences, zero lengths.
+# (I, H), lengths: hidden sizes that are no multiple of a vector's, or more than one block of a product,
+# single steps and sequences, zero lengths.
 SIZES = [
     (3, 16, [7] * 5),
     (10, 37, [9, 9, 5, 2, 1, 1, 1]),
@@ -32,6 +33,7 @@ SIZES = [
     (6, 70, [1, 1, 1]),
     (4, 33, [12, 11, 6, 6, 3, 0, 0]),
     (3, 20, [1]),
+    (3, 150, [3, 2, 1]),
 ]
 
 

@@ -130,12 +130,12 @@ static const Arguments arguments[LOOPS] = {
      lstm_gradients_##type##_##set, gru_gradients_##type##_##set}
 #define TABLE_OF(set) \
     {#set, {LOOPS_OF(float, set), LOOPS_OF(double, set)}, {pack_float_##set, pack_double_##set}, \
-     {tanh_all_float_##set, tanh_all_double_##set}}
+     {pack_transpose_float_##set, pack_transpose_double_##set}, {tanh_all_float_##set, tanh_all_double_##set}}
 
 typedef struct {
     const char *name;
     Loop *loops[2][LOOPS]; /* float, double */
-    Pairwise *pack[2], *tanh[2];
+    Pairwise *pack[2], *pack_transpose[2], *tanh[2];
 } InstructionSet;
 
 static const InstructionSet sets[] = {
@@ -313,6 +313,11 @@ static PyObject *py_pack(PyObject *module, PyObject *const *args, Py_ssize_t giv
     return pairwise(set->pack, args, given, 1);
 }
 
+static PyObject *py_pack_transpose(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    return pairwise(set->pack_transpose, args, given, 1);
+}
+
 static PyObject *py_tanh(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     (void)module;
     return pairwise(set->tanh, args, given, 0);
@@ -345,7 +350,8 @@ static PyObject *py_use(PyObject *module, PyObject *name) {
 static PyMethodDef methods[] = {
     FAST(rnn_tanh_forward), FAST(rnn_relu_forward), FAST(rnn_tanh_backward), FAST(rnn_relu_backward),
     FAST(lstm_forward), FAST(lstm_backward), FAST(gru_forward), FAST(gru_backward),
-    FAST(rnn_gradients), FAST(lstm_gradients), FAST(gru_gradients), FAST(pack), FAST(tanh),
+    FAST(rnn_gradients), FAST(lstm_gradients), FAST(gru_gradients), FAST(pack),
+    FAST(pack_transpose), FAST(tanh),
     {"instruction_sets", py_instruction_sets, METH_NOARGS, NULL}, {"use", py_use, METH_O, NULL}, {0},
 };
 

@@ -59,7 +59,7 @@ def backward(
     x, h, gates, q, w_ih, w_hh, layout, mask = ctx
     (dh,), (dw_ih, dw_hh, *dbs), (trace_h,) = dstates, dweights, trace or (None,)
     H, dy, room = w_hh.shape[1], read(dy), room_for(mask)
-    w_qrz = np.concatenate([w_hh[2 * H :], w_hh[: 2 * H]])
+    w_qrz = panels(np.concatenate([w_hh[2 * H :], w_hh[: 2 * H]]), _loops.pack)
     dx, da_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
     for cut in reversed(cuts(layout)):
         rows, last = cut.span.rows, (cut.sizes, cut.entering, H)

@@ -41,60 +41,82 @@ INLINE REAL NAME(sigmoid)(REAL z) {
     return (z < 0 ? e : 1) / (1 + e);
 }
 
-/* ---- out += a @ w, of shapes (n, J), (n, K) and (K, J) ----------------------------------------------------------------
- * From row to row a has a_row numbers, from column to column a_col; w has w_row from row to row. */
+/* ---- out += a @ w, of shapes (n, J), (n, K) and (K, J) ------------------------------------------------------------- */
 
-/* R rows and `columns` columns of it, the sums in registers. */
-INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w,
-                       Size K, Size J, Size a_row, Size a_col, Size w_row, int R, int columns) {
-    REAL sum[6][2 * LANES];
+/* So many columns of w make a panel, and so many of its rows stay in the first-level cache as all of `a` goes by. */
+#define PANEL (2 * LANES)
+#define DEPTH (8192 / VECTOR_BYTES)
+
+/* R rows of P panels' first `columns`, the sums in registers. Numbers from row to row of a and w, and from column to
+ * column of a, are a_row, w_row and a_col; a panel begins w_panel numbers after the one before. */
+INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
+                       Size a_row, Size a_col, Size w_row, Size w_panel, int R, int P, int columns) {
+    REAL sum[6][4][PANEL];
     for (int r = 0; r < R; r++)
-        for (int c = 0; c < columns; c++) sum[r][c] = out[r * J + c];
+        for (int p = 0; p < P; p++)
+            for (int c = 0; c < columns; c++) sum[r][p][c] = out[r * J + p * PANEL + c];
     for (Size k = 0; k < K; k++)
         for (int r = 0; r < R; r++) {
             REAL a_rk = a[r * a_row + k * a_col];
-            SIMD
-            for (int c = 0; c < columns; c++) sum[r][c] += a_rk * w[k * w_row + c];
+            for (int p = 0; p < P; p++) {
+                SIMD
+                for (int c = 0; c < columns; c++) sum[r][p][c] += a_rk * w[p * w_panel + k * w_row + c];
+            }
         }
     for (int r = 0; r < R; r++)
-        for (int c = 0; c < columns; c++) out[r * J + c] = sum[r][c];
+        for (int p = 0; p < P; p++)
+            for (int c = 0; c < columns; c++) out[r * J + p * PANEL + c] = sum[r][p][c];
 }
 
-/* All rows of so many columns. */
-INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w,
-                          Size n, Size K, Size J, Size a_row, Size a_col, Size w_row, int columns) {
-    for (; n >= 6; n -= 6, out += 6 * J, a += 6 * a_row) NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 6, columns);
-    switch (n) { /* a constant number of rows each, so that the sums are registers */
-        case 5: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 5, columns); break;
-        case 4: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 4, columns); break;
-        case 3: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 3, columns); break;
-        case 2: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 2, columns); break;
-        case 1: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 1, columns); break;
+/* All rows of so many columns, in tiles of nearly as many rows each: few rows are few sums, which wait for each other. */
+INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
+                          Size a_row, Size a_col, Size w_row, int columns) {
+#define ROWS(R) case R: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, R, 1, columns); break;
+    for (Size tiles = (n + 5) / 6; tiles > 0; tiles--) {
+        Size rows = (n + tiles - 1) / tiles;
+        switch (rows) { /* a constant number each, so that the sums are registers */
+            ROWS(6) ROWS(5) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
+        }
+        n -= rows;
+        out += rows * J;
+        a += rows * a_row;
+    }
+#undef ROWS
+}
+
+/* As many columns at a time as the registers hold, with few rows those of several panels, and of what is left as many
+ * as fit. */
+INLINE void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
+                          Size a_row, Size a_col, int panels) {
+    for (Size k = 0; k < K; k += DEPTH) {
+        Size depth = K - k < DEPTH ? K - k : DEPTH, j = 0;
+        Size w_row = panels ? PANEL : J, w_panel = panels ? PANEL * K : PANEL;
+        const REAL *a_k = a + k * a_col, *w_k = w + k * w_row;
+#define ACROSS(R, P) \
+        for (; n == R && j + P * PANEL <= J; j += P * PANEL, w_k += P * w_panel) \
+            NAME(tile)(out + j, a_k, w_k, depth, J, a_row, a_col, w_row, w_panel, R, P, PANEL);
+#define COLUMNS(width, next) \
+        for (; j + (width) <= J; j += (width), w_k += (next)) \
+            NAME(columns)(out + j, a_k, w_k, n, depth, J, a_row, a_col, w_row, width);
+        ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2)
+        COLUMNS(PANEL, w_panel)
+        if (panels) {
+            w_row = J - j;
+            w_k = w + j * K + k * w_row;
+        }
+        COLUMNS(LANES, LANES)
+        COLUMNS(4, 4)
+        COLUMNS(2, 2)
+        COLUMNS(1, 1)
+#undef ACROSS
+#undef COLUMNS
     }
 }
 
-/* As many columns at a time as the registers hold, and of what is left as many as fit. */
-INLINE void NAME(product)(REAL *out, const REAL *a, const REAL *w,
-                          Size n, Size K, Size J, Size a_row, Size a_col, int panels) {
-    Size j = 0, w_row = panels ? 2 * LANES : J;
-#define COLUMNS(width, next) \
-    for (; j + (width) <= J; j += (width), w += (next)) NAME(columns)(out + j, a, w, n, K, J, a_row, a_col, w_row, width);
-    COLUMNS(2 * LANES, panels ? 2 * LANES * K : 2 * LANES)
-    if (panels) w_row = J - j;
-    COLUMNS(LANES, LANES)
-    COLUMNS(4, 4)
-    COLUMNS(2, 2)
-    COLUMNS(1, 1)
-#undef COLUMNS
-}
-
-/* w as NAME(pack) writes it, 2 * LANES columns after 2 * LANES columns; a of K columns. */
-TARGET static void NAME(add_packed)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J) {
-    NAME(product)(out, a, w, n, K, J, K, 1, 1);
-}
-
-TARGET static void NAME(add_product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row) {
-    NAME(product)(out, a, w, n, K, J, a_row, 1, 0);
+/* With `panels`, w lies as NAME(pack) writes it. */
+TARGET static void NAME(add_product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row,
+                                     int panels) {
+    NAME(product)(out, a, w, n, K, J, a_row, 1, panels);
 }
 
 /* out += a.T @ w, a of shape (K, n). */
@@ -102,12 +124,23 @@ TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *w,
     NAME(product)(out, a, w, n, K, J, 1, a_row, 0);
 }
 
-/* The transpose of w (J, K) in panels. */
-TARGET static void NAME(pack)(void *const *at, Size J, Size K) {
+/* w (K, J) in panels. */
+TARGET static void NAME(pack)(void *const *at, Size K, Size J) {
     REAL *restrict out = at[0];
     const REAL *restrict w = at[1];
-    for (Size j = 0; j < J; j += 2 * LANES) {
-        Size columns = J - j < 2 * LANES ? J - j : 2 * LANES;
+    for (Size j = 0; j < J; j += PANEL) {
+        Size columns = J - j < PANEL ? J - j : PANEL;
+        for (Size k = 0; k < K; k++, out += columns)
+            for (Size c = 0; c < columns; c++) out[c] = w[k * J + j + c];
+    }
+}
+
+/* The transpose of w (J, K) in panels. */
+TARGET static void NAME(pack_transpose)(void *const *at, Size J, Size K) {
+    REAL *restrict out = at[0];
+    const REAL *restrict w = at[1];
+    for (Size j = 0; j < J; j += PANEL) {
+        Size columns = J - j < PANEL ? J - j : PANEL;
         for (Size first = 0; first < K; first += 16)
             for (Size c = 0; c < columns; c++)
                 for (Size k = first; k < K && k < first + 16; k++) out[j * K + k * columns + c] = w[(j + c) * K + k];
@@ -135,11 +168,11 @@ INLINE const REAL *NAME(entering)(const REAL *h_prev, const REAL *restrict mask,
 INLINE void NAME(add_to_previous)(REAL *dh, const REAL *dz, const REAL *w, const REAL *restrict mask, REAL *room,
                                   Size n, Size K, Size H, Size dz_row) {
     if (!mask) {
-        NAME(add_product)(dh, dz, w, n, K, H, dz_row);
+        NAME(add_product)(dh, dz, w, n, K, H, dz_row, 1);
         return;
     }
     memset(room, 0, sizeof(REAL) * n * H);
-    NAME(add_product)(room, dz, w, n, K, H, dz_row);
+    NAME(add_product)(room, dz, w, n, K, H, dz_row, 1);
     for (Size j = 0; j < n * H; j++) dh[j] += mask[j] == 0 ? 0 : mask[j] * room[j];
 }
 
@@ -159,7 +192,7 @@ INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
     h += batch.B * H;
     for (Size t = 0; t < batch.T; t++) {
         Size n = batch.sizes[t];
-        if (w) NAME(add_packed)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H);
+        if (w) NAME(add_product)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H, H, 1);
         for (Size row = 0; row < n; row++) {
             REAL *restrict z = h + row * H;
             SIMD
@@ -208,7 +241,7 @@ TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
     c += batch.B * H;
     for (Size t = 0; t < batch.T; t++) {
         Size n = batch.sizes[t];
-        if (w) NAME(add_packed)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H);
+        if (w) NAME(add_product)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H, H, 1);
         for (Size row = 0; row < n; row++) {
             REAL *restrict i = gates + row * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
             const REAL *restrict c_before = c_prev + row * H;
@@ -278,7 +311,7 @@ TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
         Size count = batch.sizes[t];
         if (w) {
             memset(p, 0, sizeof(REAL) * count * 3 * H);
-            NAME(add_packed)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H);
+            NAME(add_product)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H, H, 1);
         }
         for (Size row = 0; row < count; row++) {
             REAL *restrict r = gates + row * 3 * H, *restrict z = r + H, *restrict n = z + H;
@@ -351,7 +384,7 @@ INLINE void NAME(gradients)(void *const *at, Batch batch, int gates, int gru) {
     Size H = batch.H, I = batch.I, N = batch.N, K = gates * H, width = gru ? K + H : K;
     const REAL *dz_ih = gru ? dz + H : dz;
     memset(dx, 0, sizeof(REAL) * N * I);
-    NAME(add_product)(dx, dz_ih, w_ih, N, K, I, width);
+    NAME(add_product)(dx, dz_ih, w_ih, N, K, I, width, 0);
     NAME(add_transposed)(dw_ih, dz_ih, x, K, N, I, width);
     NAME(column_sums)(db, dz, N, width);
     for (Size t = 0, before = batch.B; t < batch.T;) {
@@ -374,3 +407,5 @@ TARGET static void NAME(lstm_gradients)(void *const *at, Batch batch) { NAME(gra
 TARGET static void NAME(gru_gradients)(void *const *at, Batch batch) { NAME(gradients)(at, batch, 3, 1); }
 
 #undef SIMD
+#undef PANEL
+#undef DEPTH

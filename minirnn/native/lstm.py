@@ -71,12 +71,13 @@ def backward(
     (dh, dc), (dw_ih, dw_hh, *dbs) = dstates, dweights[:4]
     (trace_h, trace_c), H, dy, room = trace or (None, None), w_hh.shape[1], read(dy), room_for(mask)
     dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
+    w = panels(w_hh, _loops.pack)
     for cut in reversed(cuts(layout)):
         rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
         dz = dz_all[: rows.stop - rows.start]
         given = part(dy, rows), part(trace_h, rows), part(trace_c, rows)
         saved = gates[rows], c[cut.states], tanh_c[rows]
-        _loops.lstm_backward(dz, dh, dc, *given, *saved, w_hh, mask, room, *last)
+        _loops.lstm_backward(dz, dh, dc, *given, *saved, w, mask, room, *last)
         if few(ctx, cut):
             db = np.empty(4 * H, x.dtype)
             saved = w_ih, x[rows], h[cut.states]

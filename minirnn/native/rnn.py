@@ -47,16 +47,13 @@ def backward(
     x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
     (dh,), (dw_ih, dw_hh, *dbs), (trace_h,) = dstates, dweights, trace or (None,)
     y, H, dy, room = h[layout.batch_size :], len(w_hh), read(dy), room_for(mask)
-    dx, dz_all, loop = (
-        np.empty_like(x),
-        np.empty((layout.span_rows, H), x.dtype),
-        _BACKWARD[nonlinearity],
-    )
+    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, H), x.dtype)
+    w, loop = panels(w_hh, _loops.pack), _BACKWARD[nonlinearity]
     for cut in reversed(cuts(layout)):
         rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
         dz = dz_all[: rows.stop - rows.start]
         given = part(dy, rows), part(trace_h, rows)
-        loop(dz, dh, *given, y[rows], w_hh, mask, room, *last)
+        loop(dz, dh, *given, y[rows], w, mask, room, *last)
         if few(ctx, cut):
             db = np.empty(H, x.dtype)
             saved = w_ih, x[rows], h[cut.states]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,10 +70,10 @@ def part(x: Array | None, rows: slice) -> Array | None:
     return None if x is None else x[rows]
 
 
-def panels(w: Array) -> Array:
-    """Return the transpose of `w` in panels of columns, as the product in C reads it."""
+def panels(w: Array, pack: Callable[[Array, Array, int], None] = _loops.pack_transpose) -> Array:
+    """Return the transpose of `w`, or with ``_loops.pack`` itself, in panels of columns for a product in C."""
     out = np.empty(w.size, w.dtype)
-    _loops.pack(out, w, w.shape[1])
+    pack(out, w, w.shape[1])
     return out
 
 
