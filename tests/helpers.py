@@ -1,11 +1,17 @@
 """What several tests use."""
 
+import os
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 import minirnn
 from minirnn import layout as packing
+
+posix = pytest.mark.skipif(
+    os.name != "posix", reason="needs named pipes and signals as POSIX has them"
+)
 
 
 def close(actual, expected, tolerance=1e-10, name=""):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import posix
 
 ROOT = Path(__file__).parent.parent
 SUM_MOD = ROOT / "examples" / "sum_mod"
@@ -116,6 +117,7 @@ def test_a_run_stays_in_its_folder(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@posix
 def test_ctrl_c_saves_and_a_resumed_run_is_the_whole_one(runs, tmp_path):
     flags = [*SHORT, "--save_dir", tmp_path, "--run_name", "long", "--seed", 3]
     whole = run(SUM_MOD / "train.py", *SHORT, "--total_steps", 3000, *flags[len(SHORT) :])
@@ -192,6 +194,7 @@ def test_predict_takes_the_folder_that_train_prints_which_names_what_is_in_it(
     assert session.startswith(f"{folder / 'weights-000040.npz'}, trained on length ")
 
 
+@posix
 def test_ctrl_c_ends_a_session(runs):
     command = [sys.executable, "-u", SUM_MOD / "predict.py", "--save_dir", runs / "a"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -203,6 +206,7 @@ def test_ctrl_c_ends_a_session(runs):
     assert process.returncode == 0
 
 
+@posix
 def test_predict_names_what_it_cannot_use(tmp_path):
     script, folder = SUM_MOD / "predict.py", tmp_path / "a"
     run(SUM_MOD / "train.py", *SHORT, "--save_dir", tmp_path, "--run_name", "a")
@@ -319,6 +323,7 @@ def test_gradients_vanish_and_explode_as_the_figure_says(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@posix
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "flow.png"

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import close
+from helpers import close, posix
 
 import minirnn
 from minirnn import atomic
@@ -264,6 +264,7 @@ def test_a_file_that_is_cut_or_has_a_flipped_bit_is_refused_or_harmless(suffix, 
     assert refused > 100
 
 
+@posix
 def test_no_pipe_is_waited_for_and_nothing_else_is_replaced(tmp_path):
     path = tmp_path / "w.npz"
     os.mkfifo(path)
@@ -309,6 +310,7 @@ with atomic_write(sys.argv[1]) as file:
 """
 
 
+@posix
 def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_path):
     path = tmp_path / "c[1]"  # not a pattern
     path.write_bytes(b"old")
@@ -579,6 +581,7 @@ run.train(10**9, save)
 """
 
 
+@posix
 def test_a_killed_run_leaves_a_whole_checkpoint(tmp_path):
     path, rng = tmp_path / "c", np.random.default_rng(0)
     for _ in range(int(os.environ.get("MINIRNN_KILLS", 2))):

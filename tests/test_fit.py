@@ -1,6 +1,5 @@
 """The training loop against one written by hand, and what it does when it is cut off."""
 
-import os
 import signal
 import sys
 
@@ -180,7 +179,7 @@ def test_ctrl_c_waits_for_the_step_saves_and_stops(tmp_path):
 
     def press(run):
         if run.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     options = {"steps": 9, "progress": False, "checkpoint": tmp_path / "c"}
@@ -195,8 +194,8 @@ def test_ctrl_c_waits_for_the_step_saves_and_stops(tmp_path):
 
         def twice(run, calls=calls):
             calls.append(run.step)
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
         with pytest.raises(KeyboardInterrupt):
             minirnn.fit(*parts(), **options | more, callbacks=[twice])
