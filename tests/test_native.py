@@ -302,7 +302,7 @@ def lstm_arguments(T=3, B=4, H=5):
     """Return valid arguments of lstm_forward, by name, in their order."""
     N = T * B
     shapes = {
-        "gates": (N, 4 * H), "h": (B + N, H), "c": (B + N, H), "tanh_c": (N, H), "w": (4 * H, H),
+        "gates": (N, 4 * H), "h": (B + N, H), "c": (B + N, H), "tanh_c": (N, H), "w": (4 * H * H + 8,),
         "b": (4 * H,), "mask": (B, H), "room": (B, H),
     }  # fmt: skip
     arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
@@ -398,7 +398,12 @@ def test_c_refuses_too_few_arguments_and_arrays_not_to_be_written(loops):
     with pytest.raises((ValueError, BufferError)):
         loops.lstm_forward(*arguments.values())
     with pytest.raises(ValueError, match="as many numbers"):
-        loops.pack(np.empty(5), np.empty(6), 2)
+        loops.tanh(np.empty(5), np.empty(6))
+    for pack in (loops.pack, loops.pack_transpose):
+        pack(np.empty(6 + 8), np.empty(6), 2)
+        for room, columns in [(6, 2), (13, 2), (15, 2), (14, 0), (14, -1), (14, 4), (14, 2**62)]:
+            with pytest.raises(ValueError, match="as many numbers"):
+                pack(np.empty(room), np.empty(6), columns)
     with pytest.raises(ValueError, match="instruction set"):
         loops.use("mmx")
 

@@ -66,7 +66,7 @@ typedef void Pairwise(void *const *arrays, Size a, Size b);
 /* ---- what each loop takes ----------------------------------------------------------------------------------------- */
 
 enum { READ, WRITTEN, MAYBE_READ, MAYBE_WRITTEN, WITH_MASK }; /* MAYBE: or None. WITH_MASK: written, if the one before is there */
-enum { ONE, HIDDEN, BATCH, ROWS, STATES };                    /* so many rows: 1, H, B or more, N, B + N */
+enum { ONE, HIDDEN, PANELS, BATCH, ROWS, STATES };            /* so many rows: 1, H, H, B or more, N, B + N */
 
 typedef struct {
     const char *name;
@@ -85,11 +85,11 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
        LSTM_FORWARD, LSTM_BACKWARD, GRU_FORWARD, GRU_BACKWARD, RNN_GRADIENTS, LSTM_GRADIENTS, GRU_GRADIENTS, LOOPS };
 
 #define RNN_FORWARD_ARRAYS \
-    {{"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, HIDDEN, 1}, {"b", READ, ONE, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
+    {{"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, PANELS, 1}, {"b", READ, ONE, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
      {"room", WITH_MASK, BATCH, 1}}
 #define RNN_BACKWARD_ARRAYS \
     {{"dz", WRITTEN, ROWS, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1}, \
-     {"trace", MAYBE_WRITTEN, ROWS, 1}, {"h", READ, ROWS, 1}, {"w", READ, HIDDEN, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
+     {"trace", MAYBE_WRITTEN, ROWS, 1}, {"h", READ, ROWS, 1}, {"w", READ, PANELS, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
      {"room", WITH_MASK, BATCH, 1}}
 
 /* W_ih first of what is of the input: its size says what I is. */
@@ -105,19 +105,19 @@ static const Arguments arguments[LOOPS] = {
     {"rnn_relu_backward", RNN_BACKWARD_ARRAYS},
     {"lstm_forward",
      {{"gates", WRITTEN, ROWS, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, {"tanh_c", WRITTEN, ROWS, 1},
-      {"w", MAYBE_READ, HIDDEN, 4}, {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
+      {"w", MAYBE_READ, PANELS, 4}, {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
     {"lstm_backward",
      {{"dz", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1},
       {"trace_h", MAYBE_WRITTEN, ROWS, 1}, {"trace_c", MAYBE_WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4},
-      {"c", READ, STATES, 1}, {"tanh_c", READ, ROWS, 1}, {"w", READ, HIDDEN, 4}, {"mask", MAYBE_READ, BATCH, 1},
+      {"c", READ, STATES, 1}, {"tanh_c", READ, ROWS, 1}, {"w", READ, PANELS, 4}, {"mask", MAYBE_READ, BATCH, 1},
       {"room", WITH_MASK, BATCH, 1}}},
     {"gru_forward",
-     {{"gates", WRITTEN, ROWS, 3}, {"q", WRITTEN, ROWS, 1}, {"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, HIDDEN, 3},
+     {{"gates", WRITTEN, ROWS, 3}, {"q", WRITTEN, ROWS, 1}, {"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, PANELS, 3},
       {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}, {"p", WRITTEN, BATCH, 3}}},
     {"gru_backward",
      {{"da", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1},
       {"trace", MAYBE_WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 3}, {"q", READ, ROWS, 1}, {"h", READ, STATES, 1},
-      {"w", READ, HIDDEN, 3}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
+      {"w", READ, PANELS, 3}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
     {"rnn_gradients", GRADIENTS_ARRAYS(1, 1)},
     {"lstm_gradients", GRADIENTS_ARRAYS(4, 4)},
     {"gru_gradients", GRADIENTS_ARRAYS(3, 4)},
@@ -226,8 +226,13 @@ static int take_sizes(Taken *taken, PyObject *sizes, PyObject *B, PyObject *H, B
     return 1;
 }
 
-static int fits(const Taken *taken, const Array *arrays, Batch *batch) {
-    const Size rows[] = {1, batch->H, batch->B, batch->N, batch->B + batch->N};
+/* Panels begin with a line of the cache, for which their arrays have room: vectors across two lines are slow to load. */
+enum { LINE = 64 };
+
+static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LINE) % LINE; }
+
+static int fits(Taken *taken, const Array *arrays, Batch *batch) {
+    const Size rows[] = {1, batch->H, batch->H, batch->B, batch->N, batch->B + batch->N};
     batch->I = 0;
     for (int k = 0; arrays[k].name; k++) {
         if (!taken->views[k].obj) continue;
@@ -240,6 +245,10 @@ static int fits(const Taken *taken, const Array *arrays, Batch *batch) {
             }
         }
         Size expected = in_all * (arrays[k].of_input ? batch->I : batch->H);
+        if (arrays[k].rows == PANELS) {
+            expected += LINE / taken->views[k].itemsize;
+            taken->at[k] = aligned(taken->at[k]);
+        }
         if (arrays[k].rows == BATCH ? given < expected : given != expected) {
             PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", arrays[k].name, expected, count(taken, k));
             return 0;
@@ -285,24 +294,25 @@ METHOD(rnn_gradients, RNN_GRADIENTS)
 METHOD(lstm_gradients, LSTM_GRADIENTS)
 METHOD(gru_gradients, GRU_GRADIENTS)
 
-/* Two arrays of as many numbers, out and in. */
-static PyObject *pairwise(Pairwise *const *run_pair, PyObject *const *args, Py_ssize_t given, int columns) {
+/* Two arrays of as many numbers, out and in; or panels and, in rows of so many columns, what goes into them. */
+static PyObject *pairwise(Pairwise *const *run_pair, PyObject *const *args, Py_ssize_t given, int panels) {
     Taken taken = {.taken = 0};
-    Size K = 1;
-    if (given != 2 + columns) return PyErr_Format(PyExc_TypeError, "expected %d arguments", 2 + columns);
-    if (columns && (K = PyLong_AsSsize_t(args[2])) == -1 && PyErr_Occurred()) return NULL;
+    Size columns = 1;
+    if (given != 2 + panels) return PyErr_Format(PyExc_TypeError, "expected %d arguments", 2 + panels);
+    if (panels && (columns = PyLong_AsSsize_t(args[2])) == -1 && PyErr_Occurred()) return NULL;
     if (!take(&taken, args[0], "out", WRITTEN, NULL) || !take(&taken, args[1], "input", READ, taken.views[0].format)) {
         release(&taken);
         return NULL;
     }
-    Size numbers = count(&taken, 0);
-    if (count(&taken, 1) != numbers || K < 1 || numbers % K) {
+    Size numbers = count(&taken, 1), expected = numbers + (panels ? LINE / taken.views[0].itemsize : 0);
+    if (count(&taken, 0) != expected || columns < 1 || numbers % columns) {
         release(&taken);
-        return PyErr_Format(PyExc_ValueError, "expected two arrays of as many numbers, in rows of %zd", K);
+        return PyErr_Format(PyExc_ValueError, "expected room for as many numbers, in rows of %zd", columns);
     }
+    if (panels) taken.at[0] = aligned(taken.at[0]);
     Pairwise *one = run_pair[*taken.views[0].format == 'd'];
     Py_BEGIN_ALLOW_THREADS
-    one(taken.at, numbers / K, K);
+    one(taken.at, numbers / columns, columns);
     Py_END_ALLOW_THREADS
     release(&taken);
     Py_RETURN_NONE;

@@ -11,7 +11,8 @@
  */
 #define SIMD _Pragma("omp simd")
 
-/* 2^n, and expm1(r) in `p`, of y = n ln 2 + r with |r| <= ln 2 / 2: exp(y) = 2^n p + 2^n. For LOWEST <= y <= 0. */
+/* 2^n, and expm1(r) in `p`, of y = n ln 2 + r with |r| <= ln 2 / 2: exp(y) = 2^n p + 2^n. For LOWEST <= y <= 0, where
+ * 2^n is 0 in the place of less than a normal number. */
 INLINE REAL NAME(power)(REAL y, REAL *expm1_r) {
     static const REAL factorials[] = {INVERSE_FACTORIALS};
     const int terms = sizeof factorials / sizeof *factorials;
@@ -37,7 +38,7 @@ INLINE REAL NAME(tanh)(REAL x) {
  * to the smallest normal numbers. */
 INLINE REAL NAME(sigmoid)(REAL z) {
     REAL y = -ABS(z), p;
-    REAL power = NAME(power)(y < LOWEST ? LOWEST : y, &p), e = y < LOWEST ? 0 : power * p + power;
+    REAL power = NAME(power)(y < LOWEST ? LOWEST : y, &p), e = power * p + power;
     return (z < 0 ? e : 1) / (1 + e);
 }
 
@@ -182,6 +183,24 @@ INLINE void NAME(add_output)(REAL *restrict dh, const REAL *restrict dy, REAL *r
     if (trace) memcpy(trace + first, dh, sizeof(REAL) * count);
 }
 
+/* ---- gates -------------------------------------------------------------------------------------------------------- */
+
+/* One function a loop: of one as short as that a processor has several vectors under way. */
+INLINE void NAME(sigmoids)(REAL *restrict z, const REAL *restrict b, Size count) {
+    SIMD
+    for (Size j = 0; j < count; j++) z[j] = NAME(sigmoid)(z[j] + b[j]);
+}
+
+INLINE void NAME(tanhs)(REAL *restrict z, const REAL *restrict b, Size count) {
+    SIMD
+    for (Size j = 0; j < count; j++) z[j] = NAME(tanh)(z[j] + b[j]);
+}
+
+INLINE void NAME(relus)(REAL *restrict z, const REAL *restrict b, Size count) {
+    SIMD
+    for (Size j = 0; j < count; j++) z[j] = z[j] + b[j] <= 0 ? 0 : z[j] + b[j];
+}
+
 /* ---- RNN ---------------------------------------------------------------------------------------------------------- */
 
 INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
@@ -193,14 +212,9 @@ INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
     for (Size t = 0; t < batch.T; t++) {
         Size n = batch.sizes[t];
         if (w) NAME(add_product)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H, H, 1);
-        for (Size row = 0; row < n; row++) {
-            REAL *restrict z = h + row * H;
-            SIMD
-            for (Size j = 0; j < H; j++) {
-                REAL z_j = z[j] + b[j];
-                z[j] = relu ? (z_j <= 0 ? 0 : z_j) : NAME(tanh)(z_j);
-            }
-        }
+        for (Size row = 0; row < n; row++)
+            if (relu) NAME(relus)(h + row * H, b, H);
+            else NAME(tanhs)(h + row * H, b, H);
         h_prev = h;
         h += n * H;
     }
@@ -243,15 +257,14 @@ TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
         Size n = batch.sizes[t];
         if (w) NAME(add_product)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H, H, 1);
         for (Size row = 0; row < n; row++) {
-            REAL *restrict i = gates + row * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
+            REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
             const REAL *restrict c_before = c_prev + row * H;
             REAL *restrict c_t = c + row * H, *restrict tanh_c_t = tanh_c + row * H, *restrict h_t = h + row * H;
+            NAME(sigmoids)(i, b, 2 * H); /* and f */
+            NAME(tanhs)(g, b + 2 * H, H);
+            NAME(sigmoids)(o, b + 3 * H, H);
             SIMD
             for (Size j = 0; j < H; j++) {
-                i[j] = NAME(sigmoid)(i[j] + b[j]);
-                f[j] = NAME(sigmoid)(f[j] + b[H + j]);
-                g[j] = NAME(tanh)(g[j] + b[2 * H + j]);
-                o[j] = NAME(sigmoid)(o[j] + b[3 * H + j]);
                 c_t[j] = f[j] * c_before[j] + i[j] * g[j];
                 tanh_c_t[j] = NAME(tanh)(c_t[j]);
                 h_t[j] = o[j] * tanh_c_t[j];
@@ -314,14 +327,14 @@ TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
             NAME(add_product)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H, H, 1);
         }
         for (Size row = 0; row < count; row++) {
-            REAL *restrict r = gates + row * 3 * H, *restrict z = r + H, *restrict n = z + H;
-            const REAL *restrict p_r = p + row * 3 * H, *restrict p_z = p_r + H, *restrict p_n = p_z + H;
+            REAL *rz = gates + row * 3 * H, *r = rz, *z = r + H, *n = z + H;
+            const REAL *restrict p_rz = p + row * 3 * H, *restrict p_n = p_rz + 2 * H;
             const REAL *restrict before = h_prev + row * H;
             REAL *restrict q_t = q + row * H, *restrict h_t = h + row * H;
             SIMD
+            for (Size j = 0; j < 2 * H; j++) rz[j] = NAME(sigmoid)(rz[j] + p_rz[j] + b[j]);
+            SIMD
             for (Size j = 0; j < H; j++) {
-                r[j] = NAME(sigmoid)(r[j] + p_r[j] + b[j]);
-                z[j] = NAME(sigmoid)(z[j] + p_z[j] + b[H + j]);
                 q_t[j] = p_n[j] + b[3 * H + j];
                 n[j] = NAME(tanh)(n[j] + b[2 * H + j] + r[j] * q_t[j]);
                 h_t[j] = n[j] + z[j] * (before[j] - n[j]);

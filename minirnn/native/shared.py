@@ -71,8 +71,8 @@ def part(x: Array | None, rows: slice) -> Array | None:
 
 
 def panels(w: Array, pack: Callable[[Array, Array, int], None] = _loops.pack_transpose) -> Array:
-    """Return the transpose of `w`, or with ``_loops.pack`` itself, in panels of columns for a product in C."""
-    out = np.empty(w.size, w.dtype)
+    """Return the transpose of `w`, or with ``_loops.pack`` itself, in panels of columns, as C reads it."""
+    out = np.empty(w.size + 64 // w.itemsize, w.dtype)  # C lets them begin with a line of the cache
     pack(out, w, w.shape[1])
     return out
 

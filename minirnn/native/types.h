@@ -1,4 +1,4 @@
-/* loops.h for float and double, with the constants of their exponentials. From LOWEST on 2^n is a normal number.
+/* loops.h for float and double, with the constants of their exponentials. At LOWEST 2^n is written as 0.
  * LN2_HIGH has so few digits that n * LN2_HIGH is exact; adding MAGIC, 1.5 * 2^FRACTION_BITS, rounds to an integer. */
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
 
@@ -7,7 +7,7 @@
 #define BITS_OF_REAL uint32_t
 #define ABS fabsf
 #define COPYSIGN copysignf
-#define LOWEST -87.0f
+#define LOWEST -88.0f
 #define LOG2_E 1.44269504f
 #define MAGIC 12582912.0f
 #define LN2_HIGH 0.693359375f
@@ -35,7 +35,7 @@
 #define BITS_OF_REAL uint64_t
 #define ABS fabs
 #define COPYSIGN copysign
-#define LOWEST -708.0
+#define LOWEST -709.0
 #define LOG2_E 1.4426950408889634
 #define MAGIC 6755399441055744.0
 #define LN2_HIGH 0x1.62e42fefa38p-1
