@@ -126,7 +126,7 @@ class _Cell(RecurrentWeights):
         if all(d is None for d in (dh if isinstance(dh, tuple | list) else (dh,))):
             raise ValueError("backward: expected dh, the gradient of a loss, got none")
         dstates = self._enter("dh", dh, p, batched, like)
-        dx = p.backward(saved, None, dstates, self._gradients(0))
+        dx = p.backward(saved, None, dstates, self._gradients()[0])
         return dx if batched else dx[0], self._leave(dstates, batched)
 
 

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import checks
+from . import changes, checks
+from .changes import Kept
 from .parameter import Parameter
 from .state import Stateful
 
@@ -45,27 +46,6 @@ class Context(NamedTuple):
 
     layer: Module
     saved: Any
-
-
-class _Changed:
-    """The last change to what any module owns: another object after each."""
-
-    stamp = object()
-
-
-_changed = _Changed()
-
-
-class _Walk:
-    """A module's parameters as they were found: still right if nothing has changed since.
-
-    A copy of a module has a copy of this, which is then of the module it was made for.
-    """
-
-    __slots__ = ("found", "of", "stamp")
-
-    def __init__(self, of: int, stamp: object, found: list[tuple[str, Parameter]]) -> None:
-        self.of, self.stamp, self.found = of, stamp, found
 
 
 class Module(Stateful):
@@ -119,6 +99,7 @@ class Module(Stateful):
     """
 
     training: bool = True
+    _walk: Kept[list[tuple[str, Parameter]]] | None = None  # through all that this one owns
     _result: ClassVar[str] = "y"  # what forward returns beside the context, for messages
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -179,7 +160,7 @@ class Module(Stateful):
         before = vars(self).get(name)
         object.__setattr__(self, name, value)
         if isinstance(value, _HOLDERS) or isinstance(before, _HOLDERS):
-            _changed.stamp = object()
+            changes.happened()
         for found_name, found in _found_in(name, value):
             if isinstance(found, Parameter):
                 found.name = found_name
@@ -189,7 +170,7 @@ class Module(Stateful):
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        _changed.stamp = object()
+        changes.happened()
 
     def _owned(self) -> list[tuple[str, Module | Parameter]]:
         owned: list[tuple[str, Module | Parameter]] = []
@@ -262,13 +243,12 @@ class Module(Stateful):
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Iterate over ``(dotted name, Parameter)``, in the order of definition, each once."""
-        walk: _Walk | None = vars(self).get("_walk")
-        if walk is None or walk.of != id(self) or walk.stamp is not _changed.stamp:
-            stamp = _changed.stamp
-            walk = _Walk(id(self), stamp, self._walked())
+        kept, stamp = self._walk, changes.stamp()
+        if kept is None or kept.key is not stamp:
+            kept = Kept(stamp, self._walked())
             if all(_settled(module) for module in self.modules()):
-                object.__setattr__(self, "_walk", walk)
-        return iter(walk.found)
+                object.__setattr__(self, "_walk", kept)
+        return iter(kept.value)
 
     def _walked(self) -> list[tuple[str, Parameter]]:
         first: dict[Parameter, str] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from . import checks, torch_hints
+from . import changes, checks, torch_hints
 from .backend import Array, get_array_module, quiet
 
 # Reentrant: a signal's handler may look at a gradient too.
@@ -206,6 +206,7 @@ class Parameter(NDArrayOperatorsMixin):
         if self.buffer is not None:
             self.buffer.complete = False
         self._data, self._grad, self.buffer = data, grad, buffer
+        changes.happened()
 
     def __repr__(self) -> str:
         return f"Parameter({self.name}, shape={self.shape}, dtype={self.dtype})"

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import checks, forms
-from .backend import RNG, Array, generator, quiet, shown
+from . import changes, checks, forms
+from .backend import RNG, Array, generator, shown
 from .bptt import checkpoints, execution, traces
-from .bptt.passes import Pass
-from .bptt.stack import Stack
+from .bptt.stack import Quiet, Stack
+from .changes import Kept
 from .functional import dropout as dropout_pair
 from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
@@ -19,6 +19,7 @@ from .layout import Layout
 from .module import Context, saving
 from .places import pair_for
 from .streaming import Streaming
+from .threads import num_threads
 from .weights import add_biases, wide_biases
 
 
@@ -41,6 +42,11 @@ class _Saved(NamedTuple):
     like: Array
     x: Array
     sealed: Array | None  # of x, if there is no copy of it
+
+
+# A layer keeps what ran last, and with it a layout, of so many rows at most: where there are more, to make it
+# takes no time beside what it does.
+_KEPT_ROWS = 4096
 
 
 class Recurrent(Streaming):
@@ -78,6 +84,7 @@ class Recurrent(Streaming):
     """
 
     _result: ClassVar[str] = "(output, h_n)"
+    _kept_stack: Kept[Stack] | None = None
     proj_size: int = 0  # the LSTM's: features of its projected state, 0 for none
 
     def __init__(
@@ -131,7 +138,6 @@ class Recurrent(Streaming):
 
     # -- forward -------------------------------------------------------------------------------
 
-    @quiet
     def forward(self, input: Any, h_0: Any = None, *, trace: bool = False) -> tuple[Any, Context]:
         """Run over whole sequences.
 
@@ -163,16 +169,14 @@ class Recurrent(Streaming):
             checks.flags(trace=trace)
         like = self._like
         form = forms.of("input", input, self.input_size, self.batch_first, like)
-        x = form.flat(input)
-        states = self._enter("h_0", h_0, form, like)
-        keep = saving()
-        save = keep or trace
-        sealed = None
+        x, states = form.flat(input), self._enter("h_0", h_0, form, like)
+        keep, sealed = saving(), None
         if keep:
             if self.checkpoint:
                 sealed = checks.seal(x)
             else:
                 x = checks.kept(x, input)
+        save = keep or trace
         stack = self._stack(form.layout, like, save, trace)
         y, contexts = stack.forward(x, self._per_pass(states), save)
         if keep:
@@ -189,28 +193,45 @@ class Recurrent(Streaming):
 
     def _stack(self, layout: Layout, like: Array, save: bool, traced: bool) -> Stack:
         """Return what runs: the weights as they are now, and masks drawn for this batch."""
-        recurrence, options, D = pair_for(self.recurrence, like), self._options, self.num_directions
+        recurrence, options = pair_for(self.recurrence, like), self._options
         kind = checkpoints.choose(self.checkpoint, save, traced)
-        passes: list[Pass] = []
-        masks: list[Array | None] = [None] * self.num_layers
-        for layer in range(self.num_layers):
-            if layer and self.dropout and self.training:
-                masks[layer] = self._mask(self.dropout, layout.rows, D * self.output_size, like)
-            for k in range(layer * D, (layer + 1) * D):
-                mask = None
-                if self.recurrent_dropout and self.training:
-                    mask = self._mask(
-                        self.recurrent_dropout, layout.batch_size, self.output_size, like
-                    )
-                passes.append(kind(recurrence, self._values(k), options, layout, mask))
-        return Stack(passes, masks, execution.choose(passes[:D], traced))
+        drops = self.training and (self.dropout or self.recurrent_dropout)
+        key = changes.stamp(), layout, recurrence, options, kind, traced, drops, num_threads()
+        kept = self._kept_stack
+        if kept is not None and kept.key == key:
+            return kept.value
+        masks, of_passes = self._masks(layout, like)
+        passes = [
+            kind(recurrence, self._values(k), options, layout, mask)
+            for k, mask in enumerate(of_passes)
+        ]
+        kind_of_stack = Quiet if drops or recurrence is self.recurrence else Stack
+        runs = execution.choose(passes[: self.num_directions], traced)
+        stack = kind_of_stack(passes, masks, runs)
+        if not drops and layout.rows <= _KEPT_ROWS:
+            object.__setattr__(self, "_kept_stack", Kept(key, stack))
+        return stack
 
-    def _mask(self, p: float, rows: int, features: int, like: Array) -> Array:
-        return dropout_pair.draw_mask((rows, features), p, self._rng, like)
+    def _masks(self, layout: Layout, like: Array) -> tuple[list[Array | None], list[Array | None]]:
+        """Draw dropout's masks, of each layer's input and of each pass's state; None for none."""
+        of_inputs: list[Array | None] = [None] * self.num_layers
+        of_states: list[Array | None] = [None] * len(self._names)
+        if not self.training or not (self.dropout or self.recurrent_dropout):
+            return of_inputs, of_states
+        D, P = self.num_directions, self.output_size
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                shape = layout.rows, D * P
+                of_inputs[layer] = dropout_pair.draw_mask(shape, self.dropout, self._rng, like)
+            for k in range(layer * D, (layer + 1) * D):
+                if self.recurrent_dropout:
+                    shape = layout.batch_size, P
+                    p = self.recurrent_dropout
+                    of_states[k] = dropout_pair.draw_mask(shape, p, self._rng, like)
+        return of_inputs, of_states
 
     # -- backward ------------------------------------------------------------------------------
 
-    @quiet
     def backward(
         self, ctx: Context, doutput: Any = None, dh_n: Any = None, *, trace: bool = False
     ) -> Any:
@@ -256,7 +277,7 @@ class Recurrent(Streaming):
         if doutput is not None:
             dy = form.rows("doutput", doutput, D * self.output_size, like)
         dstates = self._enter("dh_n", dh_n, form, like)
-        dweights = [self._gradients(k) for k in passes]
+        dweights = self._gradients()
         # Over few spans float32 loses nothing that counts, and sums in float64 would be one more pass.
         long = len(form.layout.spans) > 8
         sums = [wide_biases(own) for own in dweights] if long else dweights

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import init
-from .backend import RNG, Array, generator, get_array_module, uniform
+from . import changes, init
+from .backend import RNG, Array, generator, get_array_module, quiet, uniform
+from .changes import Kept
 from .functional import recurrence as contract
 from .module import Module
 from .parameter import Parameter
@@ -28,6 +29,7 @@ class RecurrentWeights(Module):
     output_size: int  # features of h: the hidden size, or that of its projection
     bias: bool
     _names: tuple[tuple[str | None, ...], ...]  # each pass's attributes, None for what it lacks
+    _kept_gradients: Kept[list[list[Any]]] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is None and isinstance(vars(self).get(name), Parameter):
@@ -78,15 +80,21 @@ class RecurrentWeights(Module):
         own = vars(self)
         return [None if name is None else own[name]._data for name in self._names[k]]
 
-    def _gradients(self, k: int) -> list[Any]:
-        own = vars(self)
-        return [None if name is None else own[name].grad for name in self._names[k]]
+    def _gradients(self) -> list[list[Any]]:
+        """Return each pass's gradients, in the order of its weights."""
+        kept, stamp = self._kept_gradients, changes.stamp()
+        if kept is None or kept.key is not stamp:
+            own = vars(self)
+            found = [[None if n is None else own[n].grad for n in names] for names in self._names]
+            kept = Kept(stamp, found)
+            object.__setattr__(self, "_kept_gradients", kept)
+        return kept.value
 
     @property
     def _like(self) -> Array:
         """An array of the dtype and device of the weights."""
-        name = self._names[0][0]  # of W_ih, which every pass has
-        like: Array = vars(self)[str(name)]._data
+        own: dict[Any, Any] = vars(self)
+        like: Array = own[self._names[0][0]]._data  # W_ih, which every pass has
         return like
 
 
@@ -102,6 +110,7 @@ def wide_biases(gradients: Sequence[Any]) -> list[Any]:
     ]
 
 
+@quiet
 def add_biases(gradients: Sequence[Sequence[Any]], wide: Sequence[Sequence[Any]]) -> None:
     """Add what :func:`wide_biases` returned for each of `gradients` and was added up since."""
     for own, sums in zip(gradients, wide, strict=True):

@@ -16,7 +16,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "build" not in p.parts)
 # From the ground up; a folder is a room. A room imports only from floors below, and within a folder.
 FLOORS = [
     ["backend"],
-    ["layout", "checks", "places", "atomic", "torch_hints"],
+    ["layout", "checks", "places", "atomic", "torch_hints", "changes"],
     [
         "functional",
         "packed_sequence",

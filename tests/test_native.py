@@ -383,6 +383,28 @@ def test_c_refuses_gradients_that_do_not_fit(name, spoil, error, loops):
         loops.gru_gradients(*arguments.values())
 
 
+def test_the_input_product_takes_what_fits_and_nothing_else(loops):
+    x, w = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(4, 3)
+    out, panels = np.empty((2, 4)), np.empty(12)
+
+    loops.pack_transpose(panels, w, 3)
+    loops.product(out, x, panels, 3)
+    np.testing.assert_array_equal(out, x @ w.T)
+    for bad in [
+        (np.empty((2, 3)), x, panels, 3),
+        (out, x[:1], panels, 3),
+        (out, x, panels[:9], 3),
+        (out, x, panels, 2),
+        (out, x, panels, 0),
+        (out, x, np.empty(0), 3),
+        (np.empty(0), x, panels, 3),
+    ]:
+        with pytest.raises(ValueError, match="product: expected"):
+            loops.product(*bad)
+    with pytest.raises(TypeError):
+        loops.product(out, x.astype(np.float32), panels, 3)
+
+
 def test_c_wants_room_for_a_mask_and_only_then(loops):
     arguments = lstm_arguments()
     loops.lstm_forward(*(arguments | {"mask": None, "room": None}).values())

@@ -1,5 +1,8 @@
 """The recurrent layers where torch has no answer: numerical gradients, dropout, forms, errors."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from helpers import all_close, check_gradients, close, spans
@@ -286,3 +289,49 @@ def test_what_is_too_small_for_the_dtype_raises_nothing(make, options, scale):
         layer(x)
         if not layer.bidirectional:
             layer.step(x[0])
+
+
+def test_what_a_layer_keeps_of_a_pass_follows_every_change():
+    x = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
+
+    def fresh(change):
+        layer = minirnn.RNN(5, 6, rng=0)
+        change(layer)
+        return layer(x)[0], layer
+
+    def passed(layer):
+        (y, _), ctx = layer.forward(x)
+        layer.zero_grad()
+        layer.backward(ctx, np.ones_like(y))
+        return y
+
+    def relu(layer):
+        layer.nonlinearity = "relu"
+
+    def another(layer):
+        layer.weight_hh_l0 = minirnn.Parameter(np.full((6, 6), 0.1, np.float32))
+
+    changes = {
+        "in place": lambda layer: layer.weight_hh_l0.data.fill(0.3),
+        "relu": relu,
+        "another parameter": another,
+        "one buffer": lambda layer: layer.flatten_parameters().data.__imul__(0.5),
+        "a state": lambda layer: layer.load_state_dict(minirnn.RNN(5, 6, rng=1).state_dict()),
+        "there and back": lambda layer: layer.to("float64").to("float32"),
+    }
+    for name, change in changes.items():
+        layer = minirnn.RNN(5, 6, rng=0)
+        passed(layer)
+        change(layer)
+        np.testing.assert_array_equal(passed(layer), fresh(change)[0], err_msg=name)
+        twin = fresh(change)[1]
+        passed(twin)
+        for p, q in zip(layer.parameters(), twin.parameters(), strict=True):
+            np.testing.assert_array_equal(p.grad, q.grad, err_msg=name)
+    layer = minirnn.RNN(5, 6, rng=0)
+    y = passed(layer)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        layer.weight_hh_l0.data.fill(0)
+        np.testing.assert_array_equal(passed(copied), y)
+        assert copied.weight_hh_l0.grad.any()
+        layer.weight_hh_l0.data = copied.weight_hh_l0.data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..backend import Array
+from ..backend import Array, quiet
 from ..functional.recurrence import States, Weights
 from ..functional.shared import masked, masked_
 from . import directions
@@ -94,3 +94,12 @@ class Stack(NamedTuple):
             if masks[layer] is not None:
                 masked_(dy, masks[layer])
         return dy
+
+
+class Quiet(Stack):
+    """The same where NumPy multiplies, in its pairs or with masks: what is too small there is zero."""
+
+    __slots__ = ()
+
+    forward = quiet(Stack.forward)
+    backward = quiet(Stack.backward)

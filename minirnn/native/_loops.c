@@ -19,6 +19,7 @@ typedef struct {
 
 typedef void Loop(void *const *arrays, Batch batch);
 typedef void Pairwise(void *const *arrays, Size a, Size b);
+typedef void Product(void *const *arrays, Size n, Size K, Size J);
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
@@ -130,12 +131,14 @@ static const Arguments arguments[LOOPS] = {
      lstm_gradients_##type##_##set, gru_gradients_##type##_##set}
 #define TABLE_OF(set) \
     {#set, {LOOPS_OF(float, set), LOOPS_OF(double, set)}, {pack_float_##set, pack_double_##set}, \
-     {pack_transpose_float_##set, pack_transpose_double_##set}, {tanh_all_float_##set, tanh_all_double_##set}}
+     {pack_transpose_float_##set, pack_transpose_double_##set}, {tanh_all_float_##set, tanh_all_double_##set}, \
+     {input_product_float_##set, input_product_double_##set}}
 
 typedef struct {
     const char *name;
     Loop *loops[2][LOOPS]; /* float, double */
     Pairwise *pack[2], *pack_transpose[2], *tanh[2];
+    Product *product[2];
 } InstructionSet;
 
 static const InstructionSet sets[] = {
@@ -333,6 +336,28 @@ static PyObject *py_tanh(PyObject *module, PyObject *const *args, Py_ssize_t giv
     return pairwise(set->tanh, args, given, 0);
 }
 
+/* out, x, panels, K: of shapes (n, J), (n, K) and (K, J). */
+static PyObject *py_product(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 4) return PyErr_Format(PyExc_TypeError, "product: expected 4 arguments");
+    Size K = PyLong_AsSsize_t(args[3]);
+    if (K == -1 && PyErr_Occurred()) return NULL;
+    int well = take(&taken, args[0], "out", WRITTEN, NULL) && take(&taken, args[1], "x", READ, taken.views[0].format)
+               && take(&taken, args[2], "panels", READ, taken.views[0].format);
+    Size out = well ? count(&taken, 0) : 0, x = well ? count(&taken, 1) : 0, w = well ? count(&taken, 2) : 0;
+    if (!well || K < 1 || x % K || w % K || (w && out % (w / K)) || (w ? out / (w / K) != x / K : out)) {
+        release(&taken);
+        return well ? PyErr_Format(PyExc_ValueError, "product: expected shapes that fit, got sizes of %zd, %zd, %zd", out, x, w) : NULL;
+    }
+    Product *product = set->product[*taken.views[0].format == 'd'];
+    Py_BEGIN_ALLOW_THREADS
+    product(taken.at, x / K, K, w / K);
+    Py_END_ALLOW_THREADS
+    release(&taken);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_instruction_sets(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
@@ -361,7 +386,7 @@ static PyMethodDef methods[] = {
     FAST(rnn_tanh_forward), FAST(rnn_relu_forward), FAST(rnn_tanh_backward), FAST(rnn_relu_backward),
     FAST(lstm_forward), FAST(lstm_backward), FAST(gru_forward), FAST(gru_backward),
     FAST(rnn_gradients), FAST(lstm_gradients), FAST(gru_gradients), FAST(pack),
-    FAST(pack_transpose), FAST(tanh),
+    FAST(pack_transpose), FAST(product), FAST(tanh),
     {"instruction_sets", py_instruction_sets, METH_NOARGS, NULL}, {"use", py_use, METH_O, NULL}, {0},
 };
 

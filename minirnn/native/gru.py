@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, quiet
+from ..functional import gru
 from ..functional.gates import by_gate
 from ..functional.gru import (
     GATES,
     STATES,
     GRURows,
-    add_gradients,
     add_to_biases,
     step,
     weight_shapes,
@@ -20,9 +20,11 @@ from ..functional.gru import (
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, cuts, few, panels, part, read, room_for
+from .shared import bias_sum, cuts, few, input_product, panels, part, read, room_for
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
+
+add_gradients = quiet(gru.add_gradients)
 
 
 def forward(
@@ -33,13 +35,18 @@ def forward(
     x, mask, B, H = read(x), read(mask), layout.batch_size, w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
     a_all, q_all = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, w_x, p, room = panels(w_hh), w_ih.T, np.empty((B, 3 * H), x.dtype), room_for(mask)
+    w, product, p, room = (
+        panels(w_hh),
+        input_product(w_ih),
+        np.empty((B, 3 * H), x.dtype),
+        room_for(mask),
+    )
     b = _biases(b_ih, b_hh, w_hh)
     for cut in cuts(layout):
         these = cut.span.rows
         here = these if save else slice(these.stop - these.start)
         a, q, last = a_all[here], q_all[here], (cut.sizes, cut.entering, H)
-        x[these].dot(w_x, a)
+        product(x[these], a)
         _loops.gru_forward(a, q, h[cut.states], w, b, mask, room, p, *last)
     return GRURows(x, h, a_all, q_all, w_ih, w_hh, layout, mask) if save else None
 
@@ -66,7 +73,7 @@ def backward(
         da, h_t = da_all[: rows.stop - rows.start], h[cut.states]
         given = part(dy, rows), part(trace_h, rows)
         _loops.gru_backward(da, dh, *given, gates[rows], q[rows], h_t, w_qrz, mask, room, *last)
-        if few(ctx, cut):
+        if mask is None and few(da, w_ih):
             db = np.empty(4 * H, x.dtype)
             _loops.gru_gradients(da, w_ih, x[rows], h_t, dx[rows], dw_ih, dw_hh, db, *last)
             add_to_biases(dbs, db)

@@ -376,6 +376,13 @@ TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
     }
 }
 
+/* ---- what the input gives to all steps: out = x w, w in panels ------------------------------------------------------ */
+
+TARGET static void NAME(input_product)(void *const *at, Size n, Size K, Size J) {
+    memset(at[0], 0, sizeof(REAL) * n * J);
+    NAME(add_product)(at[0], at[1], at[2], n, K, J, K, 1);
+}
+
 /* ---- the gradients that wait for a span's dz ----------------------------------------------------------------------- */
 
 /* db = dz.sum(0), in double: of many rows float would lose the small ones. */

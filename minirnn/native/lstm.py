@@ -7,17 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, quiet
 from ..functional import lstm
 from ..functional.gates import by_gate
 from ..functional.lstm import GATES, STATES, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
-from ..functional.shared import add_gradients, add_to_biases
+from ..functional.shared import add_to_biases
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, cuts, few, panels, part, read, room_for
+from .shared import add_gradients, bias_sum, cuts, few, input_product, panels, part, read, room_for
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
+
+_in_numpy, _back_in_numpy = quiet(lstm.forward), quiet(lstm.backward)
 
 
 class LSTMContext(NamedTuple):
@@ -40,16 +42,21 @@ def forward(
     """Fill ``h[B:]`` and ``c[B:]``, the states at all steps, from ``h[:B]`` and ``c[:B]``."""
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     if w_hr is not None:
-        return lstm.forward(x, states, weights, layout, mask, save)
+        return _in_numpy(x, states, weights, layout, mask, save)
     (h, c), x, mask, H = states, read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
     z_all, tanh_c_all = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, b, w_x, room = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), w_ih.T, room_for(mask)
+    w, b, product, room = (
+        panels(w_hh),
+        bias_sum(b_ih, b_hh, w_hh),
+        input_product(w_ih),
+        room_for(mask),
+    )
     for cut in cuts(layout):
         these = cut.span.rows
         here = these if save else slice(these.stop - these.start)
         z, tanh_c = z_all[here], tanh_c_all[here]
-        x[these].dot(w_x, z)
+        product(x[these], z)
         of_states = h[cut.states], c[cut.states]
         _loops.lstm_forward(z, *of_states, tanh_c, w, b, mask, room, cut.sizes, cut.entering, H)
     if not save:
@@ -66,7 +73,7 @@ def backward(
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
     if isinstance(ctx, lstm.LSTMContext):
-        return lstm.backward(ctx, dy, dstates, dweights, trace)
+        return _back_in_numpy(ctx, dy, dstates, dweights, trace)
     x, h, c, gates, tanh_c, w_ih, w_hh, layout, mask = ctx
     (dh, dc), (dw_ih, dw_hh, *dbs) = dstates, dweights[:4]
     (trace_h, trace_c), H, dy, room = trace or (None, None), w_hh.shape[1], read(dy), room_for(mask)
@@ -78,7 +85,7 @@ def backward(
         given = part(dy, rows), part(trace_h, rows), part(trace_c, rows)
         saved = gates[rows], c[cut.states], tanh_c[rows]
         _loops.lstm_backward(dz, dh, dc, *given, *saved, w, mask, room, *last)
-        if few(ctx, cut):
+        if mask is None and few(dz, w_ih):
             db = np.empty(4 * H, x.dtype)
             saved = w_ih, x[rows], h[cut.states]
             _loops.lstm_gradients(dz, *saved, dx[rows], dw_ih, dw_hh, db, *last)

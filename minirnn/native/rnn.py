@@ -9,10 +9,21 @@ import numpy as np
 from ..backend import Array
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
-from ..functional.shared import add_gradients, add_to_biases
+from ..functional.shared import add_to_biases
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, cuts, few, panels, part, read, room_for, sizes_of
+from .shared import (
+    add_gradients,
+    bias_sum,
+    cuts,
+    few,
+    input_product,
+    panels,
+    part,
+    read,
+    room_for,
+    sizes_of,
+)
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -33,8 +44,9 @@ def forward(
     (h,), (w_ih, w_hh, b_ih, b_hh) = states, weights
     x, mask, B, H = read(x), read(mask), layout.batch_size, len(w_hh)
     z = h[B:]  # z_t becomes h_t in its place
+    product = input_product(w_ih)
     for span in layout.spans:
-        x[span.rows].dot(w_ih.T, z[span.rows])
+        product(x[span.rows], z[span.rows])
     w, b = panels(w_hh), bias_sum(b_ih, b_hh, w_hh)
     _FORWARD[nonlinearity](h, w, b, mask, room_for(mask), layout.once(sizes_of), B, H)
     return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask) if save else None
@@ -54,7 +66,7 @@ def backward(
         dz = dz_all[: rows.stop - rows.start]
         given = part(dy, rows), part(trace_h, rows)
         loop(dz, dh, *given, y[rows], w, mask, room, *last)
-        if few(ctx, cut):
+        if mask is None and few(dz, w_ih):
             db = np.empty(H, x.dtype)
             saved = w_ih, x[rows], h[cut.states]
             _loops.rnn_gradients(dz, *saved, dx[rows], dw_ih, dw_hh, db, *last)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
-from ..functional.shared import Saved
+from ..backend import Array, quiet
+from ..functional import shared
 from ..layout import Layout, Span
 from . import _loops
 
@@ -43,14 +43,39 @@ def sizes_of(layout: Layout) -> Array:
     return layout.batch_sizes.astype(np.int64, copy=False)
 
 
-# So few multiplications take less time in C than NumPy takes to begin its products.
+# So few multiplications take less time in C than NumPy takes to begin a product.
 _FEW = 1 << 20
 
 
-def few(ctx: Saved, cut: Cut) -> bool:
-    """Tell whether C is to compute the gradients that wait for the span's dz; a mask it leaves to NumPy."""
-    rows = cut.span.rows
-    return ctx.mask is None and (rows.stop - rows.start) * ctx.w_ih.size <= _FEW
+def few(rows: Array, w: Array) -> bool:
+    """Tell whether C is to compute the product of `rows` and `w`."""
+    many: int = len(rows) * w.size
+    return many <= _FEW
+
+
+def input_product(w_ih: Array) -> Callable[[Array, Array], None]:
+    """Return a function of rows x and an array, which it fills with ``x @ w_ih.T``."""
+    packed: Array | None = None
+
+    def product(x: Array, out: Array) -> None:
+        nonlocal packed
+        if not few(x, w_ih):
+            _dot(x, w_ih.T, out)
+            return
+        if packed is None:
+            packed = panels(w_ih)
+        _loops.product(out, x, packed, w_ih.shape[1])
+
+    return product
+
+
+@quiet
+def _dot(x: Array, w: Array, out: Array) -> None:
+    x.dot(w, out)
+
+
+# NumPy's way to the gradients that wait for a span's dz, as few as they be.
+add_gradients = quiet(shared.add_gradients)
 
 
 def read(x: Any) -> Any:
