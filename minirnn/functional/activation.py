@@ -121,7 +121,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 
 
 def log_softmax_backward(y: Array, dy: Array, axis: int) -> Array:
-    """Return dx: dy without its sum times the probabilities; that of the largest by 1 - p, which has its digits."""
+    """Return dx: dy without its sum times the probabilities; that of the largest by 1 - p, for its digits."""
     xp = get_array_module(y)
     total, best = dy.sum(axis=axis, keepdims=True), xp.expand_dims(y.argmax(axis), axis)
     dx = xp.exp(y)
