@@ -385,7 +385,7 @@ def test_c_refuses_gradients_that_do_not_fit(name, spoil, error, loops):
 
 def test_the_input_product_takes_what_fits_and_nothing_else(loops):
     x, w = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(4, 3)
-    out, panels = np.empty((2, 4)), np.empty(12)
+    out, panels = np.empty((2, 4)), np.empty(12 + 8)
 
     loops.pack_transpose(panels, w, 3)
     loops.product(out, x, panels, 3)
@@ -393,7 +393,8 @@ def test_the_input_product_takes_what_fits_and_nothing_else(loops):
     for bad in [
         (np.empty((2, 3)), x, panels, 3),
         (out, x[:1], panels, 3),
-        (out, x, panels[:9], 3),
+        (out, x, panels[:17], 3),
+        (out, x, panels[:8], 3),
         (out, x, panels, 2),
         (out, x, panels, 0),
         (out, x, np.empty(0), 3),

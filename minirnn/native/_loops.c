@@ -345,11 +345,13 @@ static PyObject *py_product(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (K == -1 && PyErr_Occurred()) return NULL;
     int well = take(&taken, args[0], "out", WRITTEN, NULL) && take(&taken, args[1], "x", READ, taken.views[0].format)
                && take(&taken, args[2], "panels", READ, taken.views[0].format);
-    Size out = well ? count(&taken, 0) : 0, x = well ? count(&taken, 1) : 0, w = well ? count(&taken, 2) : 0;
-    if (!well || K < 1 || x % K || w % K || (w && out % (w / K)) || (w ? out / (w / K) != x / K : out)) {
+    Size out = well ? count(&taken, 0) : 0, x = well ? count(&taken, 1) : 0;
+    Size w = well ? count(&taken, 2) - LINE / taken.views[2].itemsize : 0;
+    if (!well || w < 1 || K < 1 || x % K || w % K || out % (w / K) || out / (w / K) != x / K) {
         release(&taken);
         return well ? PyErr_Format(PyExc_ValueError, "product: expected shapes that fit, got sizes of %zd, %zd, %zd", out, x, w) : NULL;
     }
+    taken.at[2] = aligned(taken.at[2]);
     Product *product = set->product[*taken.views[0].format == 'd'];
     Py_BEGIN_ALLOW_THREADS
     product(taken.at, x / K, K, w / K);
