@@ -50,6 +50,59 @@ def test_a_page_starts_with_its_title(page):
     assert page.read_text(encoding="utf-8").startswith("# ")
 
 
+ROOT = DOCS.parent
+# What is read on the repository's pages as well as on the site.
+TEXTS = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/studies/*.md",
+        "examples/**/*.md",
+        "benchmarks/**/*.md",
+    )
+    for path in ROOT.glob(pattern)
+)
+MADE = {DOCS / "api" / "index.rst", DOCS / "gallery" / "index.rst"}  # by the site's build
+
+
+def anchors(text):
+    """Return the names of a page's headings, as links have them."""
+    headings = re.findall(r"^#+ (.*)$", without_blocks(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def without_blocks(text):
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def dead_links(path, text):
+    """Return the links of a page, read as lying at `path`, that lead to no file or heading."""
+    dead = []
+    for target in re.findall(r"\]\(\s*([^)\s]+)", re.sub(r"`[^`\n]*`", "", without_blocks(text))):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (path.parent / name).resolve()
+        if there in MADE:
+            continue
+        page = there.read_text(encoding="utf-8") if anchor and name and there.is_file() else text
+        if not there.exists() or (anchor and anchor not in anchors(page)):
+            dead.append(target)
+    return dead
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_and_headings(path):
+    assert dead_links(path, path.read_text(encoding="utf-8")) == []
+
+
+def test_a_dead_link_is_found():
+    text = "# A page, here\n[a](b.md) [c](README.md#none) [d](#a-page-here) `[e](f.md)` [g](docs)\n"
+    assert dead_links(ROOT / "page.md", text) == ["b.md", "README.md#none"]
+    assert len(TEXTS) > 30
+
+
 def blocks(page):
     """Return the Python blocks of a page."""
     text = (DOCS / page).read_text(encoding="utf-8")
