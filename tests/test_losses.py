@@ -79,6 +79,28 @@ def test_ignored_rows_have_no_influence(bad, reduction, smoothing, C, weighted):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("C", [3, 40])
+def test_cross_entropy_in_float32_stays_there(reduction, smoothing, weighted, C):
+    rng = np.random.default_rng(0)
+    logits, target = rng.standard_normal((6, C)), rng.integers(0, C, 6)
+    target[2] = -100
+    weight = rng.random(C)
+
+    def in_precision(dtype):
+        criterion = minirnn.CrossEntropyLoss(
+            weight.astype(dtype) if weighted else None, -100, reduction, smoothing
+        )
+        dloss = np.linspace(1, 2, 6, dtype=dtype) if reduction == "none" else 1.5
+        return loss_and_gradient(criterion, logits.astype(dtype), target, dloss)
+
+    for a, b in zip(in_precision(np.float32), in_precision(np.float64), strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_classes_of_weight_zero_have_no_influence(bad, reduction):

@@ -48,48 +48,22 @@ def _times(gradient: Array, d: Any) -> Array:
     return gradient
 
 
-class _Softmax(NamedTuple):
-    """A softmax with exact tails: :math:`1 - p` is known even where p rounds to 1."""
-
-    p: Array  # (N, C)
-    best: Array  # (N,), the class of the largest logit
-    rest: Array  # (N,), 1 - p of that class
-    shifted: Array  # (N, C), the logits without the largest
-    log_total: Array  # (N,), log p = shifted - log_total
-
-
-def _softmax(logits: Array, kept: Array | None = None) -> _Softmax:
-    """Return the softmax of each row; rows that are not kept have no influence."""
-    xp = get_array_module(logits)
-    N, C = logits.shape
-    shifted = logits.copy("F" if C <= _FEW_CLASSES else "C")
+def _shifted(logits: Array, kept: Array | None = None) -> Array:
+    """Return the logits without the largest of each row, whose softmax is the same; 0 in rows not kept."""
+    shifted = logits.copy("F" if logits.shape[1] <= _FEW_CLASSES else "C")
     if kept is not None:
         shifted[~kept] = 0
-    best = shifted.argmax(1)
-    at_best = xp.arange(N), best
-    shifted -= shifted[at_best][:, None]
-    p = xp.exp(shifted)
-    one = p[at_best]  # or NaN, if a logit is
-    p[at_best] = 0
-    rest = p.sum(1)
-    p[at_best] = one
-    total = one + rest
-    p /= total[:, None]
-    return _Softmax(p, best, rest / total, shifted, xp.log1p(rest + (one - 1)))
+    shifted -= shifted.max(1)[:, None]
+    return shifted
 
 
 class CrossEntropyContext(NamedTuple):
-    """The predicted distribution, and what it is compared with."""
+    """The derivative of every row's loss, and how the losses are reduced."""
 
-    p: Array  # (N, C)
-    missing: Array  # (N,), 1 - p of the target
-    target: Array  # (N,), ignored ones replaced by 0
-    class_weight: Array | None  # (C,)
+    slope: Array  # (N, C)
     kept: Array | None  # (N,), None if no row is ignored
-    row_weight: Array | None  # (N,): that of the row's class, 0 if ignored; None if all are 1
     denominator: Any
     reduction: str
-    smoothing: float
 
 
 @quiet
@@ -109,6 +83,8 @@ def cross_entropy_forward(
                  - \frac{\epsilon}{C} \sum_c w_c \log p_{n,c}, \qquad
         \text{mean} = \frac{\sum_n \ell_n}{\sum_n w_{t_n}}
 
+    What the other classes have together gives both the logarithm of a p near 1 and its 1 - p with all digits.
+
     Parameters
     ----------
     logits : array of shape (N, C)
@@ -121,31 +97,57 @@ def cross_entropy_forward(
         epsilon.
     """
     xp = get_array_module(logits)
-    N, C = logits.shape
     kept = None if ignore_index is None else targets != ignore_index
-    target = targets.copy() if kept is None else xp.where(kept, targets, 0)
+    target = targets if kept is None else xp.where(kept, targets, 0)
     kept, row_weight = _of_rows(target, kept, weight, label_smoothing, logits.dtype)
-    p, best, rest, shifted, log_total = _softmax(logits, kept)
-    at_target = xp.arange(N), target
-    missing = xp.where(target == best, rest, 1 - p[at_target])
-    losses = log_total - shifted[at_target]
+    shifted = _shifted(logits, kept)
+    at_target = xp.arange(len(target)), target
+    own = shifted[at_target]
+    e, e_own = xp.exp(shifted), xp.exp(own)
+    e[at_target] = 0
+    others = e.sum(1)
+    log_total = xp.log1p(others + (e_own - 1))
+    losses = log_total - own
     if row_weight is not None:
         losses = _weighted(row_weight, losses)
     if label_smoothing:
-        minus_log_p = log_total[:, None] - shifted
-        if weight is not None:
-            minus_log_p = _weighted(weight, minus_log_p)
-        smooth = minus_log_p.sum(1)
-        if kept is not None:
-            smooth *= kept
-        losses = (1 - label_smoothing) * losses + (label_smoothing / C) * smooth
+        log_p = shifted - log_total[:, None]
+        smooth = _smooth(log_p, weight, kept)
+        losses = (1 - label_smoothing) * losses + label_smoothing * smooth
     losses, denominator = _of_mean(losses, kept, row_weight, reduction)
+    loss = _reduce(losses, reduction, denominator)
     if not save:
-        return _reduce(losses, reduction, denominator), None
-    ctx = CrossEntropyContext(
-        p, missing, target, weight, kept, row_weight, denominator, reduction, label_smoothing
-    )
-    return _reduce(losses, reduction, denominator), ctx
+        return loss, None
+    slope = _slope(e, e_own, others, at_target)
+    if row_weight is not None:
+        slope *= row_weight[:, None]
+    if label_smoothing:
+        slope *= 1 - label_smoothing
+        slope += label_smoothing * _smooth_slope(log_p, weight, kept)
+    return loss, CrossEntropyContext(slope, kept, denominator, reduction)
+
+
+def _slope(e: Array, e_own: Array, others: Array, at_target: Any) -> Array:
+    """Turn `e`, which is 0 at the target, into ``p - onehot``, whose classes weigh `e_own` and `others`."""
+    total = others + e_own
+    e /= total[:, None]
+    e[at_target] = -others / total
+    return e
+
+
+def _smooth(log_p: Array, weight: Array | None, kept: Array | None) -> Array:
+    """Return the mean over all classes of each row's losses, were they the target."""
+    losses = -log_p if weight is None else _weighted(weight, -log_p)
+    smooth = losses.sum(1) / log_p.shape[1]
+    return smooth if kept is None else smooth * kept
+
+
+def _smooth_slope(log_p: Array, weight: Array | None, kept: Array | None) -> Array:
+    """Return its derivative."""
+    p, C = get_array_module(log_p).exp(log_p), log_p.shape[1]
+    per_class = get_array_module(p).ones(C, p.dtype) if weight is None else weight
+    slope = (p * per_class.sum() - per_class) / C
+    return slope if kept is None else slope * kept[:, None]
 
 
 def _of_rows(
@@ -185,22 +187,11 @@ def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
         d\ell_n / d\mathrm{logit}_{n,c} = (1 - \epsilon)\, w_{t_n} (p_{n,c} - [c = t_n])
             + \frac{\epsilon}{C} \Big(p_{n,c} \sum_k w_k - w_c\Big)
     """
-    p, missing, target, class_weight, kept, row_weight, denominator, reduction, smoothing = ctx
-    xp = get_array_module(p)
-    N, C = p.shape
-    dlogits = p.copy()
-    dlogits[xp.arange(N), target] = -missing
-    if row_weight is not None:
-        dlogits *= row_weight[:, None]
-    if smoothing:
-        per_class = xp.ones(C, p.dtype) if class_weight is None else class_weight
-        smooth = (p * per_class.sum() - per_class) * (smoothing / C)
-        dlogits *= 1 - smoothing
-        dlogits += smooth if kept is None else smooth * kept[:, None]
+    slope, kept, denominator, reduction = ctx
     d = _spread(dloss, reduction, denominator)
     if reduction == "none":
-        d = (d if kept is None else xp.where(kept, d, 0))[:, None]
-    return _times(dlogits, d)
+        d = (d if kept is None else get_array_module(slope).where(kept, d, 0))[:, None]
+    return _times(slope.copy(), d)
 
 
 class NLLContext(NamedTuple):
@@ -252,6 +243,32 @@ def nll_backward(ctx: NLLContext, dloss: Any = 1.0) -> Array:
     d = _spread(dloss, reduction, denominator) + xp.zeros_like(share)
     dlog_p[xp.arange(len(share)), target] = -_weighted(share, d)
     return dlog_p
+
+
+class _Softmax(NamedTuple):
+    """A softmax with exact tails: :math:`1 - p` is known even where p rounds to 1."""
+
+    p: Array  # (N, C)
+    best: Array  # (N,), the class of the largest logit
+    rest: Array  # (N,), 1 - p of that class
+    shifted: Array  # (N, C), the logits without the largest
+    log_total: Array  # (N,), log p = shifted - log_total
+
+
+def _softmax(logits: Array, kept: Array | None = None) -> _Softmax:
+    """Return the softmax of each row; rows that are not kept have no influence."""
+    xp = get_array_module(logits)
+    shifted = _shifted(logits, kept)
+    best = shifted.argmax(1)
+    at_best = xp.arange(len(logits)), best
+    p = xp.exp(shifted)
+    one = p[at_best]  # or NaN, if a logit is
+    p[at_best] = 0
+    rest = p.sum(1)
+    p[at_best] = one
+    total = one + rest
+    p /= total[:, None]
+    return _Softmax(p, best, rest / total, shifted, xp.log1p(rest + (one - 1)))
 
 
 class SoftCrossEntropyContext(NamedTuple):
