@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def clip_grad_norm_(
     >>> w.grad.round(3)
     array([0.6, 0.8])
     """
-    parameters = [p for p in parameter_list("parameters", parameters) if p.requires_grad]
+    parameters = [p for p in parameter_list("parameters", parameters) if p._requires_grad]
     max_norm = checks.number("max_norm", max_norm, "[0, inf]")
     checks.flags(error_if_nonfinite=error_if_nonfinite)
     p = checks.number(
@@ -103,9 +103,12 @@ def clip_grad_norm_(
             guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
             where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
             raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
-        scale = xp.minimum(max_norm / (total + 1e-6), 1)
-        for g in gradients:
-            g *= scale.astype(g.dtype)
+        scale = max_norm / (total + 1e-6)
+        if xp is not np:
+            scale = xp.minimum(scale, 1)
+        if xp is not np or not scale >= 1:  # a NaN goes on into the gradients
+            for g in gradients:
+                g *= scale.astype(g.dtype)
         return total.astype(gradients[0].dtype)[()]
 
 
@@ -148,7 +151,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     >>> w.grad
     array([-1. ,  0.5,  1. ])
     """
-    parameters = [p for p in parameter_list("parameters", parameters) if p.requires_grad]
+    parameters = [p for p in parameter_list("parameters", parameters) if p._requires_grad]
     clip_value = checks.number("clip_value", clip_value, "[0, inf]")
     for piece in flat_pieces(parameters):
         g = piece.grad
@@ -160,8 +163,9 @@ def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
     if p == 2:
         total = xp.sqrt(_total(xp.vdot(g, g) for g in gradients))
         # Between these limits neither has a square overflowed, nor one been lost that counts.
-        small = 2**20 * math.sqrt(np.finfo(total.dtype).tiny)
-        if not reads_values(gradients[0]) or math.isnan(total) or small < total < math.inf:
+        if not reads_values(gradients[0]) or _smallest(total.dtype) < total < math.inf:
+            return total
+        if math.isnan(total):
             return total
     # Two reductions, where abs would first write an array.
     largest = abs(reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients)))  # not -0
@@ -172,6 +176,12 @@ def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
     by = xp.where(sound, largest, 1).astype(largest.dtype)
     powers = _total((abs(g / by) ** p).sum(dtype=np.float64) for g in gradients)
     return xp.where(sound, largest.astype(np.float64) * powers ** (1 / p), largest)
+
+
+@cache
+def _smallest(dtype: np.dtype[Any]) -> float:
+    """Return the norm from which on squares that are lost are too small to count in it."""
+    return 2**20 * math.sqrt(np.finfo(dtype).tiny)
 
 
 def _total(terms: Iterable[Array]) -> Array:

@@ -248,7 +248,6 @@ class Embedding(Module):
         layer._hold(Parameter(table.copy(), requires_grad=not freeze), padding_idx)
         return layer
 
-    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Look up.
 
@@ -277,7 +276,6 @@ class Embedding(Module):
         y, saved = embedding.forward(index, self.weight.data, self.padding_idx, save)
         return form.restore(y), self._context(saved, form)
 
-    @quiet
     def backward(self, ctx: Context, dy: Any) -> None:
         """Add to the table's gradient; tokens have none.
 

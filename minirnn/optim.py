@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from . import checks
 from .backend import Array, get_array_module
-from .optimizer import Optimizer
+from .optimizer import Optimizer, numbers
 from .parameter import Parameter
 
 
@@ -120,22 +120,20 @@ class SGD(Optimizer):
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
-        m, scratch = state
-        lr, mu, decay = group["lr"], group["momentum"], group["weight_decay"]
+        xp, (m, scratch) = get_array_module(data), state
+        lr, mu, decay, damping = numbers(group, "lr", "momentum", "weight_decay", "dampening")
         g = grad
         if decay:
-            g = xp.multiply(data, number(decay), scratch)
+            g = xp.multiply(data, decay, scratch)
             g += grad
         if mu:
-            m *= number(mu)
+            m *= mu
             # From m = 0, undampened, the first step makes m = g.
-            damped = group["dampening"] and t > 1
-            m += xp.multiply(g, number(1 - group["dampening"]), scratch) if damped else g
+            m += xp.multiply(g, 1 - damping, scratch) if damping and t > 1 else g
         if not mu or group["nesterov"]:
-            data -= xp.multiply(g, number(lr), scratch)
+            data -= xp.multiply(g, lr, scratch)
         if mu:
-            data -= xp.multiply(m, number(lr * mu if group["nesterov"] else lr), scratch)
+            data -= xp.multiply(m, lr * mu if group["nesterov"] else lr, scratch)
 
 
 class Adam(Optimizer):
@@ -232,21 +230,21 @@ class Adam(Optimizer):
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
-        m, v, *largest, scratch = state
-        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+        xp, (m, v, *largest, scratch) = get_array_module(data), state
+        lr, decay, eps = numbers(group, "lr", "weight_decay", "eps")
+        beta1, beta2 = map(float, group["betas"])
         g = grad
         if decay and self._decoupled:
-            data *= number(1 - lr * decay)
+            data *= 1 - lr * decay
         elif decay:
-            g = xp.multiply(data, number(decay), scratch)
+            g = xp.multiply(data, decay, scratch)
             g += grad
-        m *= number(beta1)
-        v *= number(beta2)
-        g = xp.multiply(g, number(1 - beta1), scratch)
+        m *= beta1
+        v *= beta2
+        g = xp.multiply(g, 1 - beta1, scratch)
         m += g
         # (1 - beta2) g^2 by its root, which is squared last: so it overflows for larger gradients only.
-        g *= number(math.sqrt(1 - beta2) / (1 - beta1))
+        g *= math.sqrt(1 - beta2) / (1 - beta1)
         g *= g
         v += g
         if largest:
@@ -254,9 +252,9 @@ class Adam(Optimizer):
         # Both bias corrections go into two numbers, not into passes over arrays.
         root = math.sqrt(1 - beta2**t)
         denominator = xp.sqrt(v, scratch)
-        denominator += number(group["eps"] * root)
+        denominator += eps * root
         update = xp.divide(m, denominator, scratch)
-        update *= number(lr * root / (1 - beta1**t))
+        update *= lr * root / (1 - beta1**t)
         data -= update
 
 

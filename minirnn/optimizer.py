@@ -183,7 +183,7 @@ class Optimizer(Hints):
                     f"{slots} are remembered; make the optimiser anew"
                 )
             for p in group["params"]:
-                if p.requires_grad and not p.writeable:
+                if p._requires_grad and not p.writeable:
                     raise ValueError(
                         f"{p.name}: expected an array to write to, got a read-only one"
                     )
@@ -288,6 +288,11 @@ class Optimizer(Hints):
         )
 
 
+def numbers(group: Mapping[str, Any], *names: str) -> list[float]:
+    """Return settings of a group as Python's numbers, which promote no array and are taken the fastest."""
+    return [float(group[name]) for name in names]
+
+
 def _torch_groups(
     optimizer: Optimizer, theirs: Sequence[Mapping[str, Any]] = ()
 ) -> list[torch_state.Group]:
@@ -338,7 +343,7 @@ def _trained(params: list[Parameter]) -> Iterator[tuple[slice, Parameter | Param
     start = 0
     for piece in flat_pieces(params):
         held = [piece] if isinstance(piece, Parameter) else piece.parameters
-        whole = all(p.requires_grad for p in held)
+        whole = all(p._requires_grad for p in held)
         for part in [piece] if whole else held:
             span = slice(start, start + part.data.size)
             if whole or (isinstance(part, Parameter) and part.requires_grad):

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import checks
 from .backend import Array, get_array_module
-from .optimizer import Optimizer
+from .optimizer import Optimizer, numbers
 from .parameter import Parameter
 
 
@@ -110,21 +110,22 @@ class RMSprop(Optimizer):
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        xp, number = get_array_module(data), data.dtype.type  # numbers of this type promote nothing
-        v, a, m, room, g_room = state
-        mu, g = group["momentum"], grad
-        if group["weight_decay"]:
-            g = xp.multiply(data, number(group["weight_decay"]), g_room)
+        xp, (v, a, m, room, g_room) = get_array_module(data), state
+        lr, alpha, eps = numbers(group, "lr", "alpha", "eps")
+        mu, decay = numbers(group, "momentum", "weight_decay")
+        g = grad
+        if decay:
+            g = xp.multiply(data, decay, g_room)
             g += grad
-        root = _running_root(xp, g, (v, a if group["centered"] else None, room), group["alpha"])
-        root += number(group["eps"])
+        root = _running_root(xp, g, (v, a if group["centered"] else None, room), alpha)
+        root += eps
         step = xp.divide(g, root, room)
         if mu:
-            m *= number(mu)
+            m *= mu
             m += step
-            step = xp.multiply(m, number(group["lr"]), room)
+            step = xp.multiply(m, lr, room)
         else:
-            step *= number(group["lr"])
+            step *= lr
         data -= step
 
 
@@ -133,16 +134,15 @@ def _running_root(
 ) -> Array:
     """Return the root of v, after it has taken in g; with the mean a, that of the variance."""
     v, a, room = state
-    number = v.dtype.type
-    v *= number(alpha)
+    v *= alpha
     # (1 - alpha) g^2 by its root, which is squared last: so it overflows for larger gradients only.
-    xp.multiply(g, number((1 - alpha) ** 0.5), room)
+    xp.multiply(g, (1 - alpha) ** 0.5, room)
     room *= room
     v += room
     if a is None:
         return xp.sqrt(v, room)
-    a *= number(alpha)
-    a += xp.multiply(g, number(1 - alpha), room)
+    a *= alpha
+    a += xp.multiply(g, 1 - alpha, room)
     xp.multiply(a, a, room)
     xp.subtract(v, room, room)
     xp.maximum(room, 0, out=room)  # of a steady gradient rounding may leave less than nothing

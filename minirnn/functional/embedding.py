@@ -5,7 +5,9 @@ The gradient adds up what comes back to each row: :math:`dW_v = \sum_{n:\, token
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,8 +52,7 @@ def backward(ctx: EmbeddingContext, dy: Array) -> Array:
     xp = get_array_module(dy)
     if xp is np:
         dweight = _one_hot_sums(tokens, dy, V) if V <= _ONE_HOT else None
-        # In the product a row that is not finite reaches every row of the table, since 0 * NaN is NaN.
-        if dweight is None or not np.isfinite(dweight).all():
+        if dweight is None:
             dweight = _sorted_sums(tokens, dy, V, padding_idx)
     else:
         dweight = xp.zeros((V, dy.shape[1]), dy.dtype)
@@ -61,10 +62,18 @@ def backward(ctx: EmbeddingContext, dy: Array) -> Array:
     return dweight
 
 
-def _one_hot_sums(tokens: Array, dy: Array, V: int) -> Array:
-    one_hot = (np.arange(V)[:, None] == tokens).astype(dy.dtype)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return one_hot.dot(dy)
+def _one_hot_sums(tokens: Array, dy: Array, V: int) -> Array | None:
+    """Return the sums, if what comes out is finite, and so small that its square is finite as well."""
+    one_hot = _one_hot_rows(V, dy.dtype).take(tokens, axis=0)
+    with np.errstate(all="ignore"):
+        dweight = one_hot.T.dot(dy)
+        # A row that is not finite has reached every row of the table, since 0 * NaN is NaN.
+        return dweight if math.isfinite(np.vdot(dweight, dweight)) else None
+
+
+@lru_cache(4)
+def _one_hot_rows(V: int, dtype: np.dtype[Any]) -> Array:
+    return np.eye(V, dtype=dtype)
 
 
 def _sorted_sums(tokens: Array, dy: Array, V: int, padding_idx: int | None) -> Array:
