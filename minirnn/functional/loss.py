@@ -34,7 +34,7 @@ def _spread(dloss: Any, reduction: str, denominator: Any) -> Any:
 
 def _weighted(weight: Array, x: Array) -> Array:
     """Return ``weight * x``, zero wherever the weight is."""
-    return weight * get_array_module(x).where(weight == 0, 0, x)
+    return weight * get_array_module(weight).where(weight == 0, 0, x)
 
 
 def _times(gradient: Array, d: Any) -> Array:
