@@ -282,9 +282,8 @@ class LayerNorm(Module):
         *,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        shape = (
-            normalized_shape if isinstance(normalized_shape, tuple | list) else [normalized_shape]
-        )
+        several = isinstance(normalized_shape, tuple | list) and len(normalized_shape)
+        shape: Any = normalized_shape if several else [normalized_shape]
         for size in shape:
             checks.positive(normalized_shape=size)
         checks.flags(elementwise_affine=elementwise_affine, bias=bias)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 import sys
 import warnings
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -140,6 +142,38 @@ def positive(**sizes: Any) -> None:
             raise ValueError(f"{name}: expected at most {sys.maxsize}, got {got(size)}")
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether `value` is a number; True and False are none."""
+    return isinstance(value, NUMBER) and not isinstance(value, bool)
+
+
+def function(name: str, value: Any) -> Any:
+    """Return `value`, if it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {got(value)}")
+    return value
+
+
+def having(name: str, value: Any, kind: str, *methods: str) -> None:
+    """Require `value` to be a `kind`, whatever its class is: an object that has these methods."""
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        raise TypeError(f"{name}: expected {kind}, got {got(value)}")
+
+
+def path(name: str, value: Any) -> None:
+    """Require the name of a file or folder."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}: expected a path, got {got(value)}")
+
+
+def listed(name: str, values: Any, of: str) -> list[Any]:
+    """Return as a list what is a list, tuple, vector or iterator: no string, and nothing without an order."""
+    unordered = isinstance(values, str | bytes | Mapping | Set)
+    if unordered or not isinstance(values, Iterable) or len(getattr(values, "shape", (1,))) != 1:
+        raise TypeError(f"{name}: expected a list of {of}, got {got(values)}")
+    return list(values)
+
+
 def flags(**values: Any) -> None:
     """Require every given value to be True or False: any string, ``"False"`` too, counts as true."""
     for name, value in values.items():
@@ -214,7 +248,7 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 
 def _as_float(value: Any) -> float:
-    if isinstance(value, NUMBER) and not isinstance(value, bool):
+    if is_number(value):
         with suppress(OverflowError):  # an integer beyond all floating point
             return float(value)
     return math.nan
@@ -244,7 +278,7 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
 
 def probability(name: str, p: Any) -> None:
     """Require `p` to lie in ``[0, 1]``."""
-    if not isinstance(p, NUMBER) or isinstance(p, bool) or not 0 <= p <= 1:
+    if not is_number(p) or not 0 <= p <= 1:
         raise ValueError(f"{name}: expected a probability in [0, 1], got {got(p)}")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import checks
 from .archive import (
     FLOATS,
     MADE_BY,
@@ -44,6 +45,8 @@ def save_weights(model: Module, path: PathLike) -> None:
 
     Raises
     ------
+    TypeError
+        If `model` is no module, or `path` no path.
     ValueError
         If the suffix is neither of the two.
     ImportError
@@ -64,6 +67,7 @@ def save_weights(model: Module, path: PathLike) -> None:
     >>> bool((other.weight_hh_l0.data == layer.weight_hh_l0.data).all())
     True
     """
+    checks.having("model", model, "a Module", "state_dict")
     suffix = _suffix(path)
     arrays = host_arrays(model.state_dict())
     about = {**MADE_BY, "version": version()}
@@ -90,6 +94,8 @@ def load_weights(model: Module, path: PathLike) -> None:
 
     Raises
     ------
+    TypeError
+        If `model` is no module, or `path` no path.
     ValueError
         If the file is damaged, or its names, shapes or dtypes are not the model's, or a value is not finite:
         with file and entry, before memory is taken for values of another shape, and the model unchanged.
@@ -112,6 +118,7 @@ def load_weights(model: Module, path: PathLike) -> None:
     >>> layer.weight.data
     array([[1., 1.]], dtype=float32)
     """
+    checks.having("model", model, "a Module", "load_state_dict")
     suffix = _suffix(path)
     own = model.state_dict()
     if suffix == ".safetensors":
@@ -123,6 +130,7 @@ def load_weights(model: Module, path: PathLike) -> None:
 
 
 def _suffix(path: PathLike) -> str:
+    checks.path("path", path)
     suffix = Path(path).suffix
     if suffix not in (".safetensors", ".npz"):
         raise ValueError(f"path: expected a name that ends in .safetensors or .npz, got {path}")

@@ -50,11 +50,12 @@ class Run:
         data: Any,
         scheduler: Any,
         max_norm: float | None,
-        metrics: Metrics,
+        metrics: Metrics | None,
     ) -> None:
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.data, self.scheduler = data, scheduler
-        self.max_norm, self.metrics = max_norm, metrics
+        self.max_norm = max_norm
+        self.metrics: Metrics = {} if metrics is None else metrics
         self.step, self.steps, self.stop = 0, 0, False
         self.loss = self.output = self.target = self.grad_norm = self.lr = None
         self.history: list[Row] = []
@@ -236,7 +237,8 @@ def fit(
     >>> run.step, run.history[-1]["loss"] < 0.05
     (400, True)
     """
-    run = Run(model, criterion, optimizer, data, scheduler, max_norm, metrics or {})
+    run = Run(model, criterion, optimizer, data, scheduler, max_norm, metrics)
+    callbacks = _checked_parts(run, callbacks, checkpoint, tracker, config)
     run.steps, eval_every = _steps(data, epochs, steps, eval_every)
     checks.positive(eval_every=eval_every, save_every=save_every, log_every=log_every)
     checks.flags(resume=resume, progress=progress)
@@ -278,6 +280,28 @@ def _steps(
         raise ValueError("expected steps, or else epochs of data that have a length")
     checks.positive(steps=steps)
     return int(steps), length or steps if eval_every is None else eval_every
+
+
+def _checked_parts(
+    run: Run, callbacks: Any, checkpoint: Any, tracker: Any, config: Any
+) -> list[Callable[[Run], None]]:
+    """Return the callbacks, if all that a run consists of is what it has to be."""
+    checks.having("model", run.model, "a Module", "forward", "backward", "train")
+    checks.having("criterion", run.criterion, "a Module", "forward", "backward")
+    checks.having("optimizer", run.optimizer, "an Optimizer", "step", "zero_grad", "param_groups")
+    if run.scheduler is not None:
+        checks.having("scheduler", run.scheduler, "a schedule", "step")
+    if tracker is not None:
+        checks.having("tracker", tracker, "a Tracker", "config", "log", "close")
+    for name, mapping in ("metrics", run.metrics), ("config", {} if config is None else config):
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"{name}: expected a mapping, got {checks.got(mapping)}")
+    for name, metric in run.metrics.items():
+        checks.function(f"metrics[{name!r}]", metric)
+    if checkpoint is not None:
+        checks.path("checkpoint", checkpoint)
+    listed = checks.listed("callbacks", callbacks, "functions")
+    return [checks.function(f"callbacks[{k}]", callback) for k, callback in enumerate(listed)]
 
 
 def _check(run: Run, evaluation: Any, patience: int | None, checkpoint: Any, resume: bool) -> None:

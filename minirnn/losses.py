@@ -25,7 +25,7 @@ class _Loss(Module):
             checks.shape("dloss", dloss, shape, "that of the loss")
         elif getattr(dloss, "shape", ()) != ():
             raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
-        elif isinstance(dloss, checks.NUMBER):
+        elif checks.is_number(dloss):
             # A number of another precision would promote the gradient.
             return like.dtype.type(dloss)
         else:
@@ -46,7 +46,9 @@ class _ClassLoss(_Loss):
         super().__init__(reduction)
         ignore_index = checks.whole("ignore_index", ignore_index)
         if weight is not None:
-            checks.array_module(weight=weight)
+            checks.floating("weight", weight)
+            if weight.ndim != 1:
+                raise ValueError(f"weight: expected shape (C,), got {weight.shape}")
         self.weight, self.ignore_index = weight, ignore_index
 
     def forward(self, input: Array, target: Array) -> tuple[Array, Context]:
@@ -456,7 +458,7 @@ class BCEWithLogitsLoss(_EntryLoss):
         super().__init__(reduction)
         for name, w in (("weight", weight), ("pos_weight", pos_weight)):
             if w is not None:
-                checks.array_module(**{name: w})
+                checks.floating(name, w)
         self.weight, self.pos_weight = weight, pos_weight
 
     def _of_entries(self, input: Array, target: Array) -> tuple[Array, Any]:
@@ -512,7 +514,7 @@ class BCELoss(_EntryLoss):
     def __init__(self, weight: Array | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
         if weight is not None:
-            checks.array_module(weight=weight)
+            checks.floating("weight", weight)
         self.weight = weight
 
     def _of_entries(self, input: Array, target: Array) -> tuple[Array, Any]:

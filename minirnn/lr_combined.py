@@ -8,12 +8,12 @@ https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
 from . import checks
-from .lr_scheduler import LRScheduler, steps_in
+from .lr_scheduler import LRScheduler, groups_of, steps_in
 from .optimizer import Optimizer
 
 
@@ -21,9 +21,7 @@ class Combined(LRScheduler):
     """What is made of other schedules, which are asked for their rates, and themselves not stepped."""
 
     def _take(self, schedulers: Any) -> None:
-        if not isinstance(schedulers, Iterable) or isinstance(schedulers, str):
-            raise TypeError(f"schedulers: expected a list, got {checks.got(schedulers)}")
-        self.schedulers: list[LRScheduler] = list(schedulers)
+        self.schedulers: list[LRScheduler] = checks.listed("schedulers", schedulers, "schedules")
         if not self.schedulers:
             raise ValueError("schedulers: expected at least one, got none")
         for k, scheduler in enumerate(self.schedulers):
@@ -186,6 +184,8 @@ class ChainedScheduler(Combined):
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
         self._take(schedulers)
+        if optimizer is not None:
+            groups_of(optimizer)
         for k, schedule in enumerate(self.schedulers):
             name = type(schedule).__name__
             if not hasattr(schedule, "optimizer"):

@@ -14,7 +14,7 @@ https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -233,18 +233,16 @@ def groups_of(optimizer: Any) -> list[dict[str, Any]]:
 def one_a_group(name: str, values: Any, optimizer: Optimizer) -> list[Any]:
     """Return `values`, of which there must be one for each of the optimizer's groups."""
     groups = len(groups_of(optimizer))
-    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
-        raise TypeError(f"{name}: expected one, or a list of one a group, got {checks.got(values)}")
-    if len(values) != groups:
-        raise ValueError(f"{name}: expected {groups}, one a group, got {len(values)}")
-    return list(values)
+    found = checks.listed(name, values, "one a group")
+    if len(found) != groups:
+        raise ValueError(f"{name}: expected {groups}, one a group, got {len(found)}")
+    return found
 
 
 def steps_in(name: str, values: Any) -> list[int]:
     """Return `values`, steps at which something happens, as a list of Python's integers."""
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise TypeError(f"{name}: expected a list of steps, got {checks.got(values)}")
-    return [checks.whole(f"{name}[{k}]", step, 0) for k, step in enumerate(values)]
+    steps = checks.listed(name, values, "steps")
+    return [checks.whole(f"{name}[{k}]", step, 0) for k, step in enumerate(steps)]
 
 
 class LambdaLR(LRScheduler):

@@ -173,7 +173,7 @@ class Optimizer(Hints):
             If a group's settings make no sense by now, or with the state there is, or a parameter is
             read-only; nothing is changed.
         """
-        loss = None if closure is None else closure()
+        loss = None if closure is None else checks.function("closure", closure)()
         work = []
         for k, group in enumerate(self.param_groups):
             self.check(group)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from . import checks
-from .backend import Array, asnumpy, get_array_module
-from .packed_sequence import PackedSequence
+from .backend import Array, get_array_module
+from .packed_sequence import PackedSequence, host_integers
 
 
 def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Array:
@@ -68,8 +68,8 @@ def last_step(output: Any, lengths: Any = None, batch_first: bool = False) -> Ar
         raise ValueError(f"output: expected 3 dimensions, got shape {output.shape}")
     by_step = output.swapaxes(0, 1) if batch_first else output
     T, B = by_step.shape[:2]
-    last = np.full(B, T) if lengths is None else asnumpy(lengths)
-    if last.shape != (B,) or last.dtype.kind not in "iu":
+    last = np.full(B, T) if lengths is None else host_integers("lengths", lengths)
+    if last.shape != (B,):
         raise ValueError(f"lengths: expected {B} integers, got {checks.got(lengths)}")
     if B and (last.min() < 1 or last.max() > T):
         raise ValueError(f"lengths: expected 1 <= length <= T = {T}, got {checks.brief(last)}")

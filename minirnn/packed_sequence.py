@@ -230,7 +230,7 @@ class PackedSequence(_Arithmetic, _Fields):
         if isinstance(other, PackedSequence):
             self.packing.check("other", other)
             other = other.data
-        if isinstance(other, checks.NUMBER):
+        if checks.is_number(other):
             # A NumPy scalar of another precision would promote the rows.
             other = other.item() if isinstance(other, np.generic) else other
         elif not is_array(other):
@@ -267,7 +267,7 @@ class PackedSequence(_Arithmetic, _Fields):
         >>> packed.map(lambda rows: 10 * rows).data
         array([10., 30., 20.])
         """
-        data = fn(self.data)
+        data = checks.function("fn", fn)(self.data)
         checks.array_module(map=data)
         if data.ndim < 1 or len(data) != self.layout.rows:
             raise ValueError(

@@ -29,7 +29,6 @@ knows CUDA.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import sys
 import traceback
@@ -306,8 +305,8 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
     >>> layer.weight.grad
     array([[2., 4.]], dtype=float32)
     """
-    if not isinstance(weight, checks.NUMBER) or not 0 <= weight < math.inf:
-        raise ValueError(f"weight: expected a finite number >= 0, got {checks.got(weight)}")
+    weight = checks.number("weight", weight, "[0, inf)")
+    _check_ends(model, comm)
     if comm.Get_size() == 1 and weight:
         return  # the mean over one is itself
     parameters = parameter_list("model", model.parameters())
@@ -317,8 +316,8 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
     sent = xp.zeros(sum(p.size for p in parameters) + 1, parameters[0].dtype)
     if weight:
         _copy_gradients(flat, sent)
-        sent *= float(weight)
-        sent[-1] = float(weight)
+        sent *= weight
+        sent[-1] = weight
     total = xp.empty_like(sent)
     _finish(xp)
     comm.Allreduce(sent, total)
@@ -330,6 +329,11 @@ def average_gradients(model: Module, comm: Communicator, weight: float) -> None:
         g = piece.grad
         g[...] = total[start : start + g.size].reshape(g.shape)
         start += g.size
+
+
+def _check_ends(model: Any, comm: Any) -> None:
+    checks.having("model", model, "a Module", "named_parameters")
+    checks.having("comm", comm, "a communicator, such as world() gives", "Get_size", "allgather")
 
 
 def _copy_gradients(flat: Any, out: Array) -> None:
@@ -376,6 +380,7 @@ def broadcast(model: Module, comm: Communicator) -> None:
     ...     broadcast(model, comm)
     ...     check_in_step(model, comm)  # else an error
     """
+    _check_ends(model, comm)
     named = dict(model.named_parameters())
     kinds = comm.allgather([(name, p.shape, str(p.dtype)) for name, p in named.items()])
     other = [rank for rank, kind in enumerate(kinds) if kind != kinds[0]]
@@ -425,6 +430,7 @@ def check_in_step(model: Module, comm: Communicator) -> None:
         ...
     RuntimeError: model: expected the same weights on every rank, got others on ranks [1] of 2; ...
     """
+    _check_ends(model, comm)
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
         digest.update(name.encode())

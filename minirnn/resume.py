@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from .archive import (
     MADE_BY,
     entries,
@@ -135,6 +136,7 @@ def save_checkpoint(
         raise ValueError(f"step: expected an integer >= 0, got {step!r:.80}")
     arrays: dict[str, Array] = {}
     parts = {"optimizer": optimizer, "scheduler": scheduler}
+    _check(path, model, parts)
     content = {
         **MADE_BY,
         "version": version(),
@@ -187,6 +189,7 @@ def load_checkpoint(
     True
     """
     parts = {k: p for k, p in (("optimizer", optimizer), ("scheduler", scheduler)) if p is not None}
+    _check(path, model, parts)
     with opened(path) as file, opened_zip(path, file) as archive:
         weights, content = _read(path, archive, model, ("step", "extra", "generators", *parts))
     if type(content["step"]) is not int or content["step"] < 0:
@@ -209,6 +212,13 @@ def load_checkpoint(
             raise
         raise ValueError(f"{path}: does not fit: {error}") from error
     return {"step": content["step"], "extra": content["extra"]}
+
+
+def _check(path: PathLike, model: Module, parts: Mapping[str, Any]) -> None:
+    checks.path("path", path)
+    for name, part in {"model": model, **parts}.items():
+        if part is not None or name == "model":
+            checks.having(name, part, "an object with a state", "state_dict", "load_state_dict")
 
 
 def _json(path: PathLike, content: bytes) -> Any:

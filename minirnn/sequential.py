@@ -43,6 +43,8 @@ class Sequential(Module):
         named: dict[Any, Any] = {str(index): layer for index, layer in enumerate(layers)}
         if len(layers) == 1 and isinstance(layers[0], Mapping):
             named = dict(layers[0])
+            if not named:
+                raise ValueError("layers: expected at least one in the mapping, got none")
             for name in named:
                 taken = hasattr(type(self), name) if isinstance(name, str) else True
                 if taken or not name.isidentifier():

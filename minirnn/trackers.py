@@ -310,6 +310,8 @@ def tracker(name: str, folder: PathLike) -> Unfailing:
 
     Raises
     ------
+    TypeError
+        If `folder` is no path.
     ValueError
         If there is none of this name.
     ImportError
@@ -330,8 +332,8 @@ def tracker(name: str, folder: PathLike) -> Unfailing:
     ['step,loss', '10,2.5']
     """
     makers = (JSONLines, "log.jsonl"), (CSV, "log.csv"), (SwanLab, name), (TensorBoard, name)
-    if name not in NAMES:
-        raise ValueError(f"name: expected one of {', '.join(NAMES)}, got {name!r}")
+    checks.choice("name", name, NAMES)
+    checks.path("folder", folder)
     make, file = makers[NAMES.index(name)]
     return Unfailing(make(Path(folder) / file))
 

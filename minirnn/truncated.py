@@ -111,7 +111,7 @@ def windows(input: Any, k: int, *, batch_first: bool = False) -> Iterator[Window
         form = forms.Packed(input.packing)
     elif not is_array(input):
         raise TypeError(f"input: expected an array or a PackedSequence, got {checks.got(input)}")
-    elif input.ndim == 0:
+    elif checks.array_module(input=input) and input.ndim == 0:
         raise ValueError("input: expected an axis of time, got a number")
     else:
         batched = input.ndim > (2 if input.dtype.kind == "f" else 1)

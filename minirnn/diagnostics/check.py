@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
 from ..backend import RNG, Array, asnumpy, generator, get_array_module, is_array
 from ..module import Module
 from ..packed_sequence import PackedSequence
@@ -76,6 +77,10 @@ def check_gradients(
     >>> sorted(check_gradients(gru, np.ones((5, 2, 3))))
     ['bias_hh_l0', 'bias_ih_l0', 'input 0', 'weight_hh_l0', 'weight_ih_l0']
     """
+    checks.having("module", module, "a Module", "forward", "backward", "named_parameters")
+    checks.positive(directions=directions)
+    checks.number("tolerance", tolerance, "[0, inf)")
+    checks.number("step", step, "(0, inf)")
     draw, inputs = generator(rng), tuple(_copied(x) for x in inputs)
     _require_float64(module, inputs)
     y, ctx = module.forward(*inputs)

@@ -121,7 +121,10 @@ class GradientMonitor:
         if len(set(names)) < len(names):
             raise ValueError(f"parameters: expected every name once, got {names}")
         checks.positive(every=every)
-        if not 0 <= vanishing <= warning <= exploding:
+        bounds = {"vanishing": vanishing, "warning": warning, "exploding": exploding}
+        for name, bound in bounds.items():
+            checks.number(name, bound, "[0, inf]")
+        if not vanishing <= warning <= exploding:
             raise ValueError(
                 "vanishing, warning, exploding: expected 0 <= vanishing <= warning <= exploding, "
                 f"got {vanishing}, {warning}, {exploding}"
@@ -133,8 +136,16 @@ class GradientMonitor:
 
     @quiet
     def observe(self, step: int) -> Observation | None:
-        """Look at the gradients as they are; return what was seen, or None if it is not this step's turn."""
-        if step % self.every:
+        """Look at the gradients as they are; return what was seen, or None if it is not this step's turn.
+
+        Raises
+        ------
+        TypeError
+            If `step` is no integer.
+        ValueError
+            If it is negative.
+        """
+        if checks.whole("step", step, 0) % self.every:
             return None
         squares = _squares([p.grad for p in self.parameters])
         norms = [math.sqrt(s) for s in squares]

@@ -171,6 +171,7 @@ def _uses(
     module: Module, ctx: Any, gradients: tuple[Any, ...], batch_first: bool | None
 ) -> dict[Parameter, list[_Rows]]:
     """Run backward and return, for each parameter, its rows in every use."""
+    checks.having("module", module, "a Module", "modules", "backward")
     if batch_first is None:
         recurrent = [m for m in module.modules() if isinstance(m, Recurrent)]
         batch_first = any(m.batch_first for m in recurrent)
