@@ -14,7 +14,8 @@ https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,7 +95,8 @@ class LRScheduler(Hints):
         self._rates: list[float | None] = (
             [*self.base_lrs] if last_epoch < 0 else [None] * len(groups)
         )
-        self._start()
+        with all_or_nothing(self):
+            self._start()
 
     def _base(self, k: int, group: dict[str, Any], last_epoch: int) -> float:
         """Return the rate before any schedule: what a user has written since is a new one."""
@@ -130,6 +132,7 @@ class LRScheduler(Hints):
         ):
             if rate == before:
                 continue
+            checks.number(f"lr of group {k}", group["lr"], "[0, inf)")
             others = group["lr"] != before  # then it is multiplied by the change of this one
             written = group["lr"] * rate / before if before and others else rate
             group["lr"] = self.optimizer.scheduled[k] = written
@@ -148,16 +151,12 @@ class LRScheduler(Hints):
                 "scheduler.step() before optimizer.step(): the first rate was never used; call "
                 "optimizer.step() first, then scheduler.step()"
             )
-        for group in self.optimizer.param_groups[len(self.base_lrs) :]:  # come since
-            self.base_lrs.append(float(group.setdefault("initial_lr", group["lr"])))
-            self._rates.append(group["lr"])
-        self.last_epoch += 1
-        try:
-            rates = self._own_rates()
-        except BaseException:
-            self.last_epoch -= 1
-            raise
-        self._write(rates)
+        with all_or_nothing(self):
+            for group in self.optimizer.param_groups[len(self.base_lrs) :]:  # come since
+                first = float(group.setdefault("initial_lr", group["lr"]))
+                self.base_lrs, self._rates = [*self.base_lrs, first], [*self._rates, group["lr"]]
+            self.last_epoch += 1
+            self._write(self._own_rates())
 
     def get_last_lr(self) -> list[float]:
         """Return the rates in force, one a group."""
@@ -190,22 +189,21 @@ class LRScheduler(Hints):
             raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
         if missing := [n for n in ("last_epoch", "base_lrs") if n not in state_dict]:
             raise ValueError(f"state_dict: expected last_epoch and base_lrs, {missing} missing")
-        before = dict(vars(self))
-        try:
-            self.last_epoch = checks.whole("last_epoch", state_dict["last_epoch"], 0)
-            self.base_lrs = self._numbers("base_lrs", state_dict["base_lrs"])
-            # Rates are a function of the step; those in force may be a product with other schedules'.
-            lrs = self._numbers("lr", state_dict["lr"]) if "lr" in state_dict else None
-            self._set_settings(state_dict.get("settings"))
-            rates = self._own_rates()
-        except BaseException as error:
-            vars(self).update(before)
-            if isinstance(error, ValueError | TypeError):
+        with all_or_nothing(self):
+            try:
+                self._load(state_dict)
+            except (ValueError, TypeError) as error:
                 raise ValueError(f"state_dict: {error}") from error
-            raise
-        self._rates = [*rates]
+
+    def _load(self, state_dict: Mapping[str, Any]) -> None:
+        self.last_epoch = checks.whole("last_epoch", state_dict["last_epoch"], 0)
+        self.base_lrs = self._numbers("base_lrs", state_dict["base_lrs"])
+        # Rates are a function of the step; those in force may be a product with other schedules'.
+        lrs = self._numbers("lr", state_dict["lr"]) if "lr" in state_dict else None
+        self._set_settings(state_dict.get("settings"))
+        self._rates = [*self._own_rates()]
         for k, group in enumerate(self.optimizer.param_groups):
-            group["lr"] = self.optimizer.scheduled[k] = rates[k] if lrs is None else lrs[k]
+            group["lr"] = self.optimizer.scheduled[k] = self._rates[k] if lrs is None else lrs[k]
 
     def _set_settings(self, settings: Any) -> None:
         """Check and set a state's settings, if it has them."""
@@ -221,6 +219,22 @@ class LRScheduler(Hints):
             groups = len(self.base_lrs)
             raise ValueError(f"{name}: expected {groups}, one a group, got {checks.got(values)}")
         return [checks.number(name, value, "[0, inf)") for value in values]
+
+
+@contextmanager
+def all_or_nothing(schedule: Any) -> Iterator[None]:
+    """Leave a schedule and its optimiser's settings as they were if what is inside is cut off."""
+    own, optimizer = dict(vars(schedule)), schedule.optimizer
+    groups, scheduled = [dict(group) for group in optimizer.param_groups], [*optimizer.scheduled]
+    try:
+        yield
+    except BaseException:
+        vars(schedule).update(own)
+        for group, before in zip(optimizer.param_groups, groups, strict=True):
+            group.clear()
+            group.update(before)
+        optimizer.scheduled[:] = scheduled
+        raise
 
 
 def groups_of(optimizer: Any) -> list[dict[str, Any]]:

@@ -404,7 +404,6 @@ class OneCycleLR(LRScheduler):
             else:
                 group["momentum"] = momentum
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned, momentum included; errors are the others'."""
-        super().load_state_dict(state_dict)
+    def _load(self, state_dict: Mapping[str, Any]) -> None:
+        super()._load(state_dict)
         self._write_momentum()

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import checks
 from .backend import is_array
-from .lr_scheduler import groups_of, one_a_group
+from .lr_scheduler import all_or_nothing, groups_of, one_a_group
 from .optimizer import Optimizer
 
 
@@ -156,6 +156,10 @@ class ReduceLROnPlateau:
         value = metrics.item() if is_array(metrics) and metrics.size == 1 else metrics
         floating = isinstance(value, float | np.floating)
         metric = float(value) if floating else checks.number("metrics", value)
+        with all_or_nothing(self):
+            self._take(metric)
+
+    def _take(self, metric: float) -> None:
         self.last_epoch += 1
         if self._improves(metric):
             self.best = metric
@@ -167,7 +171,7 @@ class ReduceLROnPlateau:
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
             for group, min_lr in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                lowered = max(group["lr"] * self.factor, min_lr)
+                lowered = max(checks.number("lr", group["lr"], "[0, inf)") * self.factor, min_lr)
                 if group["lr"] - lowered > self.eps:
                     group["lr"] = lowered
             self.cooldown_counter = self.cooldown
@@ -201,18 +205,20 @@ class ReduceLROnPlateau:
             raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
         if missing := [name for name in self._STATE if name not in state_dict]:
             raise ValueError(f"state_dict: expected {list(self._STATE)}, {missing} missing")
-        before = dict(vars(self))
-        try:
-            settings = state_dict.get("settings")
-            if settings is not None:
-                if not isinstance(settings, Mapping) or settings.keys() != set(self._settings):
-                    expected = list(self._settings)
-                    raise ValueError(f"settings: expected {expected}, got {checks.got(settings)}")
-                self._set(**settings)
-            best = state_dict["best"]
-            self.best = self._worst() if best is None else checks.number("best", best)
-            for name in self._STATE[1:]:
-                setattr(self, name, checks.whole(name, state_dict[name], 0))
-        except (TypeError, ValueError) as error:
-            vars(self).update(before)
-            raise ValueError(f"state_dict: {error}") from error
+        with all_or_nothing(self):
+            try:
+                self._load(state_dict)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"state_dict: {error}") from error
+
+    def _load(self, state_dict: Mapping[str, Any]) -> None:
+        settings = state_dict.get("settings")
+        if settings is not None:
+            if not isinstance(settings, Mapping) or settings.keys() != set(self._settings):
+                expected = list(self._settings)
+                raise ValueError(f"settings: expected {expected}, got {checks.got(settings)}")
+            self._set(**settings)
+        best = state_dict["best"]
+        self.best = self._worst() if best is None else checks.number("best", best)
+        for name in self._STATE[1:]:
+            setattr(self, name, checks.whole(name, state_dict[name], 0))

@@ -134,6 +134,8 @@ def _running_root(
 ) -> Array:
     """Return the root of v, after it has taken in g; with the mean a, that of the variance."""
     v, a, room = state
+    if a is not None:
+        a *= alpha  # first, so that at no moment is the mean's square above the mean square
     v *= alpha
     # (1 - alpha) g^2 by its root, which is squared last: so it overflows for larger gradients only.
     xp.multiply(g, (1 - alpha) ** 0.5, room)
@@ -141,7 +143,6 @@ def _running_root(
     v += room
     if a is None:
         return xp.sqrt(v, room)
-    a *= alpha
     a += xp.multiply(g, 1 - alpha, room)
     xp.multiply(a, a, room)
     xp.subtract(v, room, room)
