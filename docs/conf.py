@@ -74,6 +74,7 @@ html_css_files = ["minirnn.css"]
 html_theme_options = {
     "external_links": [{"name": "Source", "url": SOURCE}],
     "header_links_before_dropdown": 7,
+    "navbar_align": "left",  # from the name on: in one row on a narrow desktop
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
