@@ -397,10 +397,14 @@ def _rows(x: Any) -> Any:
 def _interrupts(wait: bool) -> Iterator[list[bool]]:
     """Collect Ctrl-C instead of raising it, the first time; in the main thread, the only one that gets it."""
     pressed: list[bool] = []
-    if not wait or threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    ours = before not in (
+        signal.SIG_IGN,
+        None,
+    )  # ignored: that of a shell's background; None: not Python's
+    if not wait or not ours or threading.current_thread() is not threading.main_thread():
         yield pressed
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def press(*_: Any) -> None:
         pressed.append(True)

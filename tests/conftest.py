@@ -1,8 +1,13 @@
 """What pytest hands to the tests."""
 
+import signal
+
 import numpy as np
 import pytest
 from makers import MAKERS
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # here and in what the tests start
 
 
 @pytest.fixture(params=MAKERS)

@@ -203,6 +203,17 @@ def test_ctrl_c_waits_for_the_step_saves_and_stops(tmp_path):
         assert not (tmp_path / "d").exists()
 
 
+def test_ctrl_c_that_is_ignored_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what it puts behind
+    try:
+        press = [lambda run: signal.raise_signal(signal.SIGINT)]
+        options = {"steps": 3, "progress": False, "checkpoint": tmp_path / "c"}
+        assert minirnn.fit(*parts(), **options, callbacks=press).step == 3
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def overfitting(patience, steps=40):
     """Train towards labels that the evaluation has the other way round."""
     minirnn.manual_seed(0)
