@@ -39,6 +39,29 @@ def test_citation_and_metadata_agree():
     assert re.search(r"^## ([0-9.]+)", changelog, re.M)[1] == minirnn.__version__
 
 
+def test_the_projects_address_stands_in_one_place():
+    urls = PROJECT["urls"]
+    owner, name = re.fullmatch(r"https://github\.com/([\w-]+)/([\w-]+)", urls["Source"]).groups()
+    assert urls == {
+        "Source": urls["Source"],
+        "Documentation": f"https://{owner}.github.io/{name}/",
+        "Changelog": f"{urls['Source']}/blob/main/CHANGELOG.md",
+        "Issues": f"{urls['Source']}/issues",
+    }
+    texts = {".cfg", ".cff", ".json", ".md", ".py", ".rst", ".toml", ".yaml", ".yml"}
+    made = {"_build", "api", "gallery", "node_modules", "build", "dist"}
+    said = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*")
+        if path.suffix in texts
+        and not any(
+            part in made or part.startswith(".") for part in path.relative_to(ROOT).parts[:-1]
+        )
+        and re.search(rf"{owner}/{name}\b|{owner}\.github\.io", path.read_text(encoding="utf-8"))
+    }
+    assert said == {"pyproject.toml", "CITATION.cff"}  # which has no way to refer to the other
+
+
 def test_every_supported_python_is_named():
     prefix = "Programming Language :: Python :: 3."
     minors = [int(c.removeprefix(prefix)) for c in PROJECT["classifiers"] if c.startswith(prefix)]
