@@ -52,9 +52,9 @@ def bench(session):
 def coverage(session):
     """Run the tests and refuse less than the floor in lines and branches, of pyproject.toml."""
     session.install("-e", ".[test,coverage]")
+    session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "combine")
-    session.run("coverage", "report")
+    session.run("python", ".ci/coverage")
 
 
 @nox.session(default=False)
