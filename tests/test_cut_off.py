@@ -1,5 +1,6 @@
 """Ctrl-C between any two lines of an optimiser's or a schedule's: what it leaves can be gone on with."""
 
+import contextvars
 import copy
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ def cut_off(call, line):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        call()
+        contextvars.copy_context().run(
+            call
+        )  # a cut at the end of np.errstate's block leaves it set
     except KeyboardInterrupt:
         return True
     finally:
