@@ -6,25 +6,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import Array, quiet
+from ..backend import Array
 from ..functional import gru
 from ..functional.gates import by_gate
 from ..functional.gru import (
     GATES,
     STATES,
     GRURows,
-    add_to_biases,
     step,
     weight_shapes,
 )
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
-from .shared import bias_sum, cuts, few, input_product, panels, part, read, room_for
+from .shared import add_gradients, bias_sum, cuts, input_product, panels, part, read, room_for
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
-
-add_gradients = quiet(gru.add_gradients)
 
 
 def forward(
@@ -63,8 +60,8 @@ def backward(
     ctx: GRURows, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
-    x, h, gates, q, w_ih, w_hh, layout, mask = ctx
-    (dh,), (dw_ih, dw_hh, *dbs), (trace_h,) = dstates, dweights, trace or (None,)
+    x, h, gates, q, _, w_hh, layout, mask = ctx
+    (dh,), (trace_h,) = dstates, trace or (None,)
     H, dy, room = w_hh.shape[1], read(dy), room_for(mask)
     w_qrz = panels(np.concatenate([w_hh[2 * H :], w_hh[: 2 * H]]), _loops.pack)
     dx, da_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
@@ -73,12 +70,7 @@ def backward(
         da, h_t = da_all[: rows.stop - rows.start], h[cut.states]
         given = part(dy, rows), part(trace_h, rows)
         _loops.gru_backward(da, dh, *given, gates[rows], q[rows], h_t, w_qrz, mask, room, *last)
-        if mask is None and few(da, w_ih):
-            db = np.empty(4 * H, x.dtype)
-            _loops.gru_gradients(da, w_ih, x[rows], h_t, dx[rows], dw_ih, dw_hh, db, *last)
-            add_to_biases(dbs, db)
-        else:
-            add_gradients(ctx, cut.span, da, dx, dweights)
+        add_gradients(ctx, cut, da, dx, dweights, _loops.gru_gradients, gru)
     return dx
 
 
@@ -91,7 +83,7 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
     w_ih, w_hh, b_ih, b_hh = weights
     _, B, H = states[0].shape
-    h, (q, room) = states[0].reshape(2 * B, H), np.empty((2, B, H), w_hh.dtype)
+    h, q = states[0].reshape(2 * B, H), np.empty((B, H), w_hh.dtype)
     a, p = np.empty((2, B, 3 * H), w_hh.dtype)
     w, b, w_x, h_t, sizes = (
         panels(w_hh),
@@ -103,7 +95,7 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
 
     def step(x: Array) -> Array:
         x.dot(w_x, a)
-        _loops.gru_forward(a, q, h, w, b, None, room, p, sizes, B, H)
+        _loops.gru_forward(a, q, h, w, b, None, None, p, sizes, B, H)
         return h_t
 
     return step

@@ -8,14 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import Array, quiet
-from ..functional import lstm
+from ..functional import lstm, shared
 from ..functional.gates import by_gate
 from ..functional.lstm import GATES, STATES, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
-from ..functional.shared import add_to_biases
 from ..layout import Layout
 from . import _loops
-from .shared import add_gradients, bias_sum, cuts, few, input_product, panels, part, read, room_for
+from .shared import add_gradients, bias_sum, cuts, input_product, panels, part, read, room_for
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -74,9 +73,9 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     if isinstance(ctx, lstm.LSTMContext):
         return _back_in_numpy(ctx, dy, dstates, dweights, trace)
-    x, h, c, gates, tanh_c, w_ih, w_hh, layout, mask = ctx
-    (dh, dc), (dw_ih, dw_hh, *dbs) = dstates, dweights[:4]
-    (trace_h, trace_c), H, dy, room = trace or (None, None), w_hh.shape[1], read(dy), room_for(mask)
+    x, _, c, gates, tanh_c, _, w_hh, layout, mask = ctx
+    (dh, dc), (trace_h, trace_c) = dstates, trace or (None, None)
+    H, dy, room = w_hh.shape[1], read(dy), room_for(mask)
     dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
     w = panels(w_hh, _loops.pack)
     for cut in reversed(cuts(layout)):
@@ -85,13 +84,7 @@ def backward(
         given = part(dy, rows), part(trace_h, rows), part(trace_c, rows)
         saved = gates[rows], c[cut.states], tanh_c[rows]
         _loops.lstm_backward(dz, dh, dc, *given, *saved, w, mask, room, *last)
-        if mask is None and few(dz, w_ih):
-            db = np.empty(4 * H, x.dtype)
-            saved = w_ih, x[rows], h[cut.states]
-            _loops.lstm_gradients(dz, *saved, dx[rows], dw_ih, dw_hh, db, *last)
-            add_to_biases(dbs, db)
-        else:
-            add_gradients(ctx, cut.span, dz, dx, dweights)
+        add_gradients(ctx, cut, dz, dx, dweights, _loops.lstm_gradients, shared)
     return dx
 
 
@@ -109,7 +102,7 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
         return stepper_of(lstm, weights, states, {})
     _, B, H = states[0].shape
     h, c = (s.reshape(2 * B, H) for s in states)
-    z, (tanh_c, room) = np.empty((B, 4 * H), w_hh.dtype), np.empty((2, B, H), w_hh.dtype)
+    z, tanh_c = np.empty((B, 4 * H), w_hh.dtype), np.empty((B, H), w_hh.dtype)
     w, b, w_x, h_t, sizes = (
         panels(w_hh),
         bias_sum(b_ih, b_hh, w_hh),
@@ -120,7 +113,7 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
 
     def step(x: Array) -> Array:
         x.dot(w_x, z)
-        _loops.lstm_forward(z, h, c, tanh_c, w, b, None, room, sizes, B, H)
+        _loops.lstm_forward(z, h, c, tanh_c, w, b, None, None, sizes, B, H)
         return h_t
 
     return step

@@ -7,16 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 from ..backend import Array
+from ..functional import shared
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
-from ..functional.shared import add_to_biases
 from ..layout import Layout
 from . import _loops
 from .shared import (
     add_gradients,
     bias_sum,
     cuts,
-    few,
     input_product,
     panels,
     part,
@@ -56,8 +55,8 @@ def backward(
     ctx: RNNContext, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
-    x, h, w_ih, w_hh, layout, nonlinearity, mask = ctx
-    (dh,), (dw_ih, dw_hh, *dbs), (trace_h,) = dstates, dweights, trace or (None,)
+    x, h, _, w_hh, layout, nonlinearity, mask = ctx
+    (dh,), (trace_h,) = dstates, trace or (None,)
     y, H, dy, room = h[layout.batch_size :], len(w_hh), read(dy), room_for(mask)
     dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, H), x.dtype)
     w, loop = panels(w_hh, _loops.pack), _BACKWARD[nonlinearity]
@@ -66,13 +65,7 @@ def backward(
         dz = dz_all[: rows.stop - rows.start]
         given = part(dy, rows), part(trace_h, rows)
         loop(dz, dh, *given, y[rows], w, mask, room, *last)
-        if mask is None and few(dz, w_ih):
-            db = np.empty(H, x.dtype)
-            saved = w_ih, x[rows], h[cut.states]
-            _loops.rnn_gradients(dz, *saved, dx[rows], dw_ih, dw_hh, db, *last)
-            add_to_biases(dbs, db)
-        else:
-            add_gradients(ctx, cut.span, dz, dx, dweights)
+        add_gradients(ctx, cut, dz, dx, dweights, _loops.rnn_gradients, shared)
     return dx
 
 
@@ -82,17 +75,13 @@ def stepper(
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
     w_ih, w_hh, b_ih, b_hh = weights
     _, B, H = states[0].shape
-    h, room, sizes = (
-        states[0].reshape(2 * B, H),
-        np.empty((B, H), w_hh.dtype),
-        np.array([B], np.int64),
-    )
+    h, sizes = states[0].reshape(2 * B, H), np.array([B], np.int64)
     w, b, w_x, h_t = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), w_ih.T, h[B:]
     loop = _FORWARD[nonlinearity]
 
     def step(x: Array) -> Array:
         x.dot(w_x, h_t)
-        loop(h, w, b, None, room, sizes, B, H)
+        loop(h, w, b, None, None, sizes, B, H)
         return h_t
 
     return step

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..backend import Array, quiet
-from ..functional import shared
+from ..functional.recurrence import Weights
+from ..functional.shared import Saved
 from ..layout import Layout, Span
 from . import _loops
+
+Loop: TypeAlias = Callable[..., None]
 
 
 class Cut(NamedTuple):
@@ -74,8 +77,21 @@ def _dot(x: Array, w: Array, out: Array) -> None:
     x.dot(w, out)
 
 
-# NumPy's way to the gradients that wait for a span's dz, as few as they be.
-add_gradients = quiet(shared.add_gradients)
+def add_gradients(
+    ctx: Saved, cut: Cut, dz: Array, dx: Array, dweights: Weights, loop: Loop, numpy_way: Any
+) -> None:
+    """End the backward pass of a span: by `loop` in C or, of many rows and with a mask, in NumPy.
+
+    `numpy_way` is the module with ``add_gradients`` and ``add_to_biases`` for the recurrence's dz.
+    """
+    if ctx.mask is not None or not few(dz, ctx.w_ih):
+        quiet(numpy_way.add_gradients)(ctx, cut.span, dz, dx, dweights)
+        return
+    dw_ih, dw_hh, *dbs = dweights[:4]
+    rows, db = cut.span.rows, np.empty(dz.shape[1], dz.dtype)
+    saved, added = (ctx.w_ih, ctx.x[rows], ctx.h[cut.states]), (dw_ih, dw_hh, db)
+    loop(dz, *saved, dx[rows], *added, cut.sizes, cut.entering, dw_hh.shape[1])
+    numpy_way.add_to_biases(dbs, db)
 
 
 def read(x: Any) -> Any:
