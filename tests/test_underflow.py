@@ -134,3 +134,27 @@ def test_settings_that_are_too_small_count_for_nothing(kind, maximize):
         made.load_state_dict(made.state_dict())
         made.load_state_dict(made.torch_state_dict())
     assert (p.data == 1).all()
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("make", [minirnn.RNN, minirnn.GRU, minirnn.LSTM])
+def test_a_stepper_takes_what_is_too_small(make, native):
+    if native and not minirnn.native_available():
+        pytest.skip("the loops in C were not built here")
+    x = np.stack([np.full(4, small, np.float32) for small in (1e-44, 1e-38)])
+    minirnn.set_native(native)
+    try:
+        stepper = make(4, 8, rng=0).stepper()
+        with np.errstate(all="raise"):
+            steps = [stepper(x_t) for x_t in x]
+    finally:
+        minirnn.set_native(minirnn.native_available())
+    assert np.isfinite(steps).all()
+
+
+def test_a_stepper_takes_a_sample_of_any_order_in_memory():
+    layer = minirnn.GRU(4, 8, rng=0)
+    x = np.random.default_rng(0).standard_normal((4, 3, 2)).astype(np.float32)
+    one, other = layer.stepper(3), layer.stepper(3)
+    for k in range(2):
+        np.testing.assert_array_equal(one(x[:, :, k].T), other(x[:, :, k].T.copy()))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from ..backend import Array
+from ..backend import Array, quiet
 from ..layout import Layout
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...] | None]
@@ -161,6 +161,7 @@ def stepper_of(
         return own
     before, after = ([s[k] for s in states] for k in (0, 1))
 
+    @quiet
     def step(x: Array) -> Array:
         recurrence.step(x, before, weights, after, **options)
         return after[0]

@@ -85,16 +85,16 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     _, B, H = states[0].shape
     h, q = states[0].reshape(2 * B, H), np.empty((B, H), w_hh.dtype)
     a, p = np.empty((2, B, 3 * H), w_hh.dtype)
-    w, b, w_x, h_t, sizes = (
+    w, b, product, h_t, sizes = (
         panels(w_hh),
         _biases(b_ih, b_hh, w_hh),
-        w_ih.T,
+        input_product(w_ih),
         h[B:],
         np.array([B], np.int64),
     )
 
     def step(x: Array) -> Array:
-        x.dot(w_x, a)
+        product(read(x), a)
         _loops.gru_forward(a, q, h, w, b, None, None, p, sizes, B, H)
         return h_t
 

@@ -103,16 +103,16 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     _, B, H = states[0].shape
     h, c = (s.reshape(2 * B, H) for s in states)
     z, tanh_c = np.empty((B, 4 * H), w_hh.dtype), np.empty((B, H), w_hh.dtype)
-    w, b, w_x, h_t, sizes = (
+    w, b, product, h_t, sizes = (
         panels(w_hh),
         bias_sum(b_ih, b_hh, w_hh),
-        w_ih.T,
+        input_product(w_ih),
         h[B:],
         np.array([B], np.int64),
     )
 
     def step(x: Array) -> Array:
-        x.dot(w_x, z)
+        product(read(x), z)
         _loops.lstm_forward(z, h, c, tanh_c, w, b, None, None, sizes, B, H)
         return h_t
 

@@ -76,11 +76,11 @@ def stepper(
     w_ih, w_hh, b_ih, b_hh = weights
     _, B, H = states[0].shape
     h, sizes = states[0].reshape(2 * B, H), np.array([B], np.int64)
-    w, b, w_x, h_t = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), w_ih.T, h[B:]
+    w, b, product, h_t = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), input_product(w_ih), h[B:]
     loop = _FORWARD[nonlinearity]
 
     def step(x: Array) -> Array:
-        x.dot(w_x, h_t)
+        product(read(x), h_t)
         loop(h, w, b, None, None, sizes, B, H)
         return h_t
 
