@@ -79,6 +79,12 @@ class SGD(Optimizer):
     """
 
     _slots = ("momentum_buffer",)
+    _ranges: ClassVar[Mapping[str, str]] = {
+        **Optimizer._ranges,
+        "momentum": "[0, inf)",
+        "dampening": "[0, inf)",
+    }
+    _switches = (*Optimizer._switches, "nesterov")
 
     def __init__(
         self,
@@ -91,15 +97,8 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            maximize=maximize,
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-        )
+        own = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+        super().__init__(params, lr=lr, weight_decay=weight_decay, maximize=maximize, **own)
 
     def needed_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return what the formula reads under these settings."""
@@ -108,9 +107,6 @@ class SGD(Optimizer):
     def check(self, settings: dict[str, Any]) -> None:
         """Raise if the settings make no sense."""
         super().check(settings)
-        for name in ("momentum", "dampening"):
-            checks.number(name, settings[name], "[0, inf)")
-        checks.flags(nesterov=settings["nesterov"])
         if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
             raise ValueError(
                 "nesterov: expected a positive momentum and no dampening with it, got momentum="
@@ -121,17 +117,13 @@ class SGD(Optimizer):
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
         xp, (m, scratch) = get_array_module(data), state
-        lr, mu, decay, damping = numbers(group, "lr", "momentum", "weight_decay", "dampening")
-        g = grad
-        if decay:
-            g = xp.multiply(data, decay, scratch)
-            g += grad
+        lr, mu, damping = numbers(group, "lr", "momentum", "dampening")
         if mu:
             m *= mu
             # From m = 0, undampened, the first step makes m = g.
-            m += xp.multiply(g, 1 - damping, scratch) if damping and t > 1 else g
+            m += xp.multiply(grad, 1 - damping, scratch) if damping and t > 1 else grad
         if not mu or group["nesterov"]:
-            data -= xp.multiply(g, lr, scratch)
+            data -= xp.multiply(grad, lr, scratch)
         if mu:
             data -= xp.multiply(m, lr * mu if group["nesterov"] else lr, scratch)
 
@@ -195,7 +187,8 @@ class Adam(Optimizer):
     """
 
     _slots = ("exp_avg", "exp_avg_sq")
-    _decoupled = False
+    _ranges: ClassVar[Mapping[str, str]] = {**Optimizer._ranges, "eps": "[0, inf)"}
+    _switches = (*Optimizer._switches, "amsgrad")
     _implied: ClassVar[Mapping[str, Any]] = {"decoupled_weight_decay": False}
 
     def __init__(
@@ -209,8 +202,8 @@ class Adam(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, maximize=maximize, **settings, amsgrad=amsgrad)
+        own = {"betas": betas, "eps": eps, "amsgrad": amsgrad}
+        super().__init__(params, lr=lr, weight_decay=weight_decay, maximize=maximize, **own)
 
     def slots_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return two running means, and with `amsgrad` the largest of the second."""
@@ -219,29 +212,21 @@ class Adam(Optimizer):
     def check(self, settings: dict[str, Any]) -> None:
         """Raise if the settings make no sense."""
         super().check(settings)
-        checks.number("eps", settings["eps"], "[0, inf)")
-        checks.flags(amsgrad=settings["amsgrad"])
         betas = settings["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {checks.got(betas)}")
-        for k, beta in enumerate(betas):
-            checks.number(f"betas[{k}]", beta, "[0, 1)")
+        for name, beta in zip(("betas[0]", "betas[1]"), betas, strict=True):
+            checks.number(name, beta, "[0, 1)")
 
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
         xp, (m, v, *largest, scratch) = get_array_module(data), state
-        lr, decay, eps = numbers(group, "lr", "weight_decay", "eps")
+        lr, eps = numbers(group, "lr", "eps")
         beta1, beta2 = map(float, group["betas"])
-        g = grad
-        if decay and self._decoupled:
-            data *= 1 - lr * decay
-        elif decay:
-            g = xp.multiply(data, decay, scratch)
-            g += grad
         m *= beta1
         v *= beta2
-        g = xp.multiply(g, 1 - beta1, scratch)
+        g = xp.multiply(grad, 1 - beta1, scratch)
         m += g
         # (1 - beta2) g^2 by its root, which is squared last: so it overflows for larger gradients only.
         g *= math.sqrt(1 - beta2) / (1 - beta1)
@@ -293,7 +278,6 @@ class AdamW(Adam):
     array([0.95, 1.9 ])
     """
 
-    _decoupled = True
     _implied: ClassVar[Mapping[str, Any]] = {"decoupled_weight_decay": True}
 
     def __init__(
@@ -308,3 +292,10 @@ class AdamW(Adam):
         maximize: bool = False,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+
+    def _update(
+        self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
+    ) -> None:
+        lr, decay = numbers(group, "lr", "weight_decay")
+        data *= 1 - lr * decay
+        super()._update(group, data, grad, state, t)

@@ -77,6 +77,9 @@ class Optimizer(Hints):
     _slots: tuple[str, ...]
     # How many more arrays of that size a step needs to write to; kept, so that it allocates nothing.
     _scratch = 1
+    # The range of each setting that is a number, and the settings that are True or False.
+    _ranges: ClassVar[Mapping[str, str]] = {"lr": "[0, inf)", "weight_decay": "[0, inf)"}
+    _switches: tuple[str, ...] = ("maximize",)
     # What torch has as a setting and here is another class.
     _implied: ClassVar[Mapping[str, Any]] = {}
 
@@ -87,9 +90,6 @@ class Optimizer(Hints):
         maximize: bool = False,
         **defaults: Any,
     ) -> None:
-        several = isinstance(params, Iterable) and not isinstance(params, np.ndarray)
-        given: list[Any] = list(params) if several else parameter_list("params", params)
-        groups = given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         self._defaults = {**defaults, "maximize": maximize}
         self._steps = 0
@@ -99,7 +99,7 @@ class Optimizer(Hints):
         self.scheduled: list[float | None] = []
         # The step at which each group came: a mean's bias is corrected by the group's own age.
         self._started: list[int] = []
-        for group in groups:
+        for group in _groups_of(params):
             self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -128,16 +128,17 @@ class Optimizer(Hints):
         self._started.append(self._steps)
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Raise if a group's settings make no sense; a subclass checks its own as well.
+        """Raise if a group's settings make no sense; a subclass checks what goes with what as well.
 
         Raises
         ------
         ValueError, TypeError
             If one is no number in its range, or no switch.
         """
-        for name in ("lr", "weight_decay"):
-            checks.number(name, settings[name], "[0, inf)")
-        checks.flags(maximize=settings["maximize"])
+        for name, interval in self._ranges.items():
+            checks.number(name, settings[name], interval)
+        for name in self._switches:
+            checks.flags(**{name: settings[name]})
 
     def slots_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of what the formula remembers under these settings."""
@@ -177,29 +178,26 @@ class Optimizer(Hints):
         work = []
         for k, group in enumerate(self.param_groups):
             self.check(group)
-            if len(slots := self.slots_under(group)) != len(self._state[k]) - self._scratch:
-                raise ValueError(
-                    f"settings: expected those under which group {k} was made, got some under which "
-                    f"{slots} are remembered; make the optimiser anew"
-                )
-            for p in group["params"]:
-                if p._requires_grad and not p.writeable:
-                    raise ValueError(
-                        f"{p.name}: expected an array to write to, got a read-only one"
-                    )
+            _require_as_made(self, k)
             for data, grad, state in _pieces(self, k):
                 work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
         # An error in the middle would leave a step done by half; what is not finite shows in the loss.
         with np.errstate(all="ignore"):
             for group, data, grad, state, t in work:
-                self._update(group, data, -grad if group["maximize"] else grad, state, t)
+                if group["weight_decay"] or group["maximize"]:
+                    grad = _penalised(self, group, data, grad, state[-1])
+                self._update(group, data, grad, state, t)
         return loss
 
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        """Apply the formula to one piece at its step t, 1 at first, in place, leaving `grad` as it is."""
+        """Apply the formula to one piece at its step t, 1 at first, in place.
+
+        `grad` has the penalty on the weights in it, and so may lie in the last of `state`; anywhere else
+        it stays as it is.
+        """
         raise NotImplementedError
 
     def zero_grad(self, set_to_none: bool = False) -> None:
@@ -293,6 +291,30 @@ def numbers(group: Mapping[str, Any], *names: str) -> list[float]:
     return [float(group[name]) for name in names]
 
 
+def _require_as_made(optimizer: Optimizer, k: int) -> None:
+    """Require the slots of group `k` to be those of its settings, and its parameters to take a step."""
+    group, kept = optimizer.param_groups[k], len(optimizer._state[k]) - optimizer._scratch
+    if len(slots := optimizer.slots_under(group)) != kept:
+        raise ValueError(
+            f"settings: expected those under which group {k} was made, got some under which "
+            f"{slots} are remembered; make the optimiser anew"
+        )
+    for p in group["params"]:
+        if p._requires_grad and not p.writeable:
+            raise ValueError(f"{p.name}: expected an array to write to, got a read-only one")
+
+
+def _penalised(
+    optimizer: Optimizer, group: Mapping[str, Any], data: Array, grad: Array, room: Array
+) -> Array:
+    """Return what to go down along: the gradient, with that of the L2 penalty; `room` if it has changed."""
+    xp, decay, maximize = get_array_module(data), float(group["weight_decay"]), group["maximize"]
+    if decay and not optimizer._implied.get("decoupled_weight_decay"):
+        penalty = xp.multiply(data, decay, room)
+        return (xp.subtract if maximize else xp.add)(penalty, grad, room)
+    return xp.negative(grad, room) if maximize else grad
+
+
 def _torch_groups(
     optimizer: Optimizer, theirs: Sequence[Mapping[str, Any]] = ()
 ) -> list[torch_state.Group]:
@@ -304,6 +326,13 @@ def _torch_groups(
         slots, needed = optimizer.slots_under(under), optimizer.needed_under(under)
         groups.append(torch_state.Group(own, group["params"], slots, needed, optimizer._implied))
     return groups
+
+
+def _groups_of(params: Any) -> list[dict[str, Any]]:
+    """Return the groups that `params` are, or the one that they make."""
+    several = isinstance(params, Iterable) and not isinstance(params, np.ndarray)
+    given: list[Any] = list(params) if several else parameter_list("params", params)
+    return given if any(isinstance(entry, dict) for entry in given) else [{"params": given}]
 
 
 def _filled(optimizer: Optimizer, group: Any) -> dict[str, Any]:
@@ -343,10 +372,10 @@ def _trained(params: list[Parameter]) -> Iterator[tuple[slice, Parameter | Param
     start = 0
     for piece in flat_pieces(params):
         held = [piece] if isinstance(piece, Parameter) else piece.parameters
-        whole = all(p._requires_grad for p in held)
-        for part in [piece] if whole else held:
+        frozen = [p for p in held if not p._requires_grad]
+        for part in held if frozen else [piece]:
             span = slice(start, start + part.data.size)
-            if whole or (isinstance(part, Parameter) and part.requires_grad):
+            if part not in frozen:
                 yield span, part
             start = span.stop
 

@@ -158,7 +158,8 @@ class Parameter(NDArrayOperatorsMixin):
     @property
     def writeable(self) -> bool:
         """Whether `data` may be written to; NumPy's arrays can be read-only."""
-        return bool(getattr(self._data.flags, "writeable", True))
+        writeable: bool = getattr(self._data.flags, "writeable", True)
+        return writeable
 
     @property
     def size(self) -> int:

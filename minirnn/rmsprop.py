@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from . import checks
 from .backend import Array, get_array_module
 from .optimizer import Optimizer, numbers
 from .parameter import Parameter
@@ -70,6 +69,13 @@ class RMSprop(Optimizer):
 
     _slots = ("square_avg", "grad_avg", "momentum_buffer")
     _scratch = 2
+    _ranges: ClassVar[Mapping[str, str]] = {
+        **Optimizer._ranges,
+        "alpha": "[0, 1]",
+        "eps": "[0, inf)",
+        "momentum": "[0, inf)",
+    }
+    _switches = (*Optimizer._switches, "centered")
 
     def __init__(
         self,
@@ -83,43 +89,22 @@ class RMSprop(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            maximize=maximize,
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            centered=centered,
-        )
+        own = {"alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
+        super().__init__(params, lr=lr, weight_decay=weight_decay, maximize=maximize, **own)
 
     def needed_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return what the formula reads under these settings."""
         used = True, settings["centered"], settings["momentum"]
         return tuple(name for name, needed in zip(self._slots, used, strict=True) if needed)
 
-    def check(self, settings: dict[str, Any]) -> None:
-        """Raise if the settings make no sense."""
-        super().check(settings)
-        checks.number("alpha", settings["alpha"], "[0, 1]")
-        for name in ("eps", "momentum"):
-            checks.number(name, settings[name], "[0, inf)")
-        checks.flags(centered=settings["centered"])
-
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        xp, (v, a, m, room, g_room) = get_array_module(data), state
-        lr, alpha, eps = numbers(group, "lr", "alpha", "eps")
-        mu, decay = numbers(group, "momentum", "weight_decay")
-        g = grad
-        if decay:
-            g = xp.multiply(data, decay, g_room)
-            g += grad
-        root = _running_root(xp, g, (v, a if group["centered"] else None, room), alpha)
+        xp, (v, a, m, room, _) = get_array_module(data), state
+        lr, alpha, eps, mu = numbers(group, "lr", "alpha", "eps", "momentum")
+        root = _running_root(xp, grad, (v, a if group["centered"] else None, room), alpha)
         root += eps
-        step = xp.divide(g, root, room)
+        step = xp.divide(grad, root, room)
         if mu:
             m *= mu
             m += step
