@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minirnn
-from minirnn.functional import dropout, gru, linear, lstm, rnn, shared
+from minirnn.functional import dropout, gru, linear, lstm, rnn, scratch, shared
 from minirnn.layout import equal_lengths
 
 CELLS = {"rnn": (rnn, 1), "gru": (gru, 1), "lstm": (lstm, 2)}
@@ -75,10 +75,10 @@ def test_a_step_within_a_step_changes_nothing(cell, B, monkeypatch):
 
 def test_scratch_is_bounded_in_bytes():
     for size in (*range(1, 200), 10**6):
-        shared.keep(shared.scratch((size, 80), np.zeros(1)))
-    kept = [a for arrays in shared._scratch.arrays.values() for a in arrays]
+        scratch.put_back(scratch.scratch((size, 80), np.zeros(1)))
+    kept = [a for arrays in scratch._scratch.arrays.values() for a in arrays]
     assert 0 < sum(a.nbytes for a in kept) <= 1 << 20
-    assert len(shared._scratch.arrays) <= 16
+    assert len(scratch._scratch.arrays) <= 16
 
 
 def closed(cell, z, dtype):
@@ -133,8 +133,8 @@ def test_a_closed_gate_has_all_its_digits(cell, native, z):
 def test_a_large_workspace_serves_again_and_two_at_once_are_two():
     like = np.zeros(1)
     for shape, again in (((100, 100), True), ((10, 10), False), ((1000, 1000), False)):
-        one = shared.workspace(shape, like)
-        shared.keep_workspace(one)
-        two, other = shared.workspace(shape, like), shared.workspace(shape, like)
+        one = scratch.workspace(shape, like)
+        scratch.put_back_workspace(one)
+        two, other = scratch.workspace(shape, like), scratch.workspace(shape, like)
         assert (two is one) == again
         assert other is not two

@@ -249,13 +249,12 @@ def test_rmsprop_of_a_steady_gradient_stays_finite():
 
 
 @pytest.mark.parametrize("options", [{}, {"centered": True, "momentum": 0.5, "weight_decay": 0.1}])
+@pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
-def test_a_step_allocates_nothing_of_the_parameters_size(name, options):
-
+def test_a_step_allocates_nothing_of_the_parameters_size(name, maximize, options):
     p = weight(*np.ones(100_000))
-    optimizer = getattr(minirnn, name)(
-        [p], **{key: value for key, value in options.items() if key in SETTINGS[name]}
-    )
+    own = {key: value for key, value in options.items() if key in SETTINGS[name]}
+    optimizer = getattr(minirnn, name)([p], maximize=maximize, **own)
     optimizer.step()
     tracemalloc.start()
     optimizer.step()

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import Array, get_array_module
 from ..layout import Layout, Span
-from .shared import keep_workspace, workspace
+from .scratch import put_back_workspace, workspace
 
 
 def number(value: float, like: Array) -> Array:
@@ -58,7 +58,7 @@ def from_input(
         if bias is not None:
             z_x += bias
         yield span, z.reshape(len(z), -1, H).swapaxes(0, 1)
-    keep_workspace(room)
+    put_back_workspace(room)
 
 
 def saturating() -> Any:

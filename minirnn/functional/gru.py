@@ -40,18 +40,8 @@ from ..layout import Layout, Span
 from . import recurrence
 from .gates import from_input, negated, number, saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
-from .shared import (
-    Saved,
-    column_sums,
-    entering,
-    gate_sums,
-    keep,
-    keep_workspace,
-    masked,
-    masked_,
-    scratch,
-    workspace,
-)
+from .scratch import put_back, put_back_workspace, scratch, workspace
+from .shared import Saved, column_sums, entering, gate_sums, masked, masked_
 
 GATES = ("r", "z", "n")
 STATES = ("h",)
@@ -173,7 +163,7 @@ def backward(
             dh_t *= z_t
             dh_t += dh_in
         add_gradients(ctx, span, da, dx, dweights)
-    keep_workspace(all_per_dh, all_da)
+    put_back_workspace(all_per_dh, all_da)
     return dx
 
 
@@ -251,7 +241,7 @@ def step(x: Array, states: States, weights: Weights, new: States) -> None:
         xp.subtract(h, n, h_new)
         h_new *= z
         h_new += n
-    keep(a, p)
+    put_back(a, p)
 
 
 def gates(ctx: GRUContext) -> dict[str, Array]:

@@ -40,15 +40,8 @@ from ..layout import Layout
 from .gates import by_gate, saturating, sigmoid_
 from .gru import GATES, STATES, weight_shapes
 from .recurrence import Mask, States, Traces, Weights
-from .shared import (
-    add_bias_gradient,
-    add_input_gradients,
-    gate_sums,
-    keep,
-    masked,
-    masked_,
-    scratch,
-)
+from .scratch import put_back, scratch
+from .shared import add_bias_gradient, add_input_gradients, gate_sums, masked, masked_
 
 __all__ = ["GATES", "STATES", "Context", "backward", "forward", "gates", "step", "weight_shapes"]
 
@@ -158,7 +151,7 @@ def step(x: Array, states: States, weights: Weights, new: States) -> None:
         xp.subtract(h, n, h_new)
         h_new *= z
         h_new += n
-    keep(a, p, q)
+    put_back(a, p, q)
 
 
 def gates(ctx: Context) -> dict[str, Array]:

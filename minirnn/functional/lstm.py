@@ -39,16 +39,8 @@ from ..layout import Layout, Span
 from . import recurrence
 from .gates import from_input, negated, number, saturating, sigmoid_
 from .recurrence import Mask, States, Traces, Weights
-from .shared import (
-    add_gradients,
-    gate_sums,
-    keep,
-    keep_workspace,
-    masked,
-    masked_,
-    scratch,
-    workspace,
-)
+from .scratch import put_back, put_back_workspace, scratch, workspace
+from .shared import add_gradients, gate_sums, masked, masked_
 
 GATES = ("i", "f", "g", "o")
 STATES = ("h", "c")
@@ -190,7 +182,7 @@ def backward(
         add_gradients(ctx, span, dz, dx, dweights)
         if span_dh is not None:
             _add_projection_gradient(ctx, span, span_dh, dweights[4])
-    keep_workspace(all_factors, all_dz)
+    put_back_workspace(all_factors, all_dz)
     return dx
 
 
@@ -251,7 +243,7 @@ def step(x: Array, states: States, weights: Weights, new: States) -> None:
         else:
             m *= o
             m.dot(w_hr.T, h_new)
-    keep(z, z_h, m)
+    put_back(z, z_h, m)
 
 
 def gates(ctx: LSTMContext) -> dict[str, Array]:

@@ -39,16 +39,8 @@ from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
 from .recurrence import Mask, States, Traces, Weights
-from .shared import (
-    add_gradients,
-    gate_sums,
-    keep,
-    keep_workspace,
-    masked,
-    masked_,
-    scratch,
-    workspace,
-)
+from .scratch import put_back, put_back_workspace, scratch, workspace
+from .shared import add_gradients, gate_sums, masked, masked_
 
 GATES = ("h",)
 STATES = ("h",)
@@ -134,7 +126,7 @@ def backward(
             if mask is not None:
                 masked_(dh_t, mask[: len(dh_t)])
         add_gradients(ctx, span, dz, dx, dweights)
-    keep_workspace(memory)
+    put_back_workspace(memory)
     return dx
 
 
@@ -148,7 +140,7 @@ def step(
     gate_sums(w_ih, b_ih, x, z[None])
     room = scratch((1, *z.shape), z)
     z += gate_sums(w_hh, b_hh, h, room)[0]
-    keep(room)
+    put_back(room)
     if nonlinearity == "tanh":
         xp.tanh(z, z)
     else:

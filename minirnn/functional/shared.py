@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..backend import Array, get_array_module
 from ..layout import Layout, Span
 from .recurrence import Weights
+from .scratch import put_back, scratch
 
 # Rows are added up one after the other by so many at most, and then such sums: float32 keeps its digits.
 _RUN = 32
@@ -119,69 +118,6 @@ def add_to_biases(dbs: Sequence[Array | None], db: Array) -> None:
             total += db
 
 
-# A thread keeps so many arrays, of so many bytes in all.
-_BYTES = 1 << 20
-_ARRAYS = 16
-
-
-class _Scratch(threading.local):
-    """Arrays that a thread uses again and again, by shape, dtype and place."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[tuple[Any, ...], list[Array]] = {}
-        self.bytes = 0
-        self.count = 0
-
-
-_scratch = _Scratch()
-
-
-def scratch(shape: tuple[int, ...], like: Array) -> Array:
-    """Return an array of the dtype and place of `like`; :func:`keep` it when its use is over.
-
-    So that a step of a stream allocates nothing but its result. It is taken out of its place meanwhile: a
-    signal handler that interrupts the step and takes one of its own gets other memory.
-    """
-    try:
-        array = _scratch.arrays[shape, like.dtype, type(like)].pop()
-    except (KeyError, IndexError):
-        return get_array_module(like).empty(shape, like.dtype)
-    _scratch.bytes -= array.nbytes
-    _scratch.count -= 1
-    return array
-
-
-def keep(*arrays: Array) -> None:
-    """Put arrays of :func:`scratch` back for the next call, as far as there is room for them."""
-    for array in arrays:
-        if array.nbytes > _BYTES:
-            continue
-        if _scratch.count >= _ARRAYS or _scratch.bytes + array.nbytes > _BYTES:
-            _scratch.__init__()  # type: ignore[misc]
-        _scratch.arrays.setdefault((array.shape, array.dtype, type(array)), []).append(array)
-        _scratch.bytes += array.nbytes
-        _scratch.count += 1
-
-
-# From so many bytes on the system takes memory back when it is free, and hands it out again page by page.
-_PAGES = 1 << 16
-
-
-def workspace(shape: tuple[int, ...], like: Array) -> Array:
-    """Return an array to write to during a pass, if it is large from :func:`scratch`."""
-    size = math.prod(shape) * like.itemsize
-    if size < _PAGES:
-        return get_array_module(like).empty(shape, like.dtype)
-    return scratch(shape, like)
-
-
-def keep_workspace(*arrays: Array) -> None:
-    """Put arrays of :func:`workspace` back for the next pass, if that is worthwhile."""
-    for array in arrays:
-        if array.nbytes >= _PAGES:
-            keep(array)
-
-
 def gate_sums(w: Array, b: Array | None, x: Array, out: Array) -> Array:
     """Write ``x @ w.T + b`` into `out`, (gates, B, H), each gate's block of rows of `w` by itself.
 
@@ -202,5 +138,5 @@ def gate_sums(w: Array, b: Array | None, x: Array, out: Array) -> Array:
     out[...] = b.reshape(gates, 1, H)
     product = scratch(out.shape, out)
     out += xp.matmul(x, w, out=product)
-    keep(product)
+    put_back(product)
     return out
