@@ -15,9 +15,7 @@ from . import __version__
 from .backend import default_xp, load_backend
 from .functional import gru, lstm, rnn
 from .places import native_available, pair_for
-from .threads import num_threads
-
-_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from .threads import BLAS_THREADS, num_threads
 
 
 def report() -> dict[str, Any]:
@@ -33,7 +31,7 @@ def report() -> dict[str, Any]:
         "gpu": _gpu(),
         "new arrays": default_xp().__name__,
         "blas": f"{blas['name']} {blas['version']}",
-        "blas threads": {name: os.environ[name] for name in _BLAS_THREADS if name in os.environ},
+        "blas threads": {name: os.environ[name] for name in BLAS_THREADS if name in os.environ},
         "threads": num_threads(),
         "native": _native(),
         "layers": {

@@ -104,6 +104,21 @@ def num_threads() -> int:
     return _threads
 
 
+# What says how many threads BLAS takes, the first that is set before the others.
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def blas_threads() -> int:
+    """Return how many threads BLAS may take: as the environment says, or one for each processor."""
+    for name in BLAS_THREADS:
+        said = os.environ.get(name, "")
+        if said.isdecimal():
+            return int(said)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     """Return what each of `calls` returns, or raise the first error, once nothing runs any more."""
     threads = _threads  # another thread may set it meanwhile

@@ -123,16 +123,94 @@ def test_the_same_as_in_numpy(cell, size, options, loops):
 
 
 @built
-@pytest.mark.parametrize("most", [0, 1 << 20], ids=["NumPy's products", "C's"])
+@pytest.mark.parametrize("most", [0, sys.maxsize], ids=["NumPy's products", "C's"])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", SIZES)
 def test_both_ways_to_the_weights_gradients(cell, size, most, loops, monkeypatch):
     make, own = CELLS[cell]
     features, H, lengths = size
-    monkeypatch.setattr("minirnn.native.shared._FEW", most)
+    monkeypatch.setattr("minirnn.native.shared._MOST", most)
     layer = make(features, H, **own, dtype=np.float64, rng=0)
     for a, b in zip(run(layer, lengths, True), run(layer, lengths, False), strict=True):
         close(a, b, 1e-12)
+
+
+# Rows, features, hidden size: so large that rows, columns and what they are added up over come in several
+# blocks, with what is left of each; rows of dz so long that C lays them side by side first.
+LARGE = [(1, 1, 1), (200, 7, 150), (389, 150, 30), (1100, 70, 9), (30, 3, 1030)]
+
+
+@pytest.mark.parametrize(("N", "features", "H"), LARGE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_of_all_sizes(N, features, H, dtype, loops):
+    rng = np.random.default_rng(0)
+    x, w = (
+        rng.standard_normal((N, features)).astype(dtype),
+        rng.standard_normal((H, features)).astype(dtype),
+    )
+    out, panels = np.full((N, H), np.nan, dtype), np.empty(w.size + 64 // w.itemsize, dtype)
+    loops.pack_transpose(panels, w, features)
+    loops.product(out, x, panels, features)
+    close(
+        out, x.astype(np.float64) @ w.T.astype(np.float64), 1e-13 if dtype == np.float64 else 2e-5
+    )
+
+
+@pytest.mark.parametrize(("N", "features", "H"), LARGE)
+@pytest.mark.parametrize(("gates", "cell"), [(1, "rnn"), (4, "lstm"), (3, "gru")])
+def test_gradients_of_all_sizes(N, features, H, gates, cell, loops):
+    rng = np.random.default_rng(0)
+    sizes = np.sort(rng.integers(1, min(N, 8) + 1, N))[::-1].astype(np.int64)
+    sizes = sizes[np.cumsum(sizes) <= N]
+    N, B = int(sizes.sum()), 9
+    width = 4 * H if cell == "gru" else gates * H
+    dz, w, x, h, dx, dw_ih, dw_hh, db = (
+        rng.standard_normal(shape)
+        for shape in [
+            (N, width),
+            (gates * H, features),
+            (N, features),
+            (B + N, H),
+            (N, features),
+            (gates * H, features),
+            (gates * H, H),
+            (width,),
+        ]
+    )
+    before = [0, *(B + np.cumsum([0, *sizes[:-1]]))]
+    h_prev = np.concatenate([h[b : b + n] for b, n in zip(before, sizes, strict=False)] or [h[:0]])
+    dz_ih, dz_hh = dz, dz
+    if cell == "gru":
+        dz_ih, dz_hh = dz[:, H:], np.hstack([dz[:, H : 3 * H], dz[:, :H]])
+    expected = [dz_ih @ w, dw_ih + dz_ih.T @ x, dw_hh + dz_hh.T @ h_prev, dz.sum(0)]
+    getattr(loops, f"{cell}_gradients")(dz, w, x, h, dx, dw_ih, dw_hh, db, sizes, B, H)
+    for a, b in zip([dx, dw_ih, dw_hh, db], expected, strict=True):
+        close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "4"}, 1),
+        ({"MKL_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}, 2),
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"OPENBLAS_NUM_THREADS": "many", "OMP_NUM_THREADS": "3"}, 3),
+    ],
+)
+def test_large_products_go_to_several_threads_of_blas(variables, threads):
+    program = (
+        "import sys; from minirnn.threads import blas_threads; from minirnn.native import _loops, shared;"
+        "print(blas_threads(), shared._MOST == sys.maxsize, len(_loops.instruction_sets()) > 1)"
+    )
+    others = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=others | variables, capture_output=True, text=True
+    )
+    if "_loops" in done.stderr:
+        pytest.skip("the loops in C were not built here")
+    said, all_in_c, vectors = done.stdout.split()
+    assert int(said) == threads
+    assert all_in_c == str(threads == 1 and vectors == "True")
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1e-7), (np.float64, 1e-14)])

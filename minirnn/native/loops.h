@@ -42,20 +42,22 @@ INLINE REAL NAME(sigmoid)(REAL z) {
     return (z < 0 ? e : 1) / (1 + e);
 }
 
-/* ---- out += a @ w, of shapes (n, J), (n, K) and (K, J) ------------------------------------------------------------- */
+/* ---- out = a @ w or, with `add`, out += a @ w, of shapes (n, J), (n, K) and (K, J) ----------------------------------- */
 
-/* So many columns of w make a panel, and so many of its rows stay in the first-level cache as all of `a` goes by. */
+/* So many columns of w make a panel, and so many of its rows stay in the first-level cache as rows of `a` go by: so
+ * many that what they have of those columns stays in the second as the panels go by. */
 #define PANEL (2 * LANES)
 #define DEPTH (8192 / VECTOR_BYTES)
+#define HEIGHT 192
 
 /* R rows of P panels' first `columns`, the sums in registers. Numbers from row to row of a and w, and from column to
  * column of a, are a_row, w_row and a_col; a panel begins w_panel numbers after the one before. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
-                       Size a_row, Size a_col, Size w_row, Size w_panel, int R, int P, int columns) {
+                       Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns) {
     REAL sum[6][4][PANEL];
     for (int r = 0; r < R; r++)
         for (int p = 0; p < P; p++)
-            for (int c = 0; c < columns; c++) sum[r][p][c] = out[r * J + p * PANEL + c];
+            for (int c = 0; c < columns; c++) sum[r][p][c] = add ? out[r * J + p * PANEL + c] : 0;
     for (Size k = 0; k < K; k++)
         for (int r = 0; r < R; r++) {
             REAL a_rk = a[r * a_row + k * a_col];
@@ -71,8 +73,8 @@ INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *r
 
 /* All rows of so many columns, in tiles of nearly as many rows each: few rows are few sums, which wait for each other. */
 INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
-                          Size a_row, Size a_col, Size w_row, int columns) {
-#define ROWS(R) case R: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, R, 1, columns); break;
+                          Size a_row, Size a_col, Size w_row, int add, int columns) {
+#define ROWS(R) case R: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, add, R, 1, columns); break;
     for (Size tiles = (n + 5) / 6; tiles > 0; tiles--) {
         Size rows = (n + tiles - 1) / tiles;
         switch (rows) { /* a constant number each, so that the sums are registers */
@@ -85,44 +87,65 @@ INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size 
 #undef ROWS
 }
 
-/* As many columns at a time as the registers hold, with few rows those of several panels, and of what is left as many
- * as fit. */
-INLINE void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
-                          Size a_row, Size a_col, int panels) {
-    for (Size k = 0; k < K; k += DEPTH) {
-        Size depth = K - k < DEPTH ? K - k : DEPTH, j = 0;
-        Size w_row = panels ? PANEL : J, w_panel = panels ? PANEL * K : PANEL;
-        const REAL *a_k = a + k * a_col, *w_k = w + k * w_row;
+/* w lies as NAME(pack) writes it. As many columns at a time as the registers hold, with few rows those of several
+ * panels, and of what is left as many as fit. */
+TARGET static void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, int add) {
+    for (; n > 0; n -= HEIGHT, out += HEIGHT * J, a += HEIGHT * a_row)
+        for (Size k = 0; k < K; k += DEPTH) {
+            Size height = n < HEIGHT ? n : HEIGHT, depth = K - k < DEPTH ? K - k : DEPTH, j = 0;
+            Size w_row = PANEL, w_panel = PANEL * K;
+            const REAL *a_k = a + k, *w_k = w + k * PANEL;
+            int add_k = add || k;
 #define ACROSS(R, P) \
-        for (; n == R && j + P * PANEL <= J; j += P * PANEL, w_k += P * w_panel) \
-            NAME(tile)(out + j, a_k, w_k, depth, J, a_row, a_col, w_row, w_panel, R, P, PANEL);
+            for (; height == R && j + P * PANEL <= J; j += P * PANEL, w_k += P * w_panel) \
+                NAME(tile)(out + j, a_k, w_k, depth, J, a_row, 1, w_row, w_panel, add_k, R, P, PANEL);
 #define COLUMNS(width, next) \
-        for (; j + (width) <= J; j += (width), w_k += (next)) \
-            NAME(columns)(out + j, a_k, w_k, n, depth, J, a_row, a_col, w_row, width);
-        ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2)
-        COLUMNS(PANEL, w_panel)
-        if (panels) {
+            for (; j + (width) <= J; j += (width), w_k += (next)) \
+                NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, 1, w_row, add_k, width);
+            ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2)
+            COLUMNS(PANEL, w_panel)
             w_row = J - j;
             w_k = w + j * K + k * w_row;
-        }
-        COLUMNS(LANES, LANES)
-        COLUMNS(4, 4)
-        COLUMNS(2, 2)
-        COLUMNS(1, 1)
+            COLUMNS(LANES, LANES)
+            COLUMNS(4, 4)
+            COLUMNS(2, 2)
+            COLUMNS(1, 1)
 #undef ACROSS
+#undef COLUMNS
+        }
+}
+
+/* The rows of w are those at `rows`, at most DEPTH, and are laid side by side before they are used again and again. */
+TARGET static void NAME(product_of_rows)(REAL *out, const REAL *a, const REAL *const *rows, Size n, Size K, Size J,
+                                         Size a_row, Size a_col, int add) {
+    REAL panel[DEPTH * PANEL];
+    for (; n > 0; n -= HEIGHT, out += HEIGHT * J, a += HEIGHT * a_row) {
+        Size height = n < HEIGHT ? n : HEIGHT, j = 0;
+#define COLUMNS(width) \
+        for (; j + (width) <= J; j += (width)) { \
+            for (Size k = 0; k < K; k++) memcpy(panel + k * (width), rows[k] + j, sizeof(REAL) * (width)); \
+            NAME(columns)(out + j, a, panel, height, K, J, a_row, a_col, width, add, width); \
+        }
+        COLUMNS(PANEL) COLUMNS(LANES) COLUMNS(4) COLUMNS(2) COLUMNS(1)
 #undef COLUMNS
     }
 }
 
-/* With `panels`, w lies as NAME(pack) writes it. */
-TARGET static void NAME(add_product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row,
-                                     int panels) {
-    NAME(product)(out, a, w, n, K, J, a_row, 1, panels);
-}
-
-/* out += a.T @ w, a of shape (K, n). */
-TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row) {
-    NAME(product)(out, a, w, n, K, J, 1, a_row, 0);
+/* out += a.T @ w. What is used of a column of `a` at a time is laid side by side too, where it lies so far apart that it
+ * would crowd in a few places of the caches. */
+TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *const *rows, Size n, Size K, Size J,
+                                        Size a_row) {
+    enum { BREADTH = 6 * LANES, FAR = 4096 / sizeof(REAL) };
+    REAL block[DEPTH * BREADTH];
+    if (a_row < FAR) {
+        NAME(product_of_rows)(out, a, rows, n, K, J, 1, a_row, 1);
+        return;
+    }
+    for (; n > 0; n -= BREADTH, out += BREADTH * J, a += BREADTH) {
+        Size breadth = n < BREADTH ? n : BREADTH;
+        for (Size k = 0; k < K; k++) memcpy(block + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
+        NAME(product_of_rows)(out, block, rows, breadth, K, J, 1, BREADTH, 1);
+    }
 }
 
 /* w (K, J) in panels. */
@@ -169,11 +192,10 @@ INLINE const REAL *NAME(entering)(const REAL *h_prev, const REAL *restrict mask,
 INLINE void NAME(add_to_previous)(REAL *dh, const REAL *dz, const REAL *w, const REAL *restrict mask, REAL *room,
                                   Size n, Size K, Size H, Size dz_row) {
     if (!mask) {
-        NAME(add_product)(dh, dz, w, n, K, H, dz_row, 1);
+        NAME(product)(dh, dz, w, n, K, H, dz_row, 1);
         return;
     }
-    memset(room, 0, sizeof(REAL) * n * H);
-    NAME(add_product)(room, dz, w, n, K, H, dz_row, 1);
+    NAME(product)(room, dz, w, n, K, H, dz_row, 0);
     for (Size j = 0; j < n * H; j++) dh[j] += mask[j] == 0 ? 0 : mask[j] * room[j];
 }
 
@@ -211,7 +233,7 @@ INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
     h += batch.B * H;
     for (Size t = 0; t < batch.T; t++) {
         Size n = batch.sizes[t];
-        if (w) NAME(add_product)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H, H, 1);
+        if (w) NAME(product)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H, H, 1);
         for (Size row = 0; row < n; row++)
             if (relu) NAME(relus)(h + row * H, b, H);
             else NAME(tanhs)(h + row * H, b, H);
@@ -255,7 +277,7 @@ TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
     c += batch.B * H;
     for (Size t = 0; t < batch.T; t++) {
         Size n = batch.sizes[t];
-        if (w) NAME(add_product)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H, H, 1);
+        if (w) NAME(product)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H, H, 1);
         for (Size row = 0; row < n; row++) {
             REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
             const REAL *restrict c_before = c_prev + row * H;
@@ -322,10 +344,7 @@ TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
     h += batch.B * H;
     for (Size t = 0; t < batch.T; t++) {
         Size count = batch.sizes[t];
-        if (w) {
-            memset(p, 0, sizeof(REAL) * count * 3 * H);
-            NAME(add_product)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H, H, 1);
-        }
+        if (w) NAME(product)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H, H, 0);
         for (Size row = 0; row < count; row++) {
             REAL *rz = gates + row * 3 * H, *r = rz, *z = r + H, *n = z + H;
             const REAL *restrict p_rz = p + row * 3 * H, *restrict p_n = p_rz + 2 * H;
@@ -379,17 +398,17 @@ TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
 /* ---- what the input gives to all steps: out = x w, w in panels ------------------------------------------------------ */
 
 TARGET static void NAME(input_product)(void *const *at, Size n, Size K, Size J) {
-    memset(at[0], 0, sizeof(REAL) * n * J);
-    NAME(add_product)(at[0], at[1], at[2], n, K, J, K, 1);
+    NAME(product)(at[0], at[1], at[2], n, K, J, K, 0);
 }
 
 /* ---- the gradients that wait for a span's dz ----------------------------------------------------------------------- */
 
 /* db = dz.sum(0), in double: of many rows float would lose the small ones. */
 INLINE void NAME(column_sums)(REAL *restrict db, const REAL *restrict dz, Size N, Size width) {
-    for (Size j = 0; j < width; j += 8) {
-        int columns = width - j < 8 ? (int)(width - j) : 8;
-        double sum[8] = {0};
+    enum { SUMS = VECTOR_BYTES }; /* eight vectors of them, under way at the same time */
+    for (Size j = 0; j < width; j += SUMS) {
+        int columns = width - j < SUMS ? (int)(width - j) : SUMS;
+        double sum[SUMS] = {0};
         for (Size row = 0; row < N; row++)
             for (int c = 0; c < columns; c++) sum[c] += dz[row * width + j + c];
         for (int c = 0; c < columns; c++) db[j + c] = (REAL)sum[c];
@@ -402,23 +421,28 @@ INLINE void NAME(gradients)(void *const *at, Batch batch, int gates, int gru) {
     const REAL *dz = at[0], *w_ih = at[1], *x = at[2], *h = at[3];
     REAL *dx = at[4], *dw_ih = at[5], *dw_hh = at[6], *db = at[7];
     Size H = batch.H, I = batch.I, N = batch.N, K = gates * H, width = gru ? K + H : K;
-    const REAL *dz_ih = gru ? dz + H : dz;
-    memset(dx, 0, sizeof(REAL) * N * I);
-    NAME(add_product)(dx, dz_ih, w_ih, N, K, I, width, 0);
-    NAME(add_transposed)(dw_ih, dz_ih, x, K, N, I, width);
+    const REAL *dz_ih = gru ? dz + H : dz, *dz_hh;
+    const REAL *x_rows[DEPTH], *h_rows[DEPTH], *w_rows[DEPTH];
+    for (Size k = 0; k < K; k += DEPTH) {
+        Size depth = K - k < DEPTH ? K - k : DEPTH;
+        for (Size d = 0; d < depth; d++) w_rows[d] = w_ih + (k + d) * I;
+        NAME(product_of_rows)(dx, dz_ih + k, w_rows, N, depth, I, width, 1, k > 0);
+    }
     NAME(column_sums)(db, dz, N, width);
-    for (Size t = 0, before = batch.B; t < batch.T;) {
-        Size n = batch.sizes[t], rows = n;
-        /* Before steps of one size the states lie one after the other. */
-        for (t++; n == before && t < batch.T && batch.sizes[t] == n; t++) rows += n;
+    for (Size first = 0, t = 0, row = 0, before = batch.B; first < N; first += DEPTH) {
+        Size depth = N - first < DEPTH ? N - first : DEPTH;
+        for (Size d = 0; d < depth; d++, row++) {
+            for (; row == batch.sizes[t]; row = 0, before = batch.sizes[t++]) h += before * H;
+            x_rows[d] = x + (first + d) * I;
+            h_rows[d] = h + row * H;
+        }
+        NAME(add_transposed)(dw_ih, dz_ih + first * width, x_rows, K, depth, I, width);
+        dz_hh = dz + first * width;
         if (gru) {
-            NAME(add_transposed)(dw_hh + 2 * H * H, dz, h, H, rows, H, width);
-            NAME(add_transposed)(dw_hh, dz + H, h, 2 * H, rows, H, width);
-        } else
-            NAME(add_transposed)(dw_hh, dz, h, K, rows, H, width);
-        dz += rows * width;
-        h += (rows - n + before) * H;
-        before = n;
+            NAME(add_transposed)(dw_hh + 2 * H * H, dz_hh, h_rows, H, depth, H, width);
+            dz_hh += H;
+        }
+        NAME(add_transposed)(dw_hh, dz_hh, h_rows, gru ? 2 * H : K, depth, H, width);
     }
 }
 
@@ -429,3 +453,4 @@ TARGET static void NAME(gru_gradients)(void *const *at, Batch batch) { NAME(grad
 #undef SIMD
 #undef PANEL
 #undef DEPTH
+#undef HEIGHT

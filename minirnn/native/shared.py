@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,6 +12,7 @@ from ..backend import Array, quiet
 from ..functional.recurrence import Weights
 from ..functional.shared import Saved
 from ..layout import Layout, Span
+from ..threads import blas_threads
 from . import _loops
 
 Loop: TypeAlias = Callable[..., None]
@@ -46,14 +48,16 @@ def sizes_of(layout: Layout) -> Array:
     return layout.batch_sizes.astype(np.int64, copy=False)
 
 
-# So few multiplications take less time in C than NumPy takes to begin a product.
-_FEW = 1 << 20
+# C computes products of so many multiplications at most. Small ones take it less time than NumPy takes to
+# begin them; large ones it leaves to a BLAS of several threads, or where it was not built for vectors.
+_VECTORS = len(_loops.instruction_sets()) > 1
+_MOST = sys.maxsize if _VECTORS and blas_threads() == 1 else 1 << 20
 
 
-def few(rows: Array, w: Array) -> bool:
+def in_c(rows: Array, w: Array) -> bool:
     """Tell whether C is to compute the product of `rows` and `w`."""
     many: int = len(rows) * w.size
-    return many <= _FEW
+    return many <= _MOST
 
 
 def input_product(w_ih: Array) -> Callable[[Array, Array], None]:
@@ -62,7 +66,7 @@ def input_product(w_ih: Array) -> Callable[[Array, Array], None]:
 
     def product(x: Array, out: Array) -> None:
         nonlocal packed
-        if not few(x, w_ih):
+        if not in_c(x, w_ih):
             _dot(x, w_ih.T, out)
             return
         if packed is None:
@@ -80,11 +84,11 @@ def _dot(x: Array, w: Array, out: Array) -> None:
 def add_gradients(
     ctx: Saved, cut: Cut, dz: Array, dx: Array, dweights: Weights, loop: Loop, numpy_way: Any
 ) -> None:
-    """End the backward pass of a span: by `loop` in C or, of many rows and with a mask, in NumPy.
+    """End the backward pass of a span: by `loop` in C or, with a mask or large products, in NumPy.
 
     `numpy_way` is the module with ``add_gradients`` and ``add_to_biases`` for the recurrence's dz.
     """
-    if ctx.mask is not None or not few(dz, ctx.w_ih):
+    if ctx.mask is not None or not in_c(dz, ctx.w_ih):
         quiet(numpy_way.add_gradients)(ctx, cut.span, dz, dx, dweights)
         return
     dw_ih, dw_hh, *dbs = dweights[:4]
