@@ -10,14 +10,7 @@ from setuptools import Extension, setup
 HERE = Path(__file__).parent
 
 # No -ffast-math: NaN and infinities behave as in NumPy.
-FLAGS = [
-    "-std=c99",
-    "-O3",
-    "-ffp-contract=fast",
-    "-fopenmp-simd",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-]
+FLAGS = ["-std=c99", "-O3", "-fno-math-errno", "-fno-trapping-math"]
 
 
 def long_description():
@@ -29,16 +22,22 @@ def long_description():
     return re.sub(r"((?<!!)\[[^][]*\]\()(?![a-z]+:|#)", rf"\1{source}/blob/main/", text)
 
 
+def extension(name, headers, *flags):
+    """Return what builds a module of minirnn.native, if there is a compiler."""
+    return Extension(
+        f"minirnn.native.{name}",
+        [f"minirnn/native/{name}.c"],
+        depends=[f"minirnn/native/{header}" for header in headers],
+        extra_compile_args=[] if os.name == "nt" else [*FLAGS, *flags],
+        optional=True,
+    )
+
+
 setup(
     long_description=long_description(),
     long_description_content_type="text/markdown",
     ext_modules=[
-        Extension(
-            "minirnn.native._loops",
-            ["minirnn/native/_loops.c"],
-            depends=["minirnn/native/loops.h", "minirnn/native/types.h"],
-            extra_compile_args=[] if os.name == "nt" else FLAGS,
-            optional=True,
-        )
+        extension("_loops", ["loops.h", "types.h"], "-ffp-contract=fast", "-fopenmp-simd"),
+        extension("_training", ["training.h"], "-ffp-contract=off"),
     ],
 )

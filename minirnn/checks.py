@@ -288,32 +288,15 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected one of {options}, got {got(value)}")
 
 
-def in_range(index: Array, limit: int) -> bool:
-    """Tell whether all integers lie in ``[0, limit)``."""
-    unsigned, beyond = _unsigned(index.dtype)
-    if limit > beyond:
-        return bool(index.min() >= 0)  # the dtype has no number beyond the limit
-    # Read without its sign, a negative number is larger than the limit: one reduction, not two.
-    return bool(index.view(unsigned).max() < limit)
-
-
-@cache
-def _unsigned(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], int]:
-    """Return the integer dtype of as many bits without a sign, and the least number beyond `dtype`."""
-    bits = 8 * dtype.itemsize - (dtype.kind == "i")
-    return np.dtype(dtype.str.replace("i", "u")), 2**bits
-
-
-def index(what: str, index: Array, limit: int) -> None:
-    """Require all integers to lie in ``[0, limit)``."""
-    if index.size and not in_range(index, limit):
-        xp = get_array_module(index)
-        index = xp.atleast_1d(index)
-        where = tuple(int(axis[0]) for axis in xp.nonzero((index < 0) | (index >= limit)))
-        raise IndexError(
-            f"{what}: expected 0 <= {what} < {limit}, got {int(index[where])} at position "
-            f"{where[0] if len(where) == 1 else where}"
-        )
+def outside(what: str, index: Array, limit: int) -> IndexError:
+    """Return the error that tells of the first integer outside ``[0, limit)``, of which there is one."""
+    xp = get_array_module(index)
+    index = xp.atleast_1d(index)
+    where = tuple(int(axis[0]) for axis in xp.nonzero((index < 0) | (index >= limit)))
+    return IndexError(
+        f"{what}: expected 0 <= {what} < {limit}, got {int(index[where])} at position "
+        f"{where[0] if len(where) == 1 else where}"
+    )
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

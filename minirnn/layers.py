@@ -26,9 +26,10 @@ from .backend import (
     reads_values,
     uniform,
 )
-from .functional import dropout, embedding, linear, zoneout
+from .functional import dropout, embedding, indices, linear, zoneout
 from .module import Context, Module, saving
 from .parameter import Parameter
+from .places import pair_for
 
 
 class Linear(Module):
@@ -269,8 +270,9 @@ class Embedding(Module):
         form, tokens = forms.per_row("input", input, ())
         checks.integers("input", tokens)
         checks.array_module(input=tokens, weight=self.weight.data)
-        if reads_values(tokens):
-            checks.index("token", tokens.reshape(form.axes), self.num_embeddings)
+        V, found = self.num_embeddings, reads_values(tokens) and tokens.size > 0
+        if found and not pair_for(indices, tokens).within(tokens, V):
+            raise checks.outside("token", tokens.reshape(form.axes), V)
         save = saving()
         index = checks.kept(tokens) if save else tokens
         y, saved = embedding.forward(index, self.weight.data, self.padding_idx, save)
@@ -286,7 +288,7 @@ class Embedding(Module):
         """
         saved, form = self._saved(ctx)
         rows = form.gradient("dy", dy, (self.embedding_dim,), self.weight.data)
-        self.weight.grad += embedding.backward(saved, rows)
+        pair_for(embedding, rows).backward(saved, rows, self.weight.grad)
 
 
 def _token(name: str, token: Any, count: int) -> int | None:

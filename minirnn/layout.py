@@ -344,6 +344,13 @@ def _upload(layout: Layout, name: str, xp: Any, device: int, stream: int) -> Arr
     return xp.asarray(getattr(layout, name))
 
 
+def inverse_of(order: Array) -> Array:
+    """Return the inverse of a permutation."""
+    inverse = np.empty(len(order), np.intp)
+    inverse[order] = np.arange(len(order))
+    return inverse
+
+
 class _Layouts:
     """Layouts that were asked for before: the last ones, as many as a few MB hold."""
 
@@ -378,11 +385,11 @@ class _Layouts:
     # another thread has added meanwhile, until they are counted anew.
 
     def _found(self, key: Hashable) -> Layout | None:
-        layout = self._layouts.get(key)
-        if layout is not None:
-            with suppress(KeyError):
-                self._layouts.move_to_end(key)
-        return layout
+        try:
+            self._layouts.move_to_end(key)
+            return self._layouts[key]
+        except KeyError:
+            return None
 
     def _keep(self, key: Hashable, layout: Layout) -> None:
         held = _held(layout)

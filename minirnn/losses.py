@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from . import checks
-from .backend import Array, get_array_module, quiet, reads_values
-from .functional import loss
+from .backend import Array, get_array_module, reads_values
+from .functional import indices, loss
 from .module import Context, Module, saving
+from .places import pair_for
 
 
 class _Loss(Module):
@@ -17,17 +18,15 @@ class _Loss(Module):
         checks.choice("reduction", reduction, ("mean", "sum", "none"))
         self.reduction = reduction
 
-    @quiet
     def _incoming(self, dloss: Any, like: Array, shape: tuple[int, ...]) -> Any:
-        """Return `dloss`, checked, of the dtype of `like`; `shape` is that of the unreduced loss."""
+        """Return `dloss`, checked: a number, or an array like `like`; `shape` is the unreduced loss's."""
         if self.reduction == "none":
             checks.floating("dloss", dloss, like)
             checks.shape("dloss", dloss, shape, "that of the loss")
         elif getattr(dloss, "shape", ()) != ():
             raise ValueError(f"dloss: expected a scalar, got shape {dloss.shape}")
         elif checks.is_number(dloss):
-            # A number of another precision would promote the gradient.
-            return like.dtype.type(dloss)
+            return float(dloss)  # a NumPy scalar of another precision would promote the gradient
         else:
             checks.floating("dloss", dloss, like)
         return dloss
@@ -114,7 +113,7 @@ class _ClassLoss(_Loss):
         ignore: int | None = self.ignore_index
         if reads_values(target):
             # Where all targets are classes, none is a negative `ignore_index`: nothing has to be left out.
-            if self.ignore_index < 0 and checks.in_range(target, C):
+            if self.ignore_index < 0 and pair_for(indices, target).within(target, C):
                 ignore = None
             else:
                 self._check_classes(target, C)
@@ -122,7 +121,9 @@ class _ClassLoss(_Loss):
 
     def _check_classes(self, target: Array, C: int) -> None:
         ignored = target == self.ignore_index
-        checks.index("class", get_array_module(target).where(ignored, 0, target), C)
+        counted = get_array_module(target).where(ignored, 0, target)
+        if not pair_for(indices, counted).within(counted, C):
+            raise checks.outside("class", counted, C)
         if self.reduction == "mean" and bool(ignored.all()):
             checks.warn(
                 f"all targets are ignored (ignore_index={self.ignore_index}): the mean loss is NaN",
@@ -224,9 +225,9 @@ class CrossEntropyLoss(_ClassLoss):
                 rows, shares, weight, reduction, smoothing, saving()
             )
         classes, ignore = self._classes(input, target)
-        return loss.cross_entropy_forward(
-            rows, classes, weight, ignore, reduction, smoothing, saving()
-        )
+        args = rows, classes, weight, ignore, reduction, smoothing, saving()
+        result: tuple[Array, Any] = pair_for(loss, rows).cross_entropy_forward(*args)
+        return result
 
     def _back(self, saved: Any, dloss: Any) -> Array:
         if isinstance(saved, loss.SoftCrossEntropyContext):

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from . import checks
 from .backend import Array, get_array_module
+from .functional import adam
 from .optimizer import Optimizer, numbers
 from .parameter import Parameter
+from .places import pair_for
 
 
 class SGD(Optimizer):
@@ -221,26 +222,8 @@ class Adam(Optimizer):
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        xp, (m, v, *largest, scratch) = get_array_module(data), state
-        lr, eps = numbers(group, "lr", "eps")
-        beta1, beta2 = map(float, group["betas"])
-        m *= beta1
-        v *= beta2
-        g = xp.multiply(grad, 1 - beta1, scratch)
-        m += g
-        # (1 - beta2) g^2 by its root, which is squared last: so it overflows for larger gradients only.
-        g *= math.sqrt(1 - beta2) / (1 - beta1)
-        g *= g
-        v += g
-        if largest:
-            v = xp.maximum(v, largest[0], out=largest[0])
-        # Both bias corrections go into two numbers, not into passes over arrays.
-        root = math.sqrt(1 - beta2**t)
-        denominator = xp.sqrt(v, scratch)
-        denominator += eps * root
-        update = xp.divide(m, denominator, scratch)
-        update *= lr * root / (1 - beta1**t)
-        data -= update
+        update, (lr, eps) = pair_for(adam, data).update, numbers(group, "lr", "eps")
+        update(data, grad, state, t, lr, tuple(map(float, group["betas"])), eps)
 
 
 class AdamW(Adam):

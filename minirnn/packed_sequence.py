@@ -22,7 +22,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, is_array, quiet
-from .layout import Layout, layout_of
+from .layout import Layout, inverse_of, layout_of
 
 
 class Packing(NamedTuple):
@@ -295,7 +295,7 @@ def host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) 
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
-    if array.size and not np.can_cast(array.dtype, np.intp):
+    if array.dtype != np.intp and array.size and not np.can_cast(array.dtype, np.intp):
         limits = np.iinfo(np.intp)
         if not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
             expected = f"from -2**{limits.bits - 1} to 2**{limits.bits - 1} - 1"
@@ -310,13 +310,6 @@ def _permutation(name: str, values: Any) -> Array:
             f"{name}: expected a permutation of 0..{len(order) - 1}, got {checks.brief(order)}"
         )
     return order
-
-
-def inverse_of(order: Array) -> Array:
-    """Return the inverse of a permutation."""
-    inverse = np.empty(len(order), np.intp)
-    inverse[order] = np.arange(len(order))
-    return inverse
 
 
 def require_packed(name: str, x: Any) -> PackedSequence:

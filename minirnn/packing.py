@@ -15,41 +15,40 @@ import numpy as np
 
 from . import checks
 from .backend import Array, asnumpy, get_array_module, quiet
+from .functional import indices, order
 from .layout import layout_of
-from .packed_sequence import PackedSequence, host_integers, inverse_of, require_packed, sealed
+from .packed_sequence import PackedSequence, host_integers, require_packed, sealed
+from .places import pair_for
 
 
-def _order(lengths: Array, enforce_sorted: bool) -> Array | None:
-    """Return the permutation that sorts the lengths in descending order, if one is needed."""
-    if not enforce_sorted:
-        return np.argsort(-lengths, kind="stable")
-    if np.count_nonzero(lengths[1:] > lengths[:-1]):
+def _pack(
+    flat: Array, lengths: Array, T: int, first: Array, stride: int, enforce_sorted: bool
+) -> PackedSequence:
+    """Gather the packed rows out of `flat`, where step t of sequence k is row ``first[k] + t * stride``.
+
+    k counts the sequences as they were given, of at most T steps.
+    """
+    pair = pair_for(order, lengths)
+    batch_sizes = pair.batch_sizes(lengths, T)
+    if batch_sizes is None:
+        raise _beyond(lengths, T)
+    layout = layout_of(batch_sizes, len(lengths))
+    arranged = pair.arrange(lengths, first, stride, layout, not enforce_sorted)
+    if arranged is None:
         raise ValueError(
             f"lengths: expected descending order, got {checks.brief(lengths)}; "
             "pass enforce_sorted=False to have the batch sorted"
         )
-    # Batch sizes do not tell of sequences of length zero, an order does.
-    return None if lengths[-1] > 0 else np.arange(len(lengths))
-
-
-def _pack(
-    flat: Array, lengths: Array, order: Array | None, first: Array, stride: int
-) -> PackedSequence:
-    """Gather the packed rows out of `flat`, where step t of sequence k is row ``first[k] + t * stride``.
-
-    k counts the sequences as they were given.
-    """
-    ended = np.bincount(lengths).cumsum(dtype=np.intp)  # by step t: lengths of at most t
-    batch_sizes = len(lengths) - ended[:-1]
-    layout = layout_of(batch_sizes, len(lengths))
-    step, sequence = layout.step_and_sequence
-    if order is not None:
-        first = first[order]
-    rows = step * stride
-    rows += first[sequence]
-    inverse = None if order is None else inverse_of(order)
+    *indices, rows = arranged
     data = flat.take(get_array_module(flat).asarray(rows), axis=0)
-    return sealed(layout, batch_sizes, order, inverse).of(data)
+    # Batch sizes do not tell of sequences of length zero, an order does.
+    if enforce_sorted and layout.steps and batch_sizes[0] == len(lengths):
+        indices = [None, None]
+    return sealed(layout, batch_sizes, *indices).of(data)
+
+
+def _beyond(lengths: Array, T: int) -> ValueError:
+    return ValueError(f"lengths: expected 0 <= length <= T = {T}, got {checks.brief(lengths)}")
 
 
 _NO_CHECK: Any = object()
@@ -121,20 +120,18 @@ def pack_padded_sequence(
         raise ValueError("input: expected at least one sequence, got an empty batch")
     if 0 in input.shape[2:]:
         raise ValueError(f"input: expected at least one feature, got shape {input.shape}")
-    lengths = _checked_lengths(lengths, B, T)
+    lengths = host_integers("lengths", lengths, (B,))
     if check_padding is not _NO_CHECK:
-        _check_padding(input, lengths, batch_first, check_padding)
-    order = _order(lengths, enforce_sorted)
+        _check_padding(input, _checked(lengths, T), batch_first, check_padding)
     flat = get_array_module(input).ascontiguousarray(input).reshape(B * T, *input.shape[2:])
     if batch_first:
-        return _pack(flat, lengths, order, np.arange(0, B * T, T), 1)
-    return _pack(flat, lengths, order, np.arange(B), B)
+        return _pack(flat, lengths, T, np.arange(B) * T, 1, enforce_sorted)
+    return _pack(flat, lengths, T, np.arange(B), B, enforce_sorted)
 
 
-def _checked_lengths(lengths: Any, B: int, T: int) -> Array:
-    lengths = host_integers("lengths", lengths, (B,))
-    if B and not checks.in_range(lengths, T + 1):
-        raise ValueError(f"lengths: expected 0 <= length <= T = {T}, got {checks.brief(lengths)}")
+def _checked(lengths: Array, T: int) -> Array:
+    if lengths.size and not indices.within(lengths, T + 1):
+        raise _beyond(lengths, T)
     return lengths
 
 
@@ -305,7 +302,7 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     checks.flags(enforce_sorted=enforce_sorted)
     flat, lengths = _concatenate(sequences)
     starts = np.cumsum(lengths) - lengths
-    return _pack(flat, lengths, _order(lengths, enforce_sorted), starts, 1)
+    return _pack(flat, lengths, int(lengths.max()), starts, 1, enforce_sorted)
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
@@ -440,7 +437,7 @@ def unpad_sequence(padded_sequences: Array, lengths: Any, batch_first: bool = Fa
         )
     by_sequence = padded_sequences if batch_first else padded_sequences.swapaxes(0, 1)
     B, T = by_sequence.shape[:2]
-    lengths = _checked_lengths(lengths, B, T)
+    lengths = _checked(host_integers("lengths", lengths, (B,)), T)
     return [
         sequence[:length].copy()
         for sequence, length in zip(by_sequence, lengths.tolist(), strict=True)

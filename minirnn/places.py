@@ -1,4 +1,4 @@
-"""Which pair computes a recurrence where the arrays lie."""
+"""Which pair of functions computes where the arrays lie."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .backend import Array
 
 
 def pair_for(recurrence: Any, x: Array) -> Any:
-    """Return the pair that computes `recurrence` where the array `x` lies.
+    """Return the pair that computes `recurrence`, or what else it is of, where the array `x` lies.
 
     Parameters
     ----------
     recurrence : module or object
-        A pair of :mod:`minirnn.functional`, or of a user's own making.
+        One of :mod:`minirnn.functional`, or of a user's own making.
     x : array
 
     Returns
@@ -48,7 +48,7 @@ def _counterpart(room: str, recurrence: str) -> Any:
 
 @cache
 def native_available() -> bool:
-    """Tell whether the loops in C were built when minirnn was installed, and can be loaded.
+    """Tell whether the loops in C were built, all of them, when minirnn was installed, and can be loaded.
 
     Returns
     -------
@@ -64,7 +64,8 @@ def native_available() -> bool:
     >>> set_native(native_available())  # in C if that can be, as it is at first
     """
     try:
-        import_module("minirnn.native._loops")
+        for module in ("_loops", "_training"):
+            import_module(f"minirnn.native.{module}")
     except ImportError:
         return False
     return True
@@ -73,8 +74,9 @@ def native_available() -> bool:
 def set_native(enabled: bool) -> None:
     """Let recurrent layers on the CPU run their loops over time in C, or in NumPy as one reads it.
 
-    In C where it is available, unless the environment variable ``MINIRNN_NATIVE`` is 0. What C lacks (a
-    projection, recurrences of your own) runs in NumPy by itself; results agree to rounding.
+    So do packing, the gradient of an embedding, a cross entropy of few rows, and Adam's step. In C where it
+    is available, unless the environment variable ``MINIRNN_NATIVE`` is 0. What C lacks (a projection,
+    recurrences of your own) runs in NumPy by itself; results agree to rounding.
 
     Parameters
     ----------
@@ -108,7 +110,8 @@ def set_native(enabled: bool) -> None:
     _native = enabled
 
 
-_NATIVE_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+# Of numbers, and of the integers that C reads as lengths and indices.
+_NATIVE_TYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64))
 _wish = os.environ.get("MINIRNN_NATIVE", "")
 if _wish not in ("", "0", "1"):
     raise ValueError(f"MINIRNN_NATIVE: expected 0 or 1, got {_wish!r}")

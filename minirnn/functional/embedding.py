@@ -18,7 +18,7 @@ from ..backend import Array, get_array_module
 _ONE_HOT = 64
 
 # A sum of so many rows, one after the other, loses no digit that counts; longer ones are sums of such sums.
-_RUN = 1024
+RUN = 1024
 
 
 class EmbeddingContext(NamedTuple):
@@ -46,20 +46,20 @@ def forward(
     return y, EmbeddingContext(tokens, len(weight), padding_idx) if save else None
 
 
-def backward(ctx: EmbeddingContext, dy: Array) -> Array:
-    """Return ``dweight`` for dy of shape (N, embedding_dim)."""
+def backward(ctx: EmbeddingContext, dy: Array, dweight: Array) -> None:
+    """Add to `dweight`, of the table's shape, what dy, (N, embedding_dim), has for each of its rows."""
     tokens, V, padding_idx = ctx
     xp = get_array_module(dy)
     if xp is np:
-        dweight = _one_hot_sums(tokens, dy, V) if V <= _ONE_HOT else None
-        if dweight is None:
-            dweight = _sorted_sums(tokens, dy, V, padding_idx)
+        sums = _one_hot_sums(tokens, dy, V) if V <= _ONE_HOT else None
+        if sums is None:
+            sums = _sorted_sums(tokens, dy, V, padding_idx)
     else:
-        dweight = xp.zeros((V, dy.shape[1]), dy.dtype)
-        xp.add.at(dweight, tokens, dy)
+        sums = xp.zeros((V, dy.shape[1]), dy.dtype)
+        xp.add.at(sums, tokens, dy)
     if padding_idx is not None:
-        dweight[padding_idx] = 0
-    return dweight
+        sums[padding_idx] = 0
+    dweight += sums
 
 
 def _one_hot_sums(tokens: Array, dy: Array, V: int) -> Array | None:
@@ -87,7 +87,7 @@ def _sorted_sums(tokens: Array, dy: Array, V: int, padding_idx: int | None) -> A
     order = np.argsort(tokens, kind="stable")
     tokens = tokens[order]
     cut = np.r_[True, tokens[1:] != tokens[:-1]]
-    cut[::_RUN] = True
+    cut[::RUN] = True
     starts = np.flatnonzero(cut)
     sums, tokens = np.add.reduceat(dy[order], starts, axis=0), tokens[starts]
     starts = np.flatnonzero(np.r_[True, tokens[1:] != tokens[:-1]])

@@ -1,7 +1,8 @@
-"""The recurrences' loops over time in C, where they were built, and the products before and after them.
+"""In C, where that was built: the recurrences' loops over time, and what a step of training has beside them.
 
-:mod:`.rnn`, :mod:`.lstm` and :mod:`.gru` are pairs like those of :mod:`minirnn.functional`, where the
-equations stand; ``loops.h`` has the same equations for a machine. What C lacks they leave to those: a
-projected state. Large products they leave to a BLAS that has several threads.
-:func:`minirnn.places.pair_for` picks them, for float32 and float64.
+All are like those of :mod:`minirnn.functional`, where the equations stand. :mod:`.rnn`, :mod:`.lstm` and
+:mod:`.gru` call ``loops.h``, which has the same equations for a machine, and the products before and after
+them; a projected state they leave to NumPy, and large products to a BLAS that has several threads.
+:mod:`.adam`, :mod:`.embedding`, :mod:`.indices`, :mod:`.loss` and :mod:`.order` call ``training.h``: one pass
+where NumPy takes many, each of which costs a call. :func:`minirnn.places.pair_for` picks them.
 """

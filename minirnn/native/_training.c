@@ -1,0 +1,264 @@
+/* The module minirnn.native._training: training.h for two types, and what checks their arguments.
+ *
+ * Arrays come in by the buffer protocol, and whatever is handed in, nothing is read or written outside of them.
+ * Compiled without contraction: a product and a sum in one rounding would be another result than NumPy's.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef ptrdiff_t Size;
+
+typedef struct {
+    double lr, beta1, beta2, eps, t; /* t: the step, 1 at first */
+} Adam;
+
+#define PASTE_(name, type) name##_##type
+#define PASTE(name, type) PASTE_(name, type)
+#define NAME(name) PASTE(name, REAL)
+
+#define REAL float
+#define SQRT sqrtf
+#define EXP expf
+#define LOG1P log1pf
+#include "training.h"
+#undef REAL
+#undef SQRT
+#undef EXP
+#undef LOG1P
+
+#define REAL double
+#define SQRT sqrt
+#define EXP exp
+#define LOG1P log1p
+#include "training.h"
+
+/* ---- arguments ---------------------------------------------------------------------------------------------------- */
+
+enum { READ, WRITTEN, MAYBE_WRITTEN, MOST = 5 }; /* MAYBE: or None */
+
+typedef struct {
+    Py_buffer views[MOST];
+    void *at[MOST];
+    int taken;
+} Taken;
+
+static void *release(Taken *taken) {
+    while (taken->taken) {
+        Py_buffer *view = taken->views + --taken->taken;
+        if (view->obj) PyBuffer_Release(view);
+    }
+    return NULL;
+}
+
+/* Take one more array, of numbers of one of the formats; return whether that went well. */
+static int take(Taken *taken, PyObject *object, const char *name, int use, const char *formats) {
+    Py_buffer *view = taken->views + taken->taken;
+    memset(view, 0, sizeof *view);
+    if (object == Py_None && use == MAYBE_WRITTEN) {
+        taken->at[taken->taken++] = NULL;
+        return 1;
+    }
+    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (use == READ ? 0 : PyBUF_WRITABLE))) return 0;
+    taken->at[taken->taken++] = view->buf;
+    const char *own = view->format ? view->format : "B";
+    if (strlen(own) != 1 || !strchr(formats, *own)) {
+        PyErr_Format(PyExc_TypeError, "%s: expected numbers of format %s, got %s", name, formats, own);
+        return 0;
+    }
+    if ((uintptr_t)view->buf % view->itemsize) {
+        PyErr_Format(PyExc_ValueError, "%s: expected an aligned array", name);
+        return 0;
+    }
+    return 1;
+}
+
+static const char REALS[] = "fd", *const INTEGERS = sizeof(long) == 8 ? "lq" : "q";
+
+static Size count(const Taken *taken, int k) { return taken->views[k].len / taken->views[k].itemsize; }
+
+static int expect(const Taken *taken, int k, const char *name, Size expected) {
+    if (count(taken, k) == expected) return 1;
+    PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", name, expected, count(taken, k));
+    return 0;
+}
+
+/* Whether an array of integers has only those from 0 to below a limit. */
+static int within(const Taken *taken, int k, Size limit) {
+    const int64_t *numbers = taken->at[k];
+    int beyond = 0;
+    for (Size i = 0, n = count(taken, k); i < n; i++) beyond |= (uint64_t)numbers[i] >= (uint64_t)limit; /* or negative */
+    return !beyond;
+}
+
+static int require_within(const Taken *taken, int k, const char *name, Size limit) {
+    if (within(taken, k, limit)) return 1;
+    PyErr_Format(PyExc_ValueError, "%s: expected numbers from 0 to below %zd", name, limit);
+    return 0;
+}
+
+static int is_double(const Taken *taken) { return *taken->views[0].format == 'd'; }
+
+static PyObject *too_few(const char *name, int expected) {
+    return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", name, expected);
+}
+
+/* ---- the functions ------------------------------------------------------------------------------------------------ */
+
+static int take_adam(Taken *taken, PyObject *const *args, Adam *step) {
+    static const char *const names[] = {"data", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
+    double numbers[5];
+    for (int k = 0; k < 5; k++) {
+        int use = k == 4 ? MAYBE_WRITTEN : k == 1 ? READ : WRITTEN;
+        if (!take(taken, args[k], names[k], use, k ? taken->views[0].format : REALS)) return 0;
+        if (taken->at[k] && !expect(taken, k, names[k], count(taken, 0))) return 0;
+    }
+    for (int k = 0; k < 5; k++) numbers[k] = PyFloat_AsDouble(args[5 + k]);
+    *step = (Adam){numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
+    return !PyErr_Occurred();
+}
+
+/* data, grad, exp_avg, exp_avg_sq, max_exp_avg_sq or None; lr, beta1, beta2, eps, t. */
+static PyObject *py_adam(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    Adam step;
+    if (given != 10) return too_few("adam", 10);
+    if (!take_adam(&taken, args, &step)) return release(&taken);
+    Py_BEGIN_ALLOW_THREADS
+    (is_double(&taken) ? adam_double : adam_float)(taken.at, count(&taken, 0), step);
+    Py_END_ALLOW_THREADS
+    release(&taken);
+    Py_RETURN_NONE;
+}
+
+/* slope (N, C), logits (N, C), targets (N,), what the sum is divided by: fills the slope and returns the loss. */
+static PyObject *py_cross_entropy(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 4) return too_few("cross_entropy", 4);
+    double denominator = PyFloat_AsDouble(args[3]), loss;
+    if (denominator == -1 && PyErr_Occurred()) return NULL;
+    if (!take(&taken, args[0], "slope", WRITTEN, REALS) || !take(&taken, args[1], "logits", READ, taken.views[0].format) ||
+        !take(&taken, args[2], "targets", READ, INTEGERS) || !expect(&taken, 1, "logits", count(&taken, 0)))
+        return release(&taken);
+    Size N = count(&taken, 2), C = N ? count(&taken, 0) / N : 0;
+    if (!expect(&taken, 0, "slope", N * C) || !require_within(&taken, 2, "targets", C)) return release(&taken);
+    Py_BEGIN_ALLOW_THREADS
+    loss = (is_double(&taken) ? cross_entropy_double : cross_entropy_float)(taken.at, N, C, denominator);
+    Py_END_ALLOW_THREADS
+    release(&taken);
+    return PyFloat_FromDouble(loss);
+}
+
+/* table (V, E), rows (N, E), tokens (N,), the token that is left out or -1: adds each row to its token's in the table. */
+static PyObject *py_add_rows(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 4) return too_few("add_rows", 4);
+    Size left_out = PyLong_AsSsize_t(args[3]);
+    if (left_out == -1 && PyErr_Occurred()) return NULL;
+    if (!take(&taken, args[0], "table", WRITTEN, REALS) || !take(&taken, args[1], "rows", READ, taken.views[0].format) ||
+        !take(&taken, args[2], "tokens", READ, INTEGERS))
+        return release(&taken);
+    Size N = count(&taken, 2), width = N ? count(&taken, 1) / N : 0;
+    if (!expect(&taken, 1, "rows", N * width) || !require_within(&taken, 2, "tokens", width ? count(&taken, 0) / width : 0))
+        return release(&taken);
+    Py_BEGIN_ALLOW_THREADS
+    (is_double(&taken) ? add_rows_double : add_rows_float)(taken.at, N, width, left_out);
+    Py_END_ALLOW_THREADS
+    release(&taken);
+    Py_RETURN_NONE;
+}
+
+/* Integers, and the limit: tells whether all lie in [0, limit). */
+static PyObject *py_within(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 2) return too_few("within", 2);
+    Size limit = PyLong_AsSsize_t(args[1]);
+    if (PyErr_Occurred() || !take(&taken, args[0], "integers", READ, INTEGERS)) return release(&taken);
+    int well = within(&taken, 0, limit);
+    release(&taken);
+    return PyBool_FromLong(well);
+}
+
+/* How many sequences, of these lengths, run at each step; returns the steps there are, or -1 if a length is none. */
+static Size batch_sizes(int64_t *sizes, Size most, const int64_t *lengths, Size B) {
+    Size longest = 0;
+    for (Size k = 0; k < B; k++) {
+        if (lengths[k] < 0 || lengths[k] > most) return -1;
+        if (lengths[k] > longest) longest = (Size)lengths[k];
+    }
+    memset(sizes, 0, sizeof *sizes * longest);
+    for (Size k = 0; k < B; k++)
+        if (lengths[k]) sizes[lengths[k] - 1]++;
+    for (Size t = longest - 2; t >= 0; t--) sizes[t] += sizes[t + 1];
+    return longest;
+}
+
+/* sizes (T,), lengths (B,) of at most T. */
+static PyObject *py_batch_sizes(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 2) return too_few("batch_sizes", 2);
+    if (!take(&taken, args[0], "sizes", WRITTEN, INTEGERS) || !take(&taken, args[1], "lengths", READ, INTEGERS)) return release(&taken);
+    Size steps = batch_sizes(taken.at[0], count(&taken, 0), taken.at[1], count(&taken, 1));
+    release(&taken);
+    return PyLong_FromSsize_t(steps);
+}
+
+/* The sequences by length, the longest first and equal ones as given; where each packed row comes from. Until all have
+ * their place, `rows` has the next one of each length. */
+static void arrange(void *const *at, Size B, Size longest, Size stride) {
+    int64_t *order = at[0], *inverse = at[1], *rows = at[2], *next = rows, next_longest = 0;
+    const int64_t *lengths = at[3], *first = at[4];
+    batch_sizes(next, longest, lengths, B);
+    for (Size k = 0; k < B; k++) {
+        int64_t place = lengths[k] == longest ? next_longest++ : next[lengths[k]]++;
+        order[place] = k;
+        inverse[k] = place;
+    }
+    for (Size t = 0; t < longest; t++)
+        for (Size k = 0; k < B && lengths[order[k]] > t; k++) *rows++ = first[order[k]] + t * stride;
+}
+
+/* order, inverse (B,), rows (N,), lengths, first (B,), stride: fills the first three, and tells whether lengths descend. */
+static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    static const char *const names[] = {"order", "inverse", "rows", "lengths", "first"};
+    Taken taken = {.taken = 0};
+    if (given != 6) return too_few("arrange", 6);
+    Size stride = PyLong_AsSsize_t(args[5]), total = 0, longest = 0;
+    if (stride == -1 && PyErr_Occurred()) return NULL;
+    for (int k = 0; k < 5; k++)
+        if (!take(&taken, args[k], names[k], k < 3 ? WRITTEN : READ, INTEGERS)) return release(&taken);
+    Size B = count(&taken, 3), N = count(&taken, 2);
+    const int64_t *lengths = taken.at[3];
+    int descending = 1;
+    for (Size k = 0; k < B && total <= N; k++) {
+        /* So that nothing overflows, a length that cannot be is as good as one too long. */
+        total += lengths[k] < 0 || lengths[k] > N ? N + 1 : lengths[k];
+        if (lengths[k] > longest) longest = (Size)lengths[k];
+        if (k && lengths[k] > lengths[k - 1]) descending = 0;
+    }
+    if (!expect(&taken, 2, "rows", total) || !expect(&taken, 0, "order", B) || !expect(&taken, 1, "inverse", B) ||
+        !expect(&taken, 4, "first", B))
+        return release(&taken);
+    Py_BEGIN_ALLOW_THREADS
+    arrange(taken.at, B, longest, stride);
+    Py_END_ALLOW_THREADS
+    release(&taken);
+    return PyBool_FromLong(descending);
+}
+
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
+static PyMethodDef methods[] = {FAST(adam), FAST(cross_entropy), FAST(add_rows), FAST(within), FAST(batch_sizes), FAST(arrange), {0}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_training", "What a step of training computes beside the recurrences, in C.", -1, methods};
+
+PyMODINIT_FUNC PyInit__training(void) { return PyModule_Create(&definition); }

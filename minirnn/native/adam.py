@@ -1,0 +1,27 @@
+"""Adam's step in one pass in C; :mod:`minirnn.functional.adam` has the formula, which gives the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..backend import Array
+from ..functional import adam
+from . import _training
+
+
+def update(
+    data: Array,
+    grad: Array,
+    state: Sequence[Array],
+    t: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """Step the weights once, in place."""
+    if not data.flags.aligned:
+        adam.update(data, grad, state, t, lr, betas, eps)
+        return
+    m, v, *largest, _ = state
+    arrays = data, grad, m, v, largest[0] if largest else None
+    _training.adam(*arrays, lr, *betas, eps, t)

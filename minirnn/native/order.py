@@ -1,0 +1,25 @@
+"""The order of a packed batch, in C; :mod:`minirnn.functional.order` says what is what."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backend import Array
+from ..layout import Layout
+from . import _training
+
+
+def batch_sizes(lengths: Array, most: int) -> Array | None:
+    """Return how many sequences of these lengths run at each step; None if one is outside ``[0, most]``."""
+    sizes = np.empty(most, np.intp)
+    steps = _training.batch_sizes(sizes, lengths)
+    return None if steps < 0 else sizes[:steps]
+
+
+def arrange(
+    lengths: Array, first: Array, stride: int, layout: Layout, sort: bool
+) -> tuple[Array, Array, Array] | None:
+    """Return which sequence is the k-th longest, the inverse, and where each packed row comes from."""
+    order, inverse, rows = (np.empty(n, np.intp) for n in (len(lengths), len(lengths), layout.rows))
+    descending = _training.arrange(order, inverse, rows, lengths, first, stride)
+    return (order, inverse, rows) if sort or descending else None

@@ -1,0 +1,59 @@
+/* What a step of training computes beside the recurrences, for numbers of the type REAL: one pass where NumPy takes
+ * many. The equations stand in minirnn/functional, under the same names. */
+
+/* Each number is rounded as in NumPy: the same operations in the same order, and none of them fused. */
+static void NAME(adam)(void *const *at, Size n, Adam step) {
+    REAL *restrict data = at[0], *restrict m = at[2], *restrict v = at[3], *restrict largest = at[4];
+    const REAL *restrict grad = at[1];
+    const REAL beta1 = (REAL)step.beta1, beta2 = (REAL)step.beta2, take = (REAL)(1 - step.beta1);
+    const REAL square = (REAL)(sqrt(1 - step.beta2) / (1 - step.beta1));
+    const double root = sqrt(1 - pow(step.beta2, step.t));
+    const REAL eps = (REAL)(step.eps * root), rate = (REAL)(step.lr * root / (1 - pow(step.beta1, step.t)));
+    for (Size i = 0; i < n; i++) {
+        REAL g = grad[i] * take;
+        m[i] = m[i] * beta1 + g;
+        g *= square;
+        v[i] = v[i] * beta2 + g * g;
+        REAL most = v[i];
+        if (largest) {
+            if (most > largest[i] || most != most) largest[i] = most; /* NaN stays, as in NumPy's maximum */
+            most = largest[i];
+        }
+        data[i] -= m[i] / (SQRT(most) + eps) * rate;
+    }
+}
+
+/* -log p of each row's target, added up and divided, and p - onehot; p is the softmax. */
+static double NAME(cross_entropy)(void *const *at, Size N, Size C, double denominator) {
+    REAL *restrict slope = at[0];
+    const REAL *restrict logits = at[1];
+    const int64_t *targets = at[2];
+    double sum = 0;
+    for (Size row = 0; row < N; row++, logits += C, slope += C) {
+        Size target = (Size)targets[row];
+        REAL largest = logits[0], others = 0;
+        for (Size c = 1; c < C; c++)
+            if (logits[c] > largest) largest = logits[c];
+        for (Size c = 0; c < C; c++) {
+            slope[c] = EXP(logits[c] - largest);
+            others += c == target ? 0 : slope[c];
+        }
+        REAL own = slope[target], total = others + own;
+        sum += (REAL)(LOG1P(others + (own - 1)) - (logits[target] - largest));
+        for (Size c = 0; c < C; c++) slope[c] /= total;
+        slope[target] = -others / total;
+    }
+    return (REAL)(sum / denominator);
+}
+
+/* table[token] += row, for the rows of all tokens but the one left out. */
+static void NAME(add_rows)(void *const *at, Size N, Size width, int64_t left_out) {
+    REAL *restrict table = at[0];
+    const REAL *restrict rows = at[1];
+    const int64_t *tokens = at[2];
+    for (Size n = 0; n < N; n++, rows += width) {
+        if (tokens[n] == left_out) continue;
+        REAL *restrict own = table + (Size)tokens[n] * width;
+        for (Size j = 0; j < width; j++) own[j] += rows[j];
+    }
+}

@@ -1,0 +1,285 @@
+"""What a step of training computes in C: what NumPy computes, and nothing read or written out of bounds."""
+
+import sys
+
+import numpy as np
+import pytest
+from helpers import close
+from makers import weight
+
+import minirnn
+from minirnn import functional, places
+from minirnn.functional import adam, embedding, indices, loss, order
+from minirnn.layout import layout_of
+from minirnn.places import pair_for
+
+in_c = pytest.importorskip("minirnn.native._training", reason="the loops in C were not built")
+native = {pair: pair_for(pair, np.empty(0)) for pair in (adam, embedding, loss)} | {
+    pair: pair_for(pair, np.empty(0, np.int64)) for pair in (indices, order)
+}
+TYPES = [np.float32, np.float64]
+INTEGERS = [np.int8, np.uint8, np.int32, np.int64, np.longlong, np.uint64]
+
+
+@pytest.fixture(autouse=True)
+def _on_again():
+    yield
+    minirnn.set_native(minirnn.native_available())
+
+
+def test_each_has_its_counterpart():
+    assert all(pair.__name__.startswith("minirnn.native.") for pair in native.values())
+    minirnn.set_native(False)
+    assert pair_for(functional.adam, np.empty(0)) is adam
+
+
+def test_c_is_available_if_all_of_it_was_built(monkeypatch):
+    """An installation from before a pull has some of it."""
+    monkeypatch.setitem(sys.modules, "minirnn.native._training", None)
+    places.native_available.cache_clear()
+    assert not minirnn.native_available()
+    places.native_available.cache_clear()
+
+
+# ---- Adam -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 7, 1000])
+def test_adam_steps_to_the_same_bits(dtype, amsgrad, size):
+    rng = np.random.default_rng(0)
+    bad = np.array([np.nan, np.inf, -np.inf, 1e30, -1e-38, 0.0])
+    ours, theirs = ([np.ones(size, dtype), *np.zeros((3 + amsgrad, size), dtype)] for _ in "ab")
+    for t in range(1, 6):
+        grad = rng.standard_normal(size).astype(dtype)
+        if t == 3:
+            grad[: len(bad)] = bad[:size]
+        args = t, 0.1, (0.9, 0.999), 1e-8
+        with np.errstate(all="ignore"):
+            adam.update(ours[0], grad, ours[1:], *args)
+        with np.errstate(all="raise"):
+            native[adam].update(theirs[0], grad, theirs[1:], *args)
+        for a, b in zip(ours[:-1], theirs[:-1], strict=True):  # not the scratch space
+            np.testing.assert_array_equal(a, b)
+    assert np.isfinite(theirs[0][len(bad) :]).all()
+    assert (theirs[0] != 1).all()
+
+
+@pytest.mark.parametrize("kind", [minirnn.Adam, minirnn.AdamW])
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "maximize": True, "amsgrad": True}])
+def test_an_optimizer_steps_to_the_same_bits(kind, options):
+    after = []
+    for switched in (True, False):
+        minirnn.set_native(switched)
+        p, q = weight(1.0, 2.0, 3.0), weight(4.0, 5.0)
+        optimizer = kind([p, q], lr=0.1, **options)
+        for t in range(5):
+            p.grad[:], q.grad[:] = [1, t, -3], [0, 1e-3]
+            optimizer.step()
+        after.append([p.data, q.data, *optimizer.state_dict()["state"]])
+    for a, b in zip(*after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_adam_takes_a_single_parameter_that_is_not_aligned():
+    data = np.zeros(4 * 3 + 1, np.uint8)[1:].view(np.float32)
+    assert not data.flags.aligned
+    p = minirnn.Parameter(data)
+    p.grad[:] = 1
+    minirnn.Adam([p], lr=0.5).step()
+    np.testing.assert_allclose(data, -0.5)
+
+
+# ---- the cross entropy ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (16, 10), (5, 300), (70, 33)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_cross_entropy_as_in_numpy(dtype, shape, reduction):
+    rng = np.random.default_rng(0)
+    logits = (4 * rng.standard_normal(shape)).astype(dtype)
+    logits[0, 0] = 40
+    targets = rng.integers(0, shape[1], shape[0])
+    (value, ctx), (expected, numpys) = (
+        pair.cross_entropy_forward(logits, targets, reduction=reduction)
+        for pair in (native[loss], loss)
+    )
+    assert value.dtype == expected.dtype == ctx.slope.dtype == dtype
+    tolerance = 4 * np.finfo(dtype).eps
+    close(value, expected, tolerance)
+    np.testing.assert_allclose(ctx.slope, numpys.slope, rtol=4 * tolerance, atol=0)
+    assert ctx[1:] == numpys[1:]
+    again, none = native[loss].cross_entropy_forward(
+        logits, targets, reduction=reduction, save=False
+    )
+    assert none is None
+    np.testing.assert_array_equal(again, value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_logits_that_are_not_finite_go_where_they_go_in_numpy(bad, place):
+    logits = np.arange(12.0).reshape(3, 4)
+    logits[1, place] = bad
+    targets = np.array([3, 1, 0])
+    with np.errstate(all="raise"):
+        value, ctx = native[loss].cross_entropy_forward(logits, targets)
+    with np.errstate(all="ignore"):
+        expected, numpys = loss.cross_entropy_forward(logits, targets)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    np.testing.assert_allclose(ctx.slope, numpys.slope, rtol=1e-12, atol=1e-300)
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_classes_and_logits_of_any_kind_and_order_of_memory(kind):
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((10, 6)).T, np.arange(12, dtype=kind)[::2] % 9
+    criterion = minirnn.CrossEntropyLoss()
+    value, ctx = criterion.forward(logits, targets)
+    minirnn.set_native(False)
+    expected, numpys = criterion.forward(logits.copy(), targets.copy())
+    close(value, expected)
+    close(criterion.backward(ctx), criterion.backward(numpys))
+
+
+def test_a_loss_beyond_the_dtype_is_infinite():
+    logits = np.array([[3e38, -3e38]] * 2, np.float32)
+    value, _ = native[loss].cross_entropy_forward(logits, np.array([1, 1]), reduction="sum")
+    assert value == np.inf
+
+
+# ---- the embedding ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("padding_idx", [None, 0, 4])
+@pytest.mark.parametrize("rows", [0, 1, 50, embedding.RUN + 1])
+def test_the_gradient_of_a_table_as_in_numpy(dtype, padding_idx, rows):
+    rng = np.random.default_rng(0)
+    tokens, dy = rng.integers(0, 5, rows), rng.standard_normal((rows, 3)).astype(dtype)
+    ctx = embedding.EmbeddingContext(tokens, 5, padding_idx)
+    ours, theirs = np.ones((2, 5, 3), dtype)
+    embedding.backward(ctx, dy, ours)
+    native[embedding].backward(ctx, dy, theirs)
+    np.testing.assert_allclose(theirs, ours, rtol=1e3 * np.finfo(dtype).eps)
+    if padding_idx is not None:
+        assert (theirs[padding_idx] == 1).all()
+
+
+def test_what_is_not_finite_reaches_its_own_row_of_the_table():
+    ctx = embedding.EmbeddingContext(np.array([0, 1, 2, 1]), 4, 2)
+    dy = np.array([[1.0], [np.nan], [np.inf], [2.0]])
+    table = np.zeros((4, 1))
+    native[embedding].backward(ctx, dy, table)
+    np.testing.assert_array_equal(table, [[1], [np.nan], [0], [0]])
+
+
+# ---- indices and orders -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [-(2**63), -1, 0, 4, 5, 2**63 - 1])
+def test_whether_indices_are_within(last):
+    index = np.array([0, 3, last])
+    assert native[indices].within(index, 5) == indices.within(index, 5) == (0 <= last < 5)
+    assert native[indices].within(index[::-1], 5) == (0 <= last < 5)
+
+
+@pytest.mark.parametrize(
+    "lengths", [[3, 1, 2, 3, 0, 1], [0], [0, 0], [1], [4, 4, 2, 0], [1, 2, 3], [2, 2]], ids=str
+)
+def test_the_order_of_a_packed_batch_as_in_numpy(lengths):
+    lengths = np.array(lengths)
+    sizes = order.batch_sizes(lengths, 9)
+    np.testing.assert_array_equal(native[order].batch_sizes(lengths, 9), sizes)
+    layout, first = layout_of(sizes, len(lengths)), np.arange(len(lengths)) * 100
+    for a, b in zip(
+        native[order].arrange(lengths, first, 7, layout, True),
+        order.arrange(lengths, first, 7, layout, True),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    descending = sorted(lengths, reverse=True) == lengths.tolist()
+    for pair in (native[order], order):
+        assert (pair.arrange(lengths, first, 7, layout, False) is not None) == descending
+
+
+@pytest.mark.parametrize("length", [-1, 4, 2**62, -(2**63)])
+def test_no_order_of_lengths_that_are_none(length):
+    for pair in (native[order], order):
+        assert pair.batch_sizes(np.array([3, length, 1]), 3) is None
+
+
+# ---- what is refused --------------------------------------------------------------------------
+
+F, G = np.ones(6), np.ones(6, np.float32)
+I6, I3, I2 = np.zeros(6, np.int64), np.zeros(3, np.int64), np.zeros(2, np.int64)
+FIXED = np.ones(6)
+FIXED.flags.writeable = False
+SKEWED = np.zeros(8 * 6 + 1, np.uint8)[1:].view(float)
+RATES = (0.1, 0.9, 0.999, 1e-8, 1)
+REFUSED = {
+    "adam: too few": (in_c.adam, (F, F, F, F, None), TypeError, "10 arguments"),
+    "adam: types": (in_c.adam, (F, G, F, F, None, *RATES), TypeError, "grad: .*format d, got f"),
+    "adam: sizes": (
+        in_c.adam,
+        (F, F, F, F[:5], None, *RATES),
+        ValueError,
+        "exp_avg_sq: expected 6",
+    ),
+    "adam: largest": (in_c.adam, (F, F, F, F, F[:5], *RATES), ValueError, "max_exp_avg_sq"),
+    "adam: none": (in_c.adam, (F, None, F, F, None, *RATES), TypeError, "None"),
+    "adam: no number": (in_c.adam, (F, F, F, F, None, *"abcde"), TypeError, "real number"),
+    "adam: fixed": (in_c.adam, (FIXED, F, F, F, None, *RATES), (ValueError, BufferError), "only"),
+    "adam: integers": (in_c.adam, (I6, I6, I6, I6, None, *RATES), TypeError, "format fd, got [lq]"),
+    "adam: strided": (in_c.adam, (F[::2], F, F, F, None, *RATES), ValueError, "contiguous"),
+    "adam: skewed": (
+        in_c.adam,
+        (SKEWED, F, F, F, None, *RATES),
+        (TypeError, ValueError),
+        "aligned|=d",
+    ),
+    "entropy: too few": (in_c.cross_entropy, (F, F, I3), TypeError, "4 arguments"),
+    "entropy: sizes": (in_c.cross_entropy, (F, F[:5], I3, 1), ValueError, "logits: expected 6"),
+    "entropy: rows": (in_c.cross_entropy, (F, F, np.zeros(4, int), 1), ValueError, "slope"),
+    "entropy: class": (in_c.cross_entropy, (F, F, I3 + 2, 1), ValueError, "targets: .* below 2"),
+    "entropy: negative": (in_c.cross_entropy, (F, F, I3 - 1, 1), ValueError, "targets"),
+    "entropy: no rows": (in_c.cross_entropy, (F, F, I3[:0], 1), ValueError, "slope"),
+    "entropy: types": (in_c.cross_entropy, (F, F, I3.astype("i4"), 1), TypeError, "got i"),
+    "entropy: number": (in_c.cross_entropy, (F, F, I3, "1"), TypeError, "real number"),
+    "rows: too few": (in_c.add_rows, (F, F, I3), TypeError, "4 arguments"),
+    "rows: token": (in_c.add_rows, (F, F, I3 + 3, -1), ValueError, "tokens: .* below 3"),
+    "rows: sizes": (in_c.add_rows, (F, F[:5], I3, -1), ValueError, "rows"),
+    "rows: none": (in_c.add_rows, (F, F, I3[:0], -1), ValueError, "rows"),
+    "rows: no token": (in_c.add_rows, (F, F, I3, None), TypeError, "integer"),
+    "within: too few": (in_c.within, (I3,), TypeError, "2 arguments"),
+    "within: types": (in_c.within, (F, 3), TypeError, "format lq?, got d|format q, got d"),
+    "within: no limit": (in_c.within, (I3, None), TypeError, "integer"),
+    "sizes: too few": (in_c.batch_sizes, (I3,), TypeError, "2 arguments"),
+    "sizes: types": (in_c.batch_sizes, (I3, F), TypeError, "lengths"),
+    "order: too few": (in_c.arrange, (I3, I3, I3, I3), TypeError, "6 arguments"),
+    "order: rows": (in_c.arrange, (I3, I3, I2, I3 + 1, I3, 1), ValueError, "rows: expected 3"),
+    "order: negative": (in_c.arrange, (I3, I3, I3, I3 - 1, I3, 1), ValueError, "rows"),
+    "order: one negative": (
+        in_c.arrange,
+        (I3, I3, I3, np.array([3, 1, -1]), I3, 1),
+        ValueError,
+        "rows",
+    ),
+    "order: huge": (in_c.arrange, (I3, I3, I3, I3 + 2**62, I3, 1), ValueError, "rows"),
+    "order: order": (in_c.arrange, (I2, I3, I3, I3 + 1, I3, 1), ValueError, "order: expected 3"),
+    "order: inverse": (in_c.arrange, (I3, I2, I3, I3 + 1, I3, 1), ValueError, "inverse"),
+    "order: first": (in_c.arrange, (I3, I3, I3, I3 + 1, I2, 1), ValueError, "first"),
+    "order: stride": (in_c.arrange, (I3, I3, I3, I3 + 1, I3, 0.5), TypeError, "integer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_c_refuses_what_does_not_fit(name):
+    function, arguments, error, message = REFUSED[name]
+    before = [np.copy(x) for x in arguments if isinstance(x, np.ndarray)]
+    with pytest.raises(error, match=message):
+        function(*arguments)
+    now = [x for x in arguments if isinstance(x, np.ndarray)]
+    assert all((a == b).all() for a, b in zip(before, now, strict=True))
