@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class _Last:
-    """The last change to what any module owns, and to where any parameter's arrays lie."""
+    """The last change to what any module owns, where any parameter's arrays lie, and which are frozen."""
 
     stamp = object()
 

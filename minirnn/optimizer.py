@@ -9,12 +9,13 @@ out of it, to another dtype or to the GPU at any time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import checks, torch_state
+from . import changes, checks, torch_state
 from .backend import Array, asnumpy, get_array_module
+from .changes import Kept
 from .optimizer_state import fitting, plain, settings
 from .parameter import (
     Parameter,
@@ -25,6 +26,14 @@ from .parameter import (
     require_one_kind,
 )
 from .torch_hints import OPTIMIZER, Hints
+
+
+class Piece(NamedTuple):
+    """Weights in one flat array, their gradients, and the slots and scratch arrays for them."""
+
+    data: Array
+    grad: Array
+    state: Sequence[Array]
 
 
 class Optimizer(Hints):
@@ -95,6 +104,7 @@ class Optimizer(Hints):
         self._steps = 0
         # For each group its slots, and after them the scratch arrays.
         self._state: list[list[Array]] = []
+        self._kept_pieces: Kept[list[list[Piece]]] | None = None
         # The rate that a schedule wrote last into each group: another one is somebody else's.
         self.scheduled: list[float | None] = []
         # The step at which each group came: a mean's bias is corrected by the group's own age.
@@ -126,6 +136,7 @@ class Optimizer(Hints):
         self.param_groups.append(group)
         self.scheduled.append(None)
         self._started.append(self._steps)
+        self._kept_pieces = None
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise if a group's settings make no sense; a subclass checks what goes with what as well.
@@ -137,8 +148,7 @@ class Optimizer(Hints):
         """
         for name, interval in self._ranges.items():
             checks.number(name, settings[name], interval)
-        for name in self._switches:
-            checks.flags(**{name: settings[name]})
+        checks.flags(**{name: settings[name] for name in self._switches})
 
     def slots_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of what the formula remembers under these settings."""
@@ -176,10 +186,10 @@ class Optimizer(Hints):
         """
         loss = None if closure is None else checks.function("closure", closure)()
         work = []
-        for k, group in enumerate(self.param_groups):
+        for k, (group, pieces) in enumerate(zip(self.param_groups, _pieces(self), strict=True)):
             self.check(group)
             _require_as_made(self, k)
-            for data, grad, state in _pieces(self, k):
+            for data, grad, state in pieces:
                 work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
         # An error in the middle would leave a step done by half; what is not finite shows in the loss.
@@ -271,6 +281,7 @@ class Optimizer(Hints):
             own.update(given)
             self.scheduled[k] = own["lr"] if "initial_lr" in own else None
             self._state[k] = [*slots, *_state_of(self, k)[-self._scratch :]]
+        self._kept_pieces = None
 
     def torch_state_dict(self) -> dict[str, Any]:
         """Return the state as torch's optimiser of this name has it, its tensors as NumPy arrays.
@@ -360,11 +371,21 @@ def _state_of(optimizer: Optimizer, k: int) -> list[Array]:
     return state
 
 
-def _pieces(optimizer: Optimizer, k: int) -> Iterator[tuple[Array, Array, Sequence[Array]]]:
-    """Iterate over flat ``(data, grad, (*slots, *scratch))`` that make up group `k`."""
+def _pieces(optimizer: Optimizer) -> list[list[Piece]]:
+    """Return what each group is made of, found anew if a parameter has moved or been frozen since."""
+    kept, stamp = optimizer._kept_pieces, changes.stamp()
+    if kept is None or kept.key is not stamp:
+        groups = range(len(optimizer.param_groups))
+        kept = optimizer._kept_pieces = Kept(stamp, [_pieces_of(optimizer, k) for k in groups])
+    return kept.value
+
+
+def _pieces_of(optimizer: Optimizer, k: int) -> list[Piece]:
     state = _state_of(optimizer, k)
-    for span, part in _trained(optimizer.param_groups[k]["params"]):
-        yield part.data.reshape(-1), part.grad.reshape(-1), [s[span] for s in state]
+    return [
+        Piece(part.data.reshape(-1), part.grad.reshape(-1), [s[span] for s in state])
+        for span, part in _trained(optimizer.param_groups[k]["params"])
+    ]
 
 
 def _trained(params: list[Parameter]) -> Iterator[tuple[slice, Parameter | ParameterBuffer]]:

@@ -143,6 +143,7 @@ class Parameter(NDArrayOperatorsMixin):
     def requires_grad(self, value: bool) -> None:
         checks.flags(requires_grad=value)
         self._requires_grad = bool(value)
+        changes.happened()
 
     @property
     def shape(self) -> tuple[int, ...]:
