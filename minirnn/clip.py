@@ -105,11 +105,13 @@ def clip_grad_norm_(
             raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
         scale = max_norm / (total + 1e-6)
         if xp is not np:
-            scale = xp.minimum(scale, 1)
-        if xp is not np or not scale >= 1:  # a NaN goes on into the gradients
             for g in gradients:
-                g *= scale.astype(g.dtype)
-        return total.astype(gradients[0].dtype)[()]
+                g *= xp.minimum(scale, 1).astype(g.dtype)
+            return total.astype(gradients[0].dtype)
+        if not scale >= 1:  # a NaN goes on into the gradients
+            for g in gradients:
+                g *= scale
+        return gradients[0].dtype.type(total)
 
 
 def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
@@ -159,19 +161,25 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
 
 
 def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
-    """Return the p-norm of all entries together, a scalar on the device."""
+    """Return the p-norm of all entries together: a number, on the GPU a scalar array."""
     if p == 2:
-        total = xp.sqrt(_total(xp.vdot(g, g) for g in gradients))
+        squares = _total(xp.vdot(g, g) for g in gradients)
+        if xp is not np and not reads_values(gradients[0]):
+            return xp.sqrt(squares)
+        total = math.sqrt(squares)
         # Between these limits neither has a square overflowed, nor one been lost that counts.
-        if not reads_values(gradients[0]) or _smallest(total.dtype) < total < math.inf:
-            return total
-        if math.isnan(total):
-            return total
+        if _smallest(squares.dtype) < total < math.inf:
+            return total if xp is np else xp.sqrt(squares)
+    norm = _norm_by_largest(xp, gradients, p)
+    return float(norm) if xp is np else norm
+
+
+def _norm_by_largest(xp: Any, gradients: list[Array], p: float) -> Array:
+    """Return it where no power may overflow and none be lost that counts."""
     # Two reductions, where abs would first write an array.
     largest = abs(reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients)))  # not -0
     if math.isinf(p):
         return largest
-    # By the largest entry no power overflows, and none is lost that counts.
     sound = xp.isfinite(largest) & (largest > 0)
     by = xp.where(sound, largest, 1).astype(largest.dtype)
     powers = _total((abs(g / by) ** p).sum(dtype=np.float64) for g in gradients)
