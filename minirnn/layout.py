@@ -21,7 +21,7 @@ T = TypeVar("T")
 # bookkeeping to count for nothing; and so few that scratch space of its size does not
 # count beside a long batch.
 _SPAN_ROWS = 1024
-_SPAN_STEPS = 64
+_SPAN_STEPS = 256
 
 # What the layouts that are kept may hold together, and what each step and each row of one comes to: lists
 # of Python's numbers and of slices, and index arrays; as much again if checkpoints or threads cut it.

@@ -38,7 +38,7 @@ def test_recurrent_layers(xp, rng, cell, option):
 @pytest.mark.parametrize("form", ["padded", "batch_first", "unbatched", "long"])
 @pytest.mark.parametrize("cell", LAYERS)
 def test_forms_of_input(xp, rng, cell, form):
-    T, B = (130, 2) if form == "long" else (5, 3)  # long: three spans, 64 steps each at most
+    T, B = (520, 2) if form == "long" else (5, 3)  # long: three spans, 256 steps each at most
     layer = LAYERS[cell](4, 9, batch_first=form == "batch_first", rng=1)
     shape = {"batch_first": (B, T), "unbatched": (T,)}.get(form, (T, B))
     states = [initial(rng, layer, B) for _ in range(2)]
