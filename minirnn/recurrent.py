@@ -315,7 +315,7 @@ class RNN(Recurrent):
         one mask a sequence (Gal and Ghahramani, "A theoretically grounded application of dropout
         in recurrent neural networks", NeurIPS 2016).
     checkpoint : bool, keyword-only
-        Keep one state in every sqrt(T) steps for backward, or in every 64 if that is more and the batch
+        Keep one state in every sqrt(T) steps for backward, or in every 256 if that is more and the batch
         is small, and compute the others again. Gradients are the same bit for bit. It saves the
         gates and cells of LSTM and GRU; the states of an RNN are its output and are kept anyway. Nor is the
         input copied: to change it before backward is an error.

@@ -53,11 +53,11 @@ INLINE REAL NAME(sigmoid)(REAL z) {
 /* R rows of P panels' first `columns`, the sums in registers. Numbers from row to row of a and w, and from column to
  * column of a, are a_row, w_row and a_col; a panel begins w_panel numbers after the one before. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
-                       Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns) {
+                       Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns, int kept) {
     REAL sum[6][4][PANEL];
     for (int r = 0; r < R; r++)
         for (int p = 0; p < P; p++)
-            for (int c = 0; c < columns; c++) sum[r][p][c] = add ? out[r * J + p * PANEL + c] : 0;
+            for (int c = 0; c < columns; c++) sum[r][p][c] = add && c < kept ? out[r * J + p * PANEL + c] : 0;
     for (Size k = 0; k < K; k++)
         for (int r = 0; r < R; r++) {
             REAL a_rk = a[r * a_row + k * a_col];
@@ -68,13 +68,13 @@ INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *r
         }
     for (int r = 0; r < R; r++)
         for (int p = 0; p < P; p++)
-            for (int c = 0; c < columns; c++) out[r * J + p * PANEL + c] = sum[r][p][c];
+            for (int c = 0; c < kept; c++) out[r * J + p * PANEL + c] = sum[r][p][c];
 }
 
 /* All rows of so many columns, in tiles of nearly as many rows each: few rows are few sums, which wait for each other. */
 INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
-                          Size a_row, Size a_col, Size w_row, int add, int columns) {
-#define ROWS(R) case R: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, add, R, 1, columns); break;
+                          Size a_row, Size a_col, Size w_row, int add, int columns, int kept) {
+#define ROWS(R) case R: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, add, R, 1, columns, kept); break;
     for (Size tiles = (n + 5) / 6; tiles > 0; tiles--) {
         Size rows = (n + tiles - 1) / tiles;
         switch (rows) { /* a constant number each, so that the sums are registers */
@@ -98,10 +98,10 @@ TARGET static void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n
             int add_k = add || k;
 #define ACROSS(R, P) \
             for (; height == R && j + P * PANEL <= J; j += P * PANEL, w_k += P * w_panel) \
-                NAME(tile)(out + j, a_k, w_k, depth, J, a_row, 1, w_row, w_panel, add_k, R, P, PANEL);
+                NAME(tile)(out + j, a_k, w_k, depth, J, a_row, 1, w_row, w_panel, add_k, R, P, PANEL, PANEL);
 #define COLUMNS(width, next) \
             for (; j + (width) <= J; j += (width), w_k += (next)) \
-                NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, 1, w_row, add_k, width);
+                NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, 1, w_row, add_k, width, width);
             ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2)
             COLUMNS(PANEL, w_panel)
             w_row = J - j;
@@ -124,9 +124,17 @@ TARGET static void NAME(product_of_rows)(REAL *out, const REAL *a, const REAL *c
 #define COLUMNS(width) \
         for (; j + (width) <= J; j += (width)) { \
             for (Size k = 0; k < K; k++) memcpy(panel + k * (width), rows[k] + j, sizeof(REAL) * (width)); \
-            NAME(columns)(out + j, a, panel, height, K, J, a_row, a_col, width, add, width); \
+            NAME(columns)(out + j, a, panel, height, K, J, a_row, a_col, width, add, width, width); \
         }
-        COLUMNS(PANEL) COLUMNS(LANES) COLUMNS(4) COLUMNS(2) COLUMNS(1)
+        COLUMNS(PANEL) COLUMNS(LANES)
+        int rest = (int)(J - j);
+        if (rest == 3 || rest > 4) { /* at once: a vector of them, filled up with zeros */
+            for (Size k = 0; k < K; k++)
+                for (int c = 0; c < LANES; c++) panel[k * LANES + c] = c < rest ? rows[k][j + c] : 0;
+            NAME(columns)(out + j, a, panel, height, K, J, a_row, a_col, LANES, add, LANES, rest);
+            continue;
+        }
+        COLUMNS(4) COLUMNS(2) COLUMNS(1)
 #undef COLUMNS
     }
 }
