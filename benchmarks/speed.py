@@ -103,7 +103,7 @@ class Bench:
         jax = None
         if importlib.util.find_spec("jax") is not None:
             import jax_peer as jax
-        sizes, tables = self.few(FLOOR_SIZES, 2), []
+        sizes, tables = self.few(FLOOR_SIZES), []
         sides = {"NumPy alone / minirnn": in_numpy, "JAX / minirnn": jax}
         for title, side in sides.items():
             if side is None:

@@ -155,12 +155,13 @@ def test_torch_learns_by_the_recipe(timing, monkeypatch):
     assert sum_mod.learned(1, 64, 16, 1, 0.0, 0) != sum_mod.learned(0, 64, 16, 1, 0.0, 0)
 
 
-def test_a_partial_run_does_not_replace_the_results():
+def test_a_partial_run_does_not_replace_the_results(timing, capsys):
+    import speed
+
     for flag in ("--quick", "--only=floors"):
-        command = [sys.executable, BENCHMARKS / "speed.py", "--write", flag]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 2
-        assert "--write: the committed page is of a whole run" in result.stderr
+        with pytest.raises(SystemExit, match="2"):
+            speed.main(["--write", flag])
+        assert "--write: the committed page is of a whole run" in capsys.readouterr().err
 
 
 def test_the_ratio_is_that_of_the_two_sides(timing, monkeypatch):

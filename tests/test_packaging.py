@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -50,15 +51,14 @@ def test_the_projects_address_stands_in_one_place():
     }
     texts = {".cfg", ".cff", ".json", ".md", ".py", ".rst", ".toml", ".yaml", ".yml"}
     made = {"_build", "api", "gallery", "node_modules", "build", "dist"}
-    said = {
-        str(path.relative_to(ROOT))
-        for path in ROOT.rglob("*")
-        if path.suffix in texts
-        and not any(
-            part in made or part.startswith(".") for part in path.relative_to(ROOT).parts[:-1]
-        )
-        and re.search(rf"{owner}/{name}\b|{owner}\.github\.io", path.read_text(encoding="utf-8"))
-    }
+    said = set()
+    for folder, inner, files in os.walk(ROOT):
+        inner[:] = [name for name in inner if name not in made and not name.startswith(".")]
+        for path in (Path(folder, file) for file in files):
+            if path.suffix in texts and re.search(
+                rf"{owner}/{name}\b|{owner}\.github\.io", path.read_text(encoding="utf-8")
+            ):
+                said.add(str(path.relative_to(ROOT)))
     assert said == {"pyproject.toml", "CITATION.cff"}  # which has no way to refer to the other
 
 
