@@ -17,6 +17,9 @@ import reference
 
 reference.write(DOCS / "api")
 
+# Signatures are the constructors' own, not those of what looks for torch's options first.
+del minirnn.torch_hints.Hints.__new__
+
 ROOT = DOCS.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCE = PROJECT["urls"]["Source"]
@@ -34,6 +37,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
+smartquotes_action = "qe"  # quotes and dots, not dashes: --carry is a flag
 exclude_patterns = ["_build", "node_modules", "gallery/*.py", "gallery/*.ipynb"]
 templates_path = ["_templates"]
 nitpicky = True
@@ -45,6 +49,7 @@ myst_heading_anchors = 3
 
 # The reference, from the docstrings.
 autosummary_generate = True
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the docstrings say dtype and shape, which the types do not
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False

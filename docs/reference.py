@@ -47,7 +47,8 @@ def public(module):
 
 def summary(module, names):
     """Return a table of the names with a link to a page for each."""
-    lines = [f".. currentmodule:: {module}", "", ".. autosummary::", "   :toctree: generated", ""]
+    lines = [f".. currentmodule:: {module}", "", ".. autosummary::"]
+    lines += ["   :toctree: generated", "   :nosignatures:", ""]
     return "\n".join([*lines, *(f"   {name}" for name in sorted(names)), ""])
 
 

@@ -1,7 +1,9 @@
 r"""A text, character by character
 ==============================
 
-A language model that learns a text by truncated backpropagation through time, and then writes on. ::
+A language model that learns a text by truncated backpropagation through time, and then writes on.
+
+::
 
     python examples/characters.py                     # the language reference that Python's help() shows
     python examples/characters.py --text novel.txt

@@ -1,7 +1,9 @@
 r"""Forecasting with an encoder and a decoder
 =========================================
 
-One network reads a week of hourly values, another says the next two days. ::
+One network reads a week of hourly values, another says the next two days.
+
+::
 
     python examples/forecast.py                     # a series drawn for the purpose
     python examples/forecast.py --csv load.csv      # yours: one value an hour, a line each

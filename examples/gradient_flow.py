@@ -1,7 +1,9 @@
 """Gradients through time
 ======================
 
-See how far a gradient travels back through time: what an explicit BPTT can show. ::
+See how far a gradient travels back through time: what an explicit BPTT can show.
+
+::
 
     python examples/gradient_flow.py
 

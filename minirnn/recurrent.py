@@ -448,7 +448,7 @@ class GRU(Recurrent):
 class LSTM(Recurrent):
     r"""Long short-term memory: torch's ``nn.LSTM``, gates in the order i, f, g, o.
 
-    :math:`c_t = f \odot c_{t-1} + i \odot g, \; h_t = o \odot \tanh c_t`; see
+    :math:`c_t = f \odot c_{t-1} + i \odot g`, :math:`h_t = o \odot \tanh c_t`; see
     :mod:`minirnn.functional.lstm` for it and its derivatives. Arguments, attributes and calls are those
     of :class:`RNN`, without `nonlinearity`; the state is the pair ``(h, c)`` everywhere.
 

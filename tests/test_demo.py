@@ -3,22 +3,15 @@
 import json
 import re
 import runpy
-import shutil
 import subprocess
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sites import browser, served
 
 DOCS = Path(__file__).parent.parent / "docs"
 NETWORK = DOCS / "_static" / "demo" / "adder.onnx"
-SITE = DOCS / "_build" / "html"
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 
 def run(path, digits):
@@ -58,28 +51,12 @@ def test_what_is_exported_is_what_the_library_computes(tmp_path, monkeypatch):
     np.testing.assert_allclose(found["answers"], p, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def served():
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    if not (SITE / "_static" / "ort").is_dir():
-        pytest.skip("needs the site: docs/build")
-    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(SITE)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.mark.parametrize("digits", ["3719", "55", "12345678901234567890"])
-def test_the_page_says_in_a_browser_what_the_library_says(served, digits, tmp_path):
-    flags = ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}")
+def test_the_page_says_in_a_browser_what_the_library_says(digits, tmp_path):
     wait = ("--timeout=60000", "--virtual-time-budget=30000", "--dump-dom")
-    command = [CHROMIUM, *flags, *wait, f"{served}/demo.html?digits={digits}"]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    with served() as address:
+        command = browser(tmp_path, f"{address}/demo.html?digits={digits}", *wait)
+        page = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     numbers = re.search(r'<script id="demo-numbers"[^>]*>(.*?)</script>', page, re.S)[1]
     found, expected = json.loads(numbers), run(NETWORK, digits)
     assert found["digits"] == digits

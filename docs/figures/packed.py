@@ -71,7 +71,7 @@ def packing():
             line = f'<path d="M {x + 3} 132 v 8 h {width - 6} v -8" stroke="#444" fill="none"/>'
             parts += [line, label(x + width / 2, 160, str(BATCH_SIZES[t]), 16)]
     parts.append(label(left, 186, "batch_sizes: how many sequences run at step t", 13, "start"))
-    return picture(600, 204, "A padded batch and the same batch packed", *parts)
+    return picture(660, 204, "A padded batch and the same batch packed", *parts)
 
 
 def recurrence():

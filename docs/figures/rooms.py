@@ -46,7 +46,7 @@ FLOORS = [
 ]
 SAID = (
     "on top",
-    "own the weights, check",
+    "own the weights",
     "lead in and out",
     "bptt/: the loops",
     "the mathematics",

@@ -1,7 +1,9 @@
 """Digits that add up: asking
 ==========================
 
-Ask a trained model for the sum of digits mod 10. ::
+Ask a trained model for the sum of digits mod 10.
+
+::
 
     python examples/sum_mod/predict.py --sequence "3 7 1 9"
     python examples/sum_mod/predict.py

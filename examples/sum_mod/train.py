@@ -1,7 +1,9 @@
 r"""Digits that add up: training
 ============================
 
-Learn to add digits mod 10, over packed batches of different lengths. ::
+Learn to add digits mod 10, over packed batches of different lengths.
+
+::
 
     python examples/sum_mod/train.py
     python examples/sum_mod/train.py --cell gru
