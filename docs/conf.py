@@ -50,6 +50,7 @@ myst_heading_anchors = 3
 # The reference, from the docstrings.
 autosummary_generate = True
 autodoc_preserve_defaults = True
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # the docstrings say dtype and shape, which the types do not
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False

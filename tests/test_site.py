@@ -36,6 +36,12 @@ function wrong(page) {
   for (const formula of all(".math"))
     if (!formula.querySelector("mjx-container") || formula.querySelector("[data-mml-node=merror]"))
       found.push(`no formula: ${formula.textContent}`)
+  for (const text of all(".bd-article p, .bd-article li, .bd-article td")) {
+    const said = text.cloneNode(true)
+    said.querySelectorAll("code, .math").forEach((part) => part.remove())
+    const mark = said.textContent.match(/.{0,20}(\\*\\*|\\$\\$|``|\\]\\().{0,20}/)
+    if (mark) found.push(`not marked up: ${mark[0]}`)
+  }
   for (const link of all("a[href^='#']"))
     if (link.hash.length > 1 && !page.document.getElementById(decodeURIComponent(link.hash.slice(1))))
       found.push(`leads nowhere: ${link.hash}`)
