@@ -1,4 +1,4 @@
-"""What was found or made once and is good until a model changes."""
+"""What was found or made once and is good until a model changes, or how it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class _Last:
-    """The last change to what any module owns, where any parameter's arrays lie, and which are frozen."""
+    """The last change to what models own, where its arrays lie, what is frozen of it, and how layers run."""
 
     stamp = object()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from . import changes
 from .backend import Array
 
 
@@ -108,6 +109,7 @@ def set_native(enabled: bool) -> None:
             "`pip install -v` shows what it says"
         )
     _native = enabled
+    changes.happened()
 
 
 # Of numbers, and of the integers that C reads as lengths and indices.

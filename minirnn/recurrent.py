@@ -19,7 +19,6 @@ from .layout import Layout
 from .module import Context, saving
 from .places import pair_for
 from .streaming import Streaming
-from .threads import num_threads
 from .weights import add_biases, wide_biases
 
 
@@ -42,6 +41,20 @@ class _Saved(NamedTuple):
     like: Array
     x: Array
     sealed: Array | None  # of x, if there is no copy of it
+
+
+class _Ready(NamedTuple):
+    """What runs over a batch, and would over another one of its form."""
+
+    form: forms.Form
+    stack: Stack
+    like: Array
+    shape: tuple[int, ...] | None  # of the input, if it is an array
+
+    def takes(self, input: Any) -> bool:
+        """Tell whether `input` is one that has the same form for certain, and needs no more checks."""
+        like = self.like
+        return type(input) is type(like) and input.shape == self.shape and input.dtype == like.dtype
 
 
 # A layer keeps what ran last, and with it a layout, of so many rows at most: where there are more, to make it
@@ -84,7 +97,7 @@ class Recurrent(Streaming):
     """
 
     _result: ClassVar[str] = "(output, h_n)"
-    _kept_stack: Kept[Stack] | None = None
+    _kept_ready: Kept[_Ready] | None = None
     proj_size: int = 0  # the LSTM's: features of its projected state, 0 for none
 
     def __init__(
@@ -167,17 +180,15 @@ class Recurrent(Streaming):
         """
         if trace is not False:
             checks.flags(trace=trace)
-        like = self._like
-        form = forms.of("input", input, self.input_size, self.batch_first, like)
-        x, states = form.flat(input), self._enter("h_0", h_0, form, like)
         keep, sealed = saving(), None
+        save = keep or trace
+        form, stack, like, _ = self._ready(input, save, trace)
+        x, states = form.flat(input), self._enter("h_0", h_0, form, like)
         if keep:
             if self.checkpoint:
                 sealed = checks.seal(x)
             else:
                 x = checks.kept(x, input)
-        save = keep or trace
-        stack = self._stack(form.layout, like, save, trace)
         y, contexts = stack.forward(x, self._per_pass(states), save)
         if keep:
             y = shown(y)
@@ -191,26 +202,35 @@ class Recurrent(Streaming):
         """Return for each pass its own of the state's arrays (L * D, B, size)."""
         return [[s[k] for s in states] for k in range(len(self._names))]
 
-    def _stack(self, layout: Layout, like: Array, save: bool, traced: bool) -> Stack:
+    def _ready(self, input: Any, save: bool, traced: bool) -> _Ready:
+        """Return the input's form, and what runs over it: of the call before, if that is still good."""
+        key, kept = (changes.stamp(), save, traced), self._kept_ready
+        last = None if kept is None or kept.key != key else kept.value
+        if last is not None and last.takes(input):
+            return last
+        like = self._like
+        form = forms.of("input", input, self.input_size, self.batch_first, like)
+        drops = bool(self.training and (self.dropout or self.recurrent_dropout))
+        if last is not None and last.form.layout is form.layout:
+            stack = last.stack
+        else:
+            stack = self._stack(form.layout, like, save, traced, drops)
+        ready = _Ready(form, stack, like, getattr(input, "shape", None))
+        if not drops and form.layout.rows <= _KEPT_ROWS:
+            object.__setattr__(self, "_kept_ready", Kept(key, ready))
+        return ready
+
+    def _stack(self, layout: Layout, like: Array, save: bool, traced: bool, drops: bool) -> Stack:
         """Return what runs: the weights as they are now, and masks drawn for this batch."""
         recurrence, options = pair_for(self.recurrence, like), self._options
         kind = checkpoints.choose(self.checkpoint, save, traced)
-        drops = self.training and (self.dropout or self.recurrent_dropout)
-        key = changes.stamp(), layout, recurrence, options, kind, traced, drops, num_threads()
-        kept = self._kept_stack
-        if kept is not None and kept.key == key:
-            return kept.value
         masks, of_passes = self._masks(layout, like)
         passes = [
             kind(recurrence, self._values(k), options, layout, mask)
             for k, mask in enumerate(of_passes)
         ]
         kind_of_stack = Quiet if drops or recurrence is self.recurrence else Stack
-        runs = execution.choose(passes[: self.num_directions], traced)
-        stack = kind_of_stack(passes, masks, runs)
-        if not drops and layout.rows <= _KEPT_ROWS:
-            object.__setattr__(self, "_kept_stack", Kept(key, stack))
-        return stack
+        return kind_of_stack(passes, masks, execution.choose(passes[: self.num_directions], traced))
 
     def _masks(self, layout: Layout, like: Array) -> tuple[list[Array | None], list[Array | None]]:
         """Draw dropout's masks, of each layer's input and of each pass's state; None for none."""

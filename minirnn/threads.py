@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from threading import Lock, get_ident
 from typing import Any, Generic, TypeVar
 
-from . import checks
+from . import changes, checks
 
 T = TypeVar("T")
 
@@ -97,6 +97,7 @@ def set_num_threads(threads: int) -> None:
     global _threads, _pool
     checks.positive(threads=threads)
     _threads, _pool = int(threads), None
+    changes.happened()
 
 
 def num_threads() -> int:

@@ -37,6 +37,7 @@ class RecurrentWeights(Module):
                 f"{name}: expected a Parameter, got None; a layer without biases is made with bias=False"
             )
         super().__setattr__(name, value)
+        changes.happened()  # to its settings, too: they decide what runs
 
     @property
     def _options(self) -> dict[str, Any]:

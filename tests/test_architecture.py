@@ -15,8 +15,8 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "build" not in p.parts)
 
 # From the ground up; a folder is a room. A room imports only from floors below, and within a folder.
 FLOORS = [
-    ["backend"],
-    ["layout", "checks", "places", "atomic", "torch_hints", "changes"],
+    ["backend", "changes"],
+    ["layout", "checks", "places", "atomic", "torch_hints"],
     [
         "functional",
         "packed_sequence",

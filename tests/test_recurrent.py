@@ -9,6 +9,8 @@ from helpers import all_close, check_gradients, close, spans
 from makers import F8, LENGTHS, arrays, like_state, named, packed_input
 
 import minirnn
+from minirnn.bptt.execution import InThreads, InTurn
+from minirnn.functional.gru import GRUContext, GRURows
 
 
 @pytest.mark.parametrize(
@@ -291,6 +293,46 @@ def test_what_is_too_small_for_the_dtype_raises_nothing(make, options, scale):
             layer.step(x[0])
 
 
+def test_what_a_layer_keeps_of_a_pass_follows_the_switches():
+    layer, x = minirnn.GRU(3, 128, bidirectional=True), np.ones((2, 2, 3), np.float32)
+
+    def runs():
+        _, ctx = layer.forward(x)
+        return type(ctx.saved.contexts[0]), type(ctx.saved.stack.execution)
+
+    before = runs()
+    assert runs() == before
+    try:
+        minirnn.set_num_threads(2)
+        threaded = runs()
+        minirnn.set_native(False)
+        assert runs() == (GRUContext, InThreads)
+    finally:
+        minirnn.set_num_threads(1)
+        minirnn.set_native(minirnn.native_available())
+    assert threaded == (before[0], InThreads)
+    assert before == (GRURows if minirnn.native_available() else GRUContext, InTurn)
+
+
+def test_what_a_layer_keeps_of_a_pass_is_for_inputs_of_its_kind():
+    layer, x = minirnn.RNN(5, 6), np.ones((4, 3, 5), np.float32)
+    layer(x)
+    for wrong, error in (
+        (x.astype(float), TypeError),
+        (x.astype(">f4"), TypeError),
+        (x[0, 0], ValueError),
+        (x[..., :4], ValueError),
+        (x[:, :0], ValueError),
+        (x.tolist(), TypeError),
+        (np.ma.masked_array(x), TypeError),
+    ):
+        with pytest.raises(error, match="input"):
+            layer(wrong)
+    assert layer(x[:2])[0].shape == (2, 3, 6)
+    assert layer(x[:, 0])[0].shape == (4, 6)
+    assert layer(minirnn.pack_padded_sequence(x, [4, 2, 1]))[0].data.shape == (7, 6)
+
+
 def test_what_a_layer_keeps_of_a_pass_follows_every_change():
     x = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
 
@@ -308,12 +350,16 @@ def test_what_a_layer_keeps_of_a_pass_follows_every_change():
     def relu(layer):
         layer.nonlinearity = "relu"
 
+    def batch_first(layer):
+        layer.batch_first = True
+
     def another(layer):
         layer.weight_hh_l0 = minirnn.Parameter(np.full((6, 6), 0.1, np.float32))
 
     changes = {
         "in place": lambda layer: layer.weight_hh_l0.data.fill(0.3),
         "relu": relu,
+        "batch first": batch_first,
         "another parameter": another,
         "one buffer": lambda layer: layer.flatten_parameters().data.__imul__(0.5),
         "a state": lambda layer: layer.load_state_dict(minirnn.RNN(5, 6, rng=1).state_dict()),
