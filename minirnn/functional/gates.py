@@ -26,7 +26,8 @@ def negated(w: Array, order: list[int], sigmoids: slice) -> Array:
     So that products with them are what the exponential in ``sigmoid(z) = 1 / (1 + exp(-z))`` takes.
     """
     blocks = w.reshape(len(order), -1, *w.shape[1:]).take(order, axis=0)
-    get_array_module(w).negative(blocks[sigmoids], blocks[sigmoids])
+    these = blocks[sigmoids]
+    get_array_module(w).negative(these, these)
     return blocks
 
 
@@ -61,8 +62,8 @@ def from_input(
     put_back_workspace(room)
 
 
-def saturating() -> Any:
-    """Return a context in which gates may close: a sigmoid's exponential overflows, its products vanish."""
+def saturating() -> np.errstate:
+    """Return a context, or a decorator, in which gates may close: exponentials overflow, products vanish."""
     return np.errstate(over="ignore", under="ignore")
 
 

@@ -75,6 +75,7 @@ class GRURows(NamedTuple):
     mask: Array | None  # (B, H)
 
 
+@saturating()
 def forward(
     x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> GRUContext | None:
@@ -87,8 +88,9 @@ def forward(
         bias, b_hn = None, xp.zeros(H, x.dtype)
     else:
         bias, b_hn = b_ih.copy(), b_hh[2 * H :]
-        bias[: 2 * H] += b_hh[: 2 * H]
-        bias[: 2 * H] *= -1
+        rz = bias[: 2 * H]
+        rz += b_hh[: 2 * H]
+        xp.negative(rz, rz)
     gates = xp.empty((4, N, H), x.dtype) if save else None
     one, memory = number(1, x), xp.empty(5 * B * H, x.dtype)
 
@@ -101,28 +103,27 @@ def forward(
         layout.by_size(scratch_t),
         layout.split_blocks(gates),
     )
-    with saturating():
-        for span, a_x in from_input(x, w_x, bias, layout, front=b_hn):
-            per_step = (
-                layout.split_blocks(a_x[:3], span),
-                layout.split(a_x[3], span),
-                *(a[span.steps] for a in of_all_steps),
-            )
-            for qrz_x_t, n_x_t, h_prev, h_t, arrays_t, gates_t in zip(*per_step, strict=True):
-                block, qrz, rz, q, r, z, n, r_q = arrays_t
-                h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
-                xp.matmul(h_in, w_qrz, out=qrz)
-                qrz += qrz_x_t  # q, and of r and z what is negated
-                xp.exp(rz, rz)
-                rz += one
-                xp.divide(one, rz, rz)
-                xp.add(xp.multiply(r, q, r_q), n_x_t, n)
-                xp.tanh(n, n)
-                xp.subtract(h_prev, n, h_t)
-                h_t *= z
-                h_t += n
-                if gates_t is not None:
-                    gates_t[...] = block
+    for span, a_x in from_input(x, w_x, bias, layout, front=b_hn):
+        per_step = (
+            layout.split_blocks(a_x[:3], span),
+            layout.split(a_x[3], span),
+            *(a[span.steps] for a in of_all_steps),
+        )
+        for qrz_x_t, n_x_t, h_prev, h_t, arrays_t, gates_t in zip(*per_step, strict=True):
+            block, qrz, rz, q, r, z, n, r_q = arrays_t
+            h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
+            xp.matmul(h_in, w_qrz, out=qrz)
+            qrz += qrz_x_t  # q, and of r and z what is negated
+            xp.exp(rz, rz)
+            rz += one
+            xp.divide(one, rz, rz)
+            xp.add(xp.multiply(r, q, r_q), n_x_t, n)
+            xp.tanh(n, n)
+            xp.subtract(h_prev, n, h_t)
+            h_t *= z
+            h_t += n
+            if gates_t is not None:
+                gates_t[...] = block
     return None if gates is None else GRUContext(x, h, gates, w_ih, w_hh, layout, mask)
 
 
@@ -145,19 +146,20 @@ def backward(
         per_dh = _per_dh(ctx, span, all_per_dh)
         da = all_da[: span.rows.stop - span.rows.start]
         per_step = (
-            layout.split(da.reshape(-1, 4, H), span),
+            layout.split_blocks(da.reshape(-1, 4, H).swapaxes(0, 1), span),
+            layout.split(da[:, : 3 * H], span),
             layout.split_blocks(per_dh, span),
             *(a[span.steps] for a in of_all_steps),
         )
-        for da_t, per_dh_t, (dh_t, dh_in), z_t, dy_t, trace_t in reversed(
+        for da_t, da_hh_t, per_dh_t, (dh_t, dh_in), z_t, dy_t, trace_t in reversed(
             list(zip(*per_step, strict=True))
         ):
             if dy_t is not None:
                 dh_t += dy_t
             if trace_t is not None:
                 trace_t[...] = dh_t
-            xp.multiply(dh_t, per_dh_t, da_t.swapaxes(0, 1))
-            xp.matmul(da_t.reshape(-1, 4 * H)[:, : 3 * H], w_qrz, out=dh_in)
+            xp.multiply(dh_t, per_dh_t, da_t)
+            xp.matmul(da_hh_t, w_qrz, out=dh_in)
             if mask is not None:
                 masked_(dh_in, mask[: len(dh_t)])
             dh_t *= z_t

@@ -58,6 +58,7 @@ class Context(NamedTuple):
     mask: Array | None  # (B, H): recurrent dropout
 
 
+@saturating()
 def forward(
     x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> Context | None:
@@ -68,23 +69,22 @@ def forward(
     w_rz, w_n = xp.ascontiguousarray(w_hh[: 2 * H].T), xp.ascontiguousarray(w_hh[2 * H :].T)
     every = xp.empty((layout.rows if save else layout.span_rows, 3 * H), x.dtype)
     before, after = layout.transitions(h)
-    with saturating():
-        for span in layout.spans:
-            a = every[span.rows] if save else every[: span.rows.stop - span.rows.start]
-            x[span.rows].dot(w_ih.T, a)
-            if b_ih is not None and b_hh is not None:
-                a += b_ih + b_hh
-            per_step = layout.split(a, span), before[span.steps], after[span.steps]
-            for a_t, h_prev, h_t in zip(*per_step, strict=True):
-                rz, r, z, n = a_t[:, : 2 * H], a_t[:, :H], a_t[:, H : 2 * H], a_t[:, 2 * H :]
-                h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
-                rz += h_in.dot(w_rz)
-                sigmoid_(rz)
-                n += (r * h_in).dot(w_n)
-                xp.tanh(n, n)
-                xp.subtract(h_prev, n, h_t)
-                h_t *= z
-                h_t += n
+    for span in layout.spans:
+        a = every[span.rows] if save else every[: span.rows.stop - span.rows.start]
+        x[span.rows].dot(w_ih.T, a)
+        if b_ih is not None and b_hh is not None:
+            a += b_ih + b_hh
+        per_step = layout.split(a, span), before[span.steps], after[span.steps]
+        for a_t, h_prev, h_t in zip(*per_step, strict=True):
+            rz, r, z, n = a_t[:, : 2 * H], a_t[:, :H], a_t[:, H : 2 * H], a_t[:, 2 * H :]
+            h_in = h_prev if mask is None else masked(h_prev, mask[: len(h_t)])
+            rz += h_in.dot(w_rz)
+            sigmoid_(rz)
+            n += (r * h_in).dot(w_n)
+            xp.tanh(n, n)
+            xp.subtract(h_prev, n, h_t)
+            h_t *= z
+            h_t += n
     return Context(x, h, every, w_ih, w_hh, layout, mask) if save else None
 
 

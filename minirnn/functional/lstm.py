@@ -73,6 +73,7 @@ def weight_shapes(
     return {**shapes, "weight_hr": projection}
 
 
+@saturating()
 def forward(
     x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> LSTMContext | None:
@@ -99,31 +100,30 @@ def forward(
         layout.split(tanh_cs),
         layout.split_blocks(gates),
     )
-    with saturating():
-        for span, z_x in from_input(x, w_x, bias, layout):
-            per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in of_all_steps))
-            for z_x_t, h_prev, h_t, c_prev, c_t, arrays_t, saved_tanh_c, gates_t in zip(
-                *per_step, strict=True
-            ):
-                z, sigmoids, o, i, f, g, m, tanh_c = arrays_t
-                if mask is not None:
-                    h_prev = masked(h_prev, mask[: len(h_t)])
-                xp.matmul(h_prev, w_h, out=z)  # of the sigmoids what is negated
-                z += z_x_t
-                xp.exp(sigmoids, sigmoids)
-                sigmoids += one
-                xp.divide(one, sigmoids, sigmoids)
-                xp.tanh(g, g)
-                xp.multiply(f, c_prev, c_t)
-                c_t += xp.multiply(i, g, m)
-                if gates_t is not None:
-                    gates_t[...] = z
-                    tanh_c = saved_tanh_c
-                xp.tanh(c_t, tanh_c)
-                if w_hr is None:
-                    xp.multiply(o, tanh_c, h_t)
-                else:
-                    xp.matmul(xp.multiply(o, tanh_c, m), w_hr.T, out=h_t)
+    for span, z_x in from_input(x, w_x, bias, layout):
+        per_step = (layout.split_blocks(z_x, span), *(a[span.steps] for a in of_all_steps))
+        for z_x_t, h_prev, h_t, c_prev, c_t, arrays_t, saved_tanh_c, gates_t in zip(
+            *per_step, strict=True
+        ):
+            z, sigmoids, o, i, f, g, m, tanh_c = arrays_t
+            if mask is not None:
+                h_prev = masked(h_prev, mask[: len(h_t)])
+            xp.matmul(h_prev, w_h, out=z)  # of the sigmoids what is negated
+            z += z_x_t
+            xp.exp(sigmoids, sigmoids)
+            sigmoids += one
+            xp.divide(one, sigmoids, sigmoids)
+            xp.tanh(g, g)
+            xp.multiply(f, c_prev, c_t)
+            c_t += xp.multiply(i, g, m)
+            if gates_t is not None:
+                gates_t[...] = z
+                tanh_c = saved_tanh_c
+            xp.tanh(c_t, tanh_c)
+            if w_hr is None:
+                xp.multiply(o, tanh_c, h_t)
+            else:
+                xp.matmul(xp.multiply(o, tanh_c, m), w_hr.T, out=h_t)
     if gates is None:
         return None
     return LSTMContext(x, h, c, gates, tanh_cs, w_ih, w_hh, w_hr, layout, mask)
@@ -150,19 +150,21 @@ def backward(
         n = span.rows.stop - span.rows.start
         by_c, by_m, m_to_c = _factors(ctx, span, all_factors)
         dz, span_dh = all_dz[:n], None if all_dh is None else all_dh[:n]
+        dz_ifgo = dz.reshape(n, 4, H).swapaxes(0, 1)
         per_step = (
-            layout.split(dz.reshape(n, 4, H), span),
+            layout.split(dz, span),
+            layout.split_blocks(dz_ifgo[:3], span),
+            layout.split(dz_ifgo[3], span),
             layout.split_blocks(by_c, span),
             layout.split(by_m, span),
             layout.split(m_to_c, span),
             layout.split(span_dh, span),
             *(a[span.steps] for a in of_all_steps),
         )
-        for dz_t, by_c_t, by_m_t, m_to_c_t, span_dh_t, arrays_t, f_t, *given in reversed(
+        for dz_t, dz_ifg_t, dz_o_t, by_c_t, by_m_t, m_to_c_t, span_dh_t, *others in reversed(
             list(zip(*per_step, strict=True))
         ):
-            dh_t, dc_t, dc_from_m, dm_t = arrays_t
-            dy_t, trace_h_t, trace_c_t = given
+            (dh_t, dc_t, dc_from_m, dm_t), f_t, dy_t, trace_h_t, trace_c_t = others
             if dy_t is not None:
                 dh_t += dy_t
             if span_dh_t is None:
@@ -173,10 +175,10 @@ def backward(
             dc_t += xp.multiply(dm_t, m_to_c_t, dc_from_m)
             if trace_h_t is not None:
                 trace_h_t[...], trace_c_t[...] = dh_t, dc_t
-            xp.multiply(dc_t, by_c_t, dz_t[:, :3].swapaxes(0, 1))
-            xp.multiply(dm_t, by_m_t, dz_t[:, 3])
+            xp.multiply(dc_t, by_c_t, dz_ifg_t)
+            xp.multiply(dm_t, by_m_t, dz_o_t)
             dc_t *= f_t
-            dz_t.reshape(-1, 4 * H).dot(w_hh, dh_t)
+            dz_t.dot(w_hh, dh_t)
             if mask is not None:
                 masked_(dh_t, mask[: len(dh_t)])
         add_gradients(ctx, span, dz, dx, dweights)

@@ -38,6 +38,7 @@ from typing import NamedTuple
 from ..backend import Array, get_array_module
 from ..layout import Layout
 from . import recurrence
+from .gates import number
 from .recurrence import Mask, States, Traces, Weights
 from .scratch import put_back, put_back_workspace, scratch, workspace
 from .shared import add_gradients, gate_sums, masked, masked_
@@ -98,7 +99,7 @@ def backward(
     dx, memory = xp.empty(x.shape, x.dtype), workspace((layout.span_rows, len(w_hh)), x)
     (dh,) = dstates
     dhs, dys = layout.running(dh), layout.split(dy)
-    traces = layout.split(None if trace is None else trace[0])
+    traces, one = layout.split(None if trace is None else trace[0]), number(1, x)
     for span in reversed(layout.spans):
         y = h[layout.batch_size :][span.rows]
         dz = memory[: len(y)]
@@ -107,7 +108,7 @@ def backward(
         else:
             dead = layout.split(None, span)
             xp.multiply(y, y, dz)
-            xp.subtract(1, dz, dz)
+            xp.subtract(one, dz, dz)
         steps = span.steps
         per_step = zip(
             layout.split(dz, span), dead, dhs[steps], dys[steps], traces[steps], strict=True
