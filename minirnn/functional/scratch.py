@@ -8,8 +8,8 @@ from typing import Any
 
 from ..backend import Array, get_array_module
 
-# A thread keeps so many arrays, of so many bytes in all.
-_BYTES = 1 << 20
+# A thread keeps so many arrays, of so many bytes in all: of a middling LSTM what the factors of a span take.
+_BYTES = 4 << 20
 _ARRAYS = 16
 
 
