@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from itertools import accumulate
-from operator import add
+from operator import sub
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -109,18 +109,12 @@ class Layout:
         self, batch_sizes: Array, batch_size: int, spans: list[Span] | None = None
     ) -> None:
         self.sizes: list[int] = batch_sizes.tolist()
-        self.batch_size = batch_size
+        self.batch_sizes, self.batch_size = batch_sizes, batch_size
         self.steps = len(self.sizes)
         bounds = list(accumulate(self.sizes, initial=0))
         self.starts, self.rows = bounds[:-1], bounds[-1]
         self.equal = self.rows == self.steps * batch_size
         self._made: dict[Hashable, Any] = {}
-        if not self.equal:
-            entering = [0, *(batch_size + start for start in self.starts)]
-            # Where each step's rows lie; where the states before it, that go on, lie in [h_0; all rows].
-            self._of_steps = list(map(slice, bounds, bounds[1:]))
-            self._entering = list(map(slice, entering, map(add, entering, self.sizes)))
-            self._running = list(map(slice, self.sizes))
         self.spans = self._cut(bounds) if spans is None else spans
         self.span_rows = max([s.rows.stop - s.rows.start for s in self.spans], default=0)
 
@@ -131,9 +125,10 @@ class Layout:
         the rest is made again sooner than it is read.
         """
         key = (make, *args)
-        if key not in self._made:
-            self._made[key] = make(self, *args)
-        made: T = self._made[key]
+        try:
+            made: T = self._made[key]
+        except KeyError:
+            made = self._made[key] = make(self, *args)
         return made
 
     def index(self, name: str, xp: Any) -> Array:
@@ -222,19 +217,26 @@ class Layout:
             return list(by_step.swapaxes(0, 1))
         return [blocks[:, one] for one in self._step_slices(span)]
 
+    @_once
+    def _slices(self) -> tuple[list[slice], list[slice]]:
+        """Per step, where its rows lie, and in ``[h_0; all rows]`` the states before it that go on."""
+        before = [0, *(self.batch_size + start for start in self.starts)]
+        both = (zip(starts, self.sizes, strict=False) for starts in (self.starts, before))
+        rows, states = ([slice(start, start + n) for start, n in steps] for steps in both)
+        return rows, states
+
     def _step_slices(self, span: Span | None) -> list[slice]:
+        slices: list[slice] = self._slices[0]
         if span is None:
-            return self._of_steps
+            return slices
         first = span.rows.start
-        if first == 0:
-            return self._of_steps[span.steps]
-        return [slice(s.start - first, s.stop - first) for s in self._of_steps[span.steps]]
+        return [slice(s.start - first, s.stop - first) for s in slices[span.steps]]
 
     def running(self, rows: Array) -> list[Array]:
         """Return, per step, the first of `rows`, as many as are running."""
         if self.equal:
             return [rows] * self.steps
-        return [rows[one] for one in self._running]
+        return [rows[:size] for size in self.sizes]
 
     def by_size(self, make: Callable[[int], T]) -> list[T]:
         """Return ``make(batch size)`` for every step, made once for each size there is."""
@@ -248,7 +250,7 @@ class Layout:
         if self.equal:
             every = list(states.reshape(-1, self.batch_size, states.shape[1]))
             return every[:-1], every[1:]
-        return [states[one] for one in self._entering], self.split(states[self.batch_size :])
+        return [states[one] for one in self._slices[1]], self.split(states[self.batch_size :])
 
     # -- rows gathered ------------------------------------------------------------------------------
 
@@ -294,11 +296,6 @@ class Layout:
         return self.step_and_sequence[1]
 
     @_once
-    def batch_sizes(self) -> Array:
-        """For every step, the number of its rows: `sizes` as an array."""
-        return np.array(self.sizes, np.intp)
-
-    @_once
     def state_starts(self) -> Array:
         """For every step, the row in ``[h_0; all rows]`` where the states before it begin.
 
@@ -318,8 +315,12 @@ class Layout:
 
         A sequence of length zero ends where it began, in its row of ``h_0``.
         """
-        B = self.batch_size
-        return self.state_starts.take(self.lengths) + np.arange(B)
+        B, ending = self.batch_size, self.sizes[::-1]
+        starts = [
+            *(B + start for start in self.starts[::-1]),
+            0,
+        ]  # of the steps where sequences end
+        return np.repeat(starts, list(map(sub, [*ending, B], [0, *ending]))) + np.arange(B)
 
     @_once
     def previous_state(self) -> Array:

@@ -13,13 +13,16 @@ def batch_sizes(lengths: Array, most: int) -> Array | None:
     """Return how many sequences of these lengths run at each step; None if one is outside ``[0, most]``."""
     sizes = np.empty(most, np.intp)
     steps = _training.batch_sizes(sizes, lengths)
-    return None if steps < 0 else sizes[:steps]
+    if steps == most:
+        return sizes
+    return None if steps < 0 else sizes[:steps].copy()  # which keeps no memory of so many steps
 
 
 def arrange(
     lengths: Array, first: Array, stride: int, layout: Layout, sort: bool
 ) -> tuple[Array, Array, Array] | None:
     """Return which sequence is the k-th longest, the inverse, and where each packed row comes from."""
-    order, inverse, rows = (np.empty(n, np.intp) for n in (len(lengths), len(lengths), layout.rows))
+    order, rows = np.empty(len(lengths), np.intp), np.empty(layout.rows, np.intp)
+    inverse = np.empty_like(order)
     descending = _training.arrange(order, inverse, rows, lengths, first, stride)
     return (order, inverse, rows) if sort or descending else None

@@ -33,12 +33,12 @@ def cuts(layout: Layout) -> list[Cut]:
 
 
 def _cuts(layout: Layout) -> list[Cut]:
-    sizes, starts, made = sizes_of(layout), layout.state_starts, []
+    sizes, made = sizes_of(layout), []
     for span in layout.spans:
         steps, rows = span
         n = layout.sizes[steps.start - 1] if steps.start else layout.batch_size
-        first = int(starts[steps.start])
-        states = slice(first, first + n + rows.stop - rows.start)
+        B = layout.batch_size
+        states = slice(B + rows.start - n, B + rows.stop)
         made.append(Cut(span, states, sizes[steps], n))
     return made
 
