@@ -131,7 +131,9 @@ class _Cell(RecurrentWeights):
 
 
 class RNNCell(_Cell):
-    r"""One step of :class:`~minirnn.RNN`: :math:`h' = \phi(W_{ih} x + b_{ih} + W_{hh} h + b_{hh})`.
+    r"""One step of :class:`~minirnn.RNN`.
+
+    :math:`h' = \phi(W_{ih} x + b_{ih} + W_{hh} h + b_{hh})`.
 
     Parameters
     ----------
