@@ -37,7 +37,9 @@ setup(
     long_description=long_description(),
     long_description_content_type="text/markdown",
     ext_modules=[
-        extension("_loops", ["loops.h", "types.h"], "-ffp-contract=fast", "-fopenmp-simd"),
-        extension("_training", ["training.h"], "-ffp-contract=off"),
+        extension(
+            "_loops", ["arrays.h", "loops.h", "types.h"], "-ffp-contract=fast", "-fopenmp-simd"
+        ),
+        extension("_training", ["arrays.h", "training.h"], "-ffp-contract=off"),
     ],
 )

@@ -135,57 +135,28 @@ def test_both_ways_to_the_weights_gradients(cell, size, most, loops, monkeypatch
         close(a, b, 1e-12)
 
 
-# Rows, features, hidden size: so large that rows, columns and what they are added up over come in several
+# Features, hidden size, lengths: so large that rows, columns and what they are added up over come in several
 # blocks, with what is left of each; rows of dz so long that C lays them side by side first.
-LARGE = [(1, 1, 1), (200, 7, 150), (389, 150, 30), (1100, 70, 9), (30, 3, 1030)]
+LARGE = [
+    (7, 150, [8] * 10 + [5] * 20 + [1] * 20),
+    (150, 30, [40, 40, 40, 39, 39, *[20] * 9, 11]),
+    (70, 9, [100] * 11),
+]
 
 
-@pytest.mark.parametrize(("N", "features", "H"), LARGE)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_products_of_all_sizes(N, features, H, dtype, loops):
-    rng = np.random.default_rng(0)
-    x, w = (
-        rng.standard_normal((N, features)).astype(dtype),
-        rng.standard_normal((H, features)).astype(dtype),
-    )
-    out, panels = np.full((N, H), np.nan, dtype), np.empty(w.size + 64 // w.itemsize, dtype)
-    loops.pack_transpose(panels, w, features)
-    loops.product(out, x, panels, features)
-    close(
-        out, x.astype(np.float64) @ w.T.astype(np.float64), 1e-13 if dtype == np.float64 else 2e-5
-    )
-
-
-@pytest.mark.parametrize(("N", "features", "H"), LARGE)
-@pytest.mark.parametrize(("gates", "cell"), [(1, "rnn"), (4, "lstm"), (3, "gru")])
-def test_gradients_of_all_sizes(N, features, H, gates, cell, loops):
-    rng = np.random.default_rng(0)
-    sizes = np.sort(rng.integers(1, min(N, 8) + 1, N))[::-1].astype(np.int64)
-    sizes = sizes[np.cumsum(sizes) <= N]
-    N, B = int(sizes.sum()), 9
-    width = 4 * H if cell == "gru" else gates * H
-    dz, w, x, h, dx, dw_ih, dw_hh, db = (
-        rng.standard_normal(shape)
-        for shape in [
-            (N, width),
-            (gates * H, features),
-            (N, features),
-            (B + N, H),
-            (N, features),
-            (gates * H, features),
-            (gates * H, H),
-            (width,),
-        ]
-    )
-    before = [0, *(B + np.cumsum([0, *sizes[:-1]]))]
-    h_prev = np.concatenate([h[b : b + n] for b, n in zip(before, sizes, strict=False)] or [h[:0]])
-    dz_ih, dz_hh = dz, dz
-    if cell == "gru":
-        dz_ih, dz_hh = dz[:, H:], np.hstack([dz[:, H : 3 * H], dz[:, :H]])
-    expected = [dz_ih @ w, dw_ih + dz_ih.T @ x, dw_hh + dz_hh.T @ h_prev, dz.sum(0)]
-    getattr(loops, f"{cell}_gradients")(dz, w, x, h, dx, dw_ih, dw_hh, db, sizes, B, H)
-    for a, b in zip([dx, dw_ih, dw_hh, db], expected, strict=True):
-        close(a, b, 1e-12)
+@built
+@pytest.mark.parametrize("size", LARGE, ids=str)
+@pytest.mark.parametrize("rows", [64, 4096], ids=["spans", "one span"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_products_of_all_sizes(size, rows, cell, loops, monkeypatch):
+    make, own = CELLS[cell]
+    features, H, lengths = size
+    monkeypatch.setattr("minirnn.native.shared._MOST", sys.maxsize)
+    for dtype, tolerance in [(np.float64, 1e-12), (np.float32, 1e-4)]:
+        layer = make(features, H, **own, dtype=dtype, rng=0)
+        with spans(rows, rows):
+            for a, b in zip(run(layer, lengths, True), run(layer, lengths, False), strict=True):
+                close(a, b, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +188,16 @@ def test_large_products_go_to_several_threads_of_blas(variables, threads):
 def test_sums_of_many_rows_keep_their_digits(dtype, most, loops):
     N, H = 4000, 3
     dz = np.random.default_rng(0).uniform(0.05, 0.15, (N, H)).astype(dtype)
-    x, h, w = np.zeros((N, 2), dtype), np.zeros((N + 1, H), dtype), np.zeros((H, 2), dtype)
-    db, ones = np.empty(H, dtype), np.ones(N, np.int64)
-    loops.rnn_gradients(
-        dz, w, x, h, np.empty_like(x), np.zeros_like(w), np.zeros((H, H), dtype), db, ones, 1, H
-    )
+    zeros = [
+        np.zeros(shape, dtype)
+        for shape in [(N, H), (1, H), (H, H), (H, 2), (N, 2), (N, 2), (H, 2), (H, H)]
+    ]
+    db, states = np.empty(H, dtype), np.ones((N + 1, H), dtype)
+    own, dh, w_hh, *of_input = zeros
+    # With a derivative of one, and nothing that comes back through time, dz is the gradient of the output.
+    given = own, dh, dz, None, states, w_hh, None, *of_input, db
+    loops.rnn_relu_backward(*given, np.ones(N, np.int64), 1, H)
+    np.testing.assert_array_equal(own, dz)
     exact = dz.astype(np.longdouble).sum(0)
     assert (abs(db - exact) / exact).max() <= most
 
@@ -376,15 +352,23 @@ def test_tanh_to_three_units_in_the_last_place(dtype, loops):
     np.testing.assert_array_equal(np.signbit(y[3:]), [False, True])
 
 
-def lstm_arguments(T=3, B=4, H=5):
+def lstm_arguments(T=3, B=4, H=5, features=6):
     """Return valid arguments of lstm_forward, by name, in their order."""
     N = T * B
     shapes = {
-        "gates": (N, 4 * H), "h": (B + N, H), "c": (B + N, H), "tanh_c": (N, H), "w": (4 * H * H + 8,),
-        "b": (4 * H,), "mask": (B, H), "room": (B, H),
+        "gates": (N, 4 * H), "h": (B + N, H), "c": (B + N, H), "tanh_c": (N, H), "w_hh": (4 * H, H),
+        "b_ih": (4 * H,), "b_hh": (4 * H,), "mask": (B, H), "w_ih": (4 * H, features), "x": (N, features),
     }  # fmt: skip
-    arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
     return {**arrays, "sizes": np.full(T, B, np.int64), "B": B, "H": H}
+
+
+def in_panels(loops, w):
+    """Return the transpose of w as C packs it."""
+    panels = np.empty(w.size + 64 // w.itemsize, w.dtype)
+    loops.pack_transpose(panels, w, w.shape[1])
+    return panels
 
 
 BAD = {
@@ -401,7 +385,20 @@ BAD = {
         ),
         (TypeError, ValueError),
     ),
-    "no array": ("room", lambda a: 3, TypeError),
+    "no array": ("mask", lambda a: 3, TypeError),
+    "a weight of fewer rows": ("w_hh", lambda a: a[:-1], ValueError),
+    "a weight of more columns": ("w_hh", lambda a: np.zeros((len(a), 6)), ValueError),
+    "panels without room": ("w_hh", lambda a: a.ravel(), ValueError),
+    "panels with too much": ("w_hh", lambda a: np.zeros(a.size + 9), ValueError),
+    "no weight": ("w_hh", lambda a: None, TypeError),
+    "a weight of the input of fewer rows": ("w_ih", lambda a: a[:-1], ValueError),
+    "a weight of the input without columns": ("w_ih", lambda a: a[:, :0].copy(), ValueError),
+    "panels of the input without room": ("w_ih", lambda a: np.zeros(3), ValueError),
+    "another input": ("x", lambda a: a[:, :-1].copy(), ValueError),
+    "a weight of the input without one": ("x", lambda a: None, TypeError),
+    "an input without a weight": ("w_ih", lambda a: None, TypeError),
+    "one bias": ("b_hh", lambda a: None, TypeError),
+    "the other bias": ("b_ih", lambda a: None, TypeError),
     "nothing": ("h", lambda a: None, TypeError),
     "sizes that grow": ("sizes", lambda a: np.array([3, 4, 5]), ValueError),
     "more than there are": ("sizes", lambda a: np.array([5, 4, 3]), ValueError),
@@ -430,18 +427,19 @@ def test_c_refuses_what_does_not_fit(bad, loops):
         np.testing.assert_array_equal(arguments[k], v)
 
 
-def gradients_arguments(T=3, B=4, H=5, features=6):
-    """Return valid arguments of gru_gradients, by name, in their order."""
+def gru_arguments(T=3, B=4, H=5, features=6):
+    """Return valid arguments of gru_backward, by name, in their order."""
     N = T * B
     shapes = {
-        "dz": (N, 4 * H), "w_ih": (3 * H, features), "x": (N, features), "h": (B + N, H), "dx": (N, features),
-        "dw_ih": (3 * H, features), "dw_hh": (3 * H, H), "db": (4 * H,),
+        "da": (N, 4 * H), "dh": (B, H), "dy": (N, H), "trace": (N, H), "gates": (N, 3 * H), "q": (N, H),
+        "h": (B + N, H), "w_hh": (3 * H, H), "mask": (B, H), "w_ih": (3 * H, features), "x": (N, features),
+        "dx": (N, features), "dw_ih": (3 * H, features), "dw_hh": (3 * H, H), "db": (4 * H,),
     }  # fmt: skip
     arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
     return {**arrays, "sizes": np.full(T, B, np.int64), "B": B, "H": H}
 
 
-@pytest.mark.parametrize("name", list(gradients_arguments())[:8])
+@pytest.mark.parametrize("name", list(gru_arguments())[:15])
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
@@ -454,46 +452,31 @@ def gradients_arguments(T=3, B=4, H=5, features=6):
     ids=["too short", "too long", "another type", "empty", "nothing"],
 )
 def test_c_refuses_gradients_that_do_not_fit(name, spoil, error, loops):
-    arguments = gradients_arguments()
-    loops.gru_gradients(*arguments.values())
-    arguments[name] = spoil(arguments[name])
+    arguments = gru_arguments()
+    loops.gru_backward(*arguments.values())
+    spoiled = spoil(arguments[name])
+    if (spoiled is None and name in ("dy", "trace", "mask")) or (
+        spoiled is not None and len(spoiled) == 5 and name in ("dh", "mask")
+    ):
+        return  # may be left out, or have rows to spare
+    arguments[name] = spoiled
     with pytest.raises((error, TypeError)):
-        loops.gru_gradients(*arguments.values())
+        loops.gru_backward(*arguments.values())
 
 
-def test_the_input_product_takes_what_fits_and_nothing_else(loops):
-    x, w = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(4, 3)
-    out, panels = np.empty((2, 4)), np.empty(12 + 8)
-
-    loops.pack_transpose(panels, w, 3)
-    loops.product(out, x, panels, 3)
-    np.testing.assert_array_equal(out, x @ w.T)
-    for bad in [
-        (np.empty((2, 3)), x, panels, 3),
-        (out, x[:1], panels, 3),
-        (out, x, panels[:17], 3),
-        (out, x, panels[:8], 3),
-        (out, x, panels, 2),
-        (out, x, panels, 0),
-        (out, x, np.empty(0), 3),
-        (np.empty(0), x, panels, 3),
-    ]:
-        with pytest.raises(ValueError, match="product: expected"):
-            loops.product(*bad)
-    with pytest.raises(TypeError):
-        loops.product(out, x.astype(np.float32), panels, 3)
-
-
-def test_c_wants_room_for_a_mask_and_only_then(loops):
+def test_c_packs_a_matrix_and_takes_it_packed(loops):
     arguments = lstm_arguments()
-    loops.lstm_forward(*(arguments | {"mask": None, "room": None}).values())
-    with pytest.raises(TypeError):
-        loops.lstm_forward(*(arguments | {"room": None}).values())
+    copies = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    copies |= {name: in_panels(loops, arguments[name]) for name in ("w_hh", "w_ih")}
+    loops.lstm_forward(*arguments.values())
+    loops.lstm_forward(*copies.values())
+    for name in ("gates", "h", "c", "tanh_c"):
+        np.testing.assert_array_equal(arguments[name], copies[name])
 
 
 def test_c_refuses_too_few_arguments_and_arrays_not_to_be_written(loops):
     arguments = lstm_arguments()
-    with pytest.raises(TypeError, match="11 arguments"):
+    with pytest.raises(TypeError, match="13 arguments"):
         loops.lstm_forward(*list(arguments.values())[:-1])
     arguments["h"].flags.writeable = False
     with pytest.raises((ValueError, BufferError)):

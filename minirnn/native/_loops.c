@@ -1,7 +1,6 @@
 /* The module minirnn.native._loops: loops.h for two types and three instruction sets, and what checks their arguments.
  *
- * Arrays come in by the buffer protocol. Whatever is handed in, nothing is read or written outside of them: their
- * type, their order in memory, and that each is as large as the batch sizes say, is looked at here before a loop runs.
+ * That each array is as large as the batch sizes say is looked at here before a loop runs.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -10,7 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef ptrdiff_t Size;
+#include "arrays.h"
 
 typedef struct {
     const int64_t *sizes; /* of the T steps */
@@ -18,8 +17,8 @@ typedef struct {
 } Batch;
 
 typedef void Loop(void *const *arrays, Batch batch);
-typedef void Pairwise(void *const *arrays, Size a, Size b);
-typedef void Product(void *const *arrays, Size n, Size K, Size J);
+typedef void Pack(void *out, const void *w, Size rows, Size columns, Size first);
+typedef void Elementwise(void *out, const void *x, Size count);
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
@@ -66,8 +65,11 @@ typedef void Product(void *const *arrays, Size n, Size K, Size J);
 
 /* ---- what each loop takes ----------------------------------------------------------------------------------------- */
 
-enum { READ, WRITTEN, MAYBE_READ, MAYBE_WRITTEN, WITH_MASK }; /* MAYBE: or None. WITH_MASK: written, if the one before is there */
-enum { ONE, HIDDEN, PANELS, BATCH, ROWS, STATES };            /* so many rows: 1, H, H, B or more, N, B + N */
+/* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
+ * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
+ * argument but memory for the loop to work in. */
+enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64 };
+enum { ONE, HIDDEN, BATCH, ROWS, STATES }; /* so many rows: 1, H, B or more, N, B + N */
 
 typedef struct {
     const char *name;
@@ -75,29 +77,28 @@ typedef struct {
     int of_input;
 } Array;
 
-enum { MOST = 12 };
-
 typedef struct {
     const char *name;
     Array arrays[MOST + 1];
 } Arguments;
 
 enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
-       LSTM_FORWARD, LSTM_BACKWARD, GRU_FORWARD, GRU_BACKWARD, RNN_GRADIENTS, LSTM_GRADIENTS, GRU_GRADIENTS, LOOPS };
+       LSTM_FORWARD, LSTM_BACKWARD, GRU_FORWARD, GRU_BACKWARD, LOOPS };
 
-#define RNN_FORWARD_ARRAYS \
-    {{"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, PANELS, 1}, {"b", READ, ONE, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
-     {"room", WITH_MASK, BATCH, 1}}
+/* W_ih, of whose size I follows, comes before what is of the input. Without it the input's products are NumPy's. */
+#define FORWARD_ARRAYS(gates, biases) \
+    {"w_hh", TRANSPOSED, HIDDEN, gates}, {"b_ih", MAYBE, ONE, gates}, {"b_hh", BESIDE, ONE, gates}, \
+    {"b", OWN, ONE, biases}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
+    {"w_ih", MAYBE | TRANSPOSED, HIDDEN, gates, 1}, {"x", BESIDE, ROWS, 1, 1}
+#define BACKWARD_ARRAYS(gates, width, packed) \
+    {"w_hh", packed, HIDDEN, gates}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
+    {"w_ih", MAYBE, HIDDEN, gates, 1}, {"x", BESIDE, ROWS, 1, 1}, {"dx", BESIDE | WRITTEN, ROWS, 1, 1}, \
+    {"dw_ih", BESIDE | WRITTEN, HIDDEN, gates, 1}, {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, \
+    {"db", BESIDE | WRITTEN, ONE, width}
+#define RNN_FORWARD_ARRAYS {{"h", WRITTEN, STATES, 1}, FORWARD_ARRAYS(1, 1)}
 #define RNN_BACKWARD_ARRAYS \
-    {{"dz", WRITTEN, ROWS, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1}, \
-     {"trace", MAYBE_WRITTEN, ROWS, 1}, {"h", READ, ROWS, 1}, {"w", READ, PANELS, 1}, {"mask", MAYBE_READ, BATCH, 1}, \
-     {"room", WITH_MASK, BATCH, 1}}
-
-/* W_ih first of what is of the input: its size says what I is. */
-#define GRADIENTS_ARRAYS(gates, width) \
-    {{"dz", READ, ROWS, width}, {"w_ih", READ, HIDDEN, gates, 1}, {"x", READ, ROWS, 1, 1}, {"h", READ, STATES, 1}, \
-     {"dx", WRITTEN, ROWS, 1, 1}, {"dw_ih", WRITTEN, HIDDEN, gates, 1}, {"dw_hh", WRITTEN, HIDDEN, gates}, \
-     {"db", WRITTEN, ONE, width}}
+    {{"dz", WRITTEN, ROWS, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, \
+     {"h", READ, STATES, 1}, BACKWARD_ARRAYS(1, 1, PACKED)}
 
 static const Arguments arguments[LOOPS] = {
     {"rnn_tanh_forward", RNN_FORWARD_ARRAYS},
@@ -106,39 +107,32 @@ static const Arguments arguments[LOOPS] = {
     {"rnn_relu_backward", RNN_BACKWARD_ARRAYS},
     {"lstm_forward",
      {{"gates", WRITTEN, ROWS, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, {"tanh_c", WRITTEN, ROWS, 1},
-      {"w", MAYBE_READ, PANELS, 4}, {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
+      FORWARD_ARRAYS(4, 4)}},
     {"lstm_backward",
-     {{"dz", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1},
-      {"trace_h", MAYBE_WRITTEN, ROWS, 1}, {"trace_c", MAYBE_WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4},
-      {"c", READ, STATES, 1}, {"tanh_c", READ, ROWS, 1}, {"w", READ, PANELS, 4}, {"mask", MAYBE_READ, BATCH, 1},
-      {"room", WITH_MASK, BATCH, 1}}},
+     {{"dz", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1},
+      {"trace_h", MAYBE | WRITTEN, ROWS, 1}, {"trace_c", MAYBE | WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4},
+      {"h", READ, STATES, 1}, {"c", READ, STATES, 1}, {"tanh_c", READ, ROWS, 1}, BACKWARD_ARRAYS(4, 4, PACKED)}},
     {"gru_forward",
-     {{"gates", WRITTEN, ROWS, 3}, {"q", WRITTEN, ROWS, 1}, {"h", WRITTEN, STATES, 1}, {"w", MAYBE_READ, PANELS, 3},
-      {"b", READ, ONE, 4}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}, {"p", WRITTEN, BATCH, 3}}},
+     {{"gates", WRITTEN, ROWS, 3}, {"q", WRITTEN, ROWS, 1}, {"h", WRITTEN, STATES, 1}, {"p", OWN, BATCH, 3},
+      FORWARD_ARRAYS(3, 4)}},
     {"gru_backward",
-     {{"da", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE_READ, ROWS, 1},
-      {"trace", MAYBE_WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 3}, {"q", READ, ROWS, 1}, {"h", READ, STATES, 1},
-      {"w", READ, PANELS, 3}, {"mask", MAYBE_READ, BATCH, 1}, {"room", WITH_MASK, BATCH, 1}}},
-    {"rnn_gradients", GRADIENTS_ARRAYS(1, 1)},
-    {"lstm_gradients", GRADIENTS_ARRAYS(4, 4)},
-    {"gru_gradients", GRADIENTS_ARRAYS(3, 4)},
+     {{"da", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1},
+      {"gates", READ, ROWS, 3}, {"q", READ, ROWS, 1}, {"h", READ, STATES, 1}, BACKWARD_ARRAYS(3, 4, PACKED | ROTATED)}},
 };
 
 #define LOOPS_OF(type, set) \
     {rnn_tanh_forward_##type##_##set, rnn_relu_forward_##type##_##set, rnn_tanh_backward_##type##_##set, \
      rnn_relu_backward_##type##_##set, lstm_forward_##type##_##set, lstm_backward_##type##_##set, \
-     gru_forward_##type##_##set, gru_backward_##type##_##set, rnn_gradients_##type##_##set, \
-     lstm_gradients_##type##_##set, gru_gradients_##type##_##set}
+     gru_forward_##type##_##set, gru_backward_##type##_##set}
 #define TABLE_OF(set) \
     {#set, {LOOPS_OF(float, set), LOOPS_OF(double, set)}, {pack_float_##set, pack_double_##set}, \
-     {pack_transpose_float_##set, pack_transpose_double_##set}, {tanh_all_float_##set, tanh_all_double_##set}, \
-     {input_product_float_##set, input_product_double_##set}}
+     {pack_transpose_float_##set, pack_transpose_double_##set}, {tanh_all_float_##set, tanh_all_double_##set}}
 
 typedef struct {
     const char *name;
     Loop *loops[2][LOOPS]; /* float, double */
-    Pairwise *pack[2], *pack_transpose[2], *tanh[2];
-    Product *product[2];
+    Pack *pack[2], *pack_transpose[2];
+    Elementwise *tanh[2];
 } InstructionSet;
 
 static const InstructionSet sets[] = {
@@ -165,45 +159,6 @@ static int best(void) {
 
 /* ---- arguments ---------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    Py_buffer views[MOST + 1];
-    void *at[MOST + 1];
-    int taken;
-} Taken;
-
-static void release(Taken *taken) {
-    while (taken->taken) {
-        Py_buffer *view = taken->views + --taken->taken;
-        if (view->obj) PyBuffer_Release(view);
-    }
-}
-
-/* Take one array of numbers of this format, or of any floating-point one for 0; return whether that went well. */
-static int take(Taken *taken, PyObject *object, const char *name, int use, const char *format) {
-    Py_buffer *view = taken->views + taken->taken;
-    memset(view, 0, sizeof *view);
-    int left_out = use == MAYBE_READ || use == MAYBE_WRITTEN || (use == WITH_MASK && !taken->at[taken->taken - 1]);
-    if (object == Py_None && left_out) {
-        taken->at[taken->taken++] = NULL;
-        return 1;
-    }
-    int written = use == WRITTEN || use == MAYBE_WRITTEN || use == WITH_MASK;
-    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0))) return 0;
-    taken->at[taken->taken++] = view->buf;
-    const char *own = view->format ? view->format : "B";
-    if (format ? strcmp(own, format) : strcmp(own, "f") && strcmp(own, "d")) {
-        PyErr_Format(PyExc_TypeError, "%s: expected numbers of format %s, got %s", name, format ? format : "f or d", own);
-        return 0;
-    }
-    if ((uintptr_t)view->buf % view->itemsize) {
-        PyErr_Format(PyExc_ValueError, "%s: expected an aligned array", name);
-        return 0;
-    }
-    return 1;
-}
-
-static Size count(const Taken *taken, int k) { return taken->views[k].len / taken->views[k].itemsize; }
-
 /* So large that nothing else overflows when these are multiplied. */
 static const Size MOST_ROWS = (Size)1 << (sizeof(Size) == 8 ? 38 : 16), MOST_HIDDEN = (Size)1 << (sizeof(Size) == 8 ? 20 : 10);
 
@@ -215,7 +170,7 @@ static int take_sizes(Taken *taken, PyObject *sizes, PyObject *B, PyObject *H, B
         PyErr_SetString(PyExc_ValueError, "B, H: expected sizes of a batch");
         return 0;
     }
-    if (!take(taken, sizes, "sizes", READ, sizeof(long) == 8 ? "l" : "q")) return 0;
+    if (!take(taken, sizes, "sizes", READ, INTEGERS)) return 0;
     batch->sizes = taken->at[taken->taken - 1];
     batch->T = count(taken, taken->taken - 1);
     batch->N = 0;
@@ -234,12 +189,21 @@ enum { LINE = 64 };
 
 static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LINE) % LINE; }
 
+static int is_matrix(const Taken *taken, int k) { return taken->views[k].ndim == 2; }
+
+/* Set I, and look whether all arrays have as many numbers as they are to; those of the loop's own get no place yet. */
 static int fits(Taken *taken, const Array *arrays, Batch *batch) {
-    const Size rows[] = {1, batch->H, batch->H, batch->B, batch->N, batch->B + batch->N};
+    const Size rows[] = {1, batch->H, batch->B, batch->N, batch->B + batch->N};
     batch->I = 0;
     for (int k = 0; arrays[k].name; k++) {
+        if (arrays[k].use & BESIDE && !(arrays[k].use & OWN) && !taken->at[k] != !taken->at[k - 1]) {
+            PyErr_Format(PyExc_TypeError, "%s: expected %s", arrays[k].name, taken->at[k] ? "None" : "an array, got None");
+            return 0;
+        }
         if (!taken->views[k].obj) continue;
-        Size given = count(taken, k), in_all = rows[arrays[k].rows] * arrays[k].width;
+        int panels = arrays[k].use & (PACKED | TRANSPOSED) && !is_matrix(taken, k);
+        Size given = count(taken, k) - (panels ? LINE / taken->views[k].itemsize : 0);
+        Size in_all = rows[arrays[k].rows] * arrays[k].width;
         if (arrays[k].of_input && !batch->I) {
             batch->I = given / in_all;
             if (batch->I < 1 || batch->I > MOST_HIDDEN) {
@@ -248,34 +212,66 @@ static int fits(Taken *taken, const Array *arrays, Batch *batch) {
             }
         }
         Size expected = in_all * (arrays[k].of_input ? batch->I : batch->H);
-        if (arrays[k].rows == PANELS) {
-            expected += LINE / taken->views[k].itemsize;
-            taken->at[k] = aligned(taken->at[k]);
-        }
         if (arrays[k].rows == BATCH ? given < expected : given != expected) {
-            PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", arrays[k].name, expected, count(taken, k));
+            PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", arrays[k].name, expected, given);
             return 0;
         }
+        if (panels) taken->at[k] = aligned(taken->at[k]);
     }
     return 1;
+}
+
+/* Return how many bytes of the loop's own one of its arrays takes: as panels, or to work in. */
+static Size own_bytes(const Taken *taken, const Array *arrays, int k, Batch batch) {
+    Size itemsize = taken->views[0].itemsize;
+    if (arrays[k].use & OWN) {
+        if (arrays[k].use & BESIDE && !taken->at[k - 1]) return 0;
+        return arrays[k].width * batch.H * itemsize * (arrays[k].rows == BATCH ? batch.B : 1) + LINE;
+    }
+    return arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && is_matrix(taken, k) ? taken->views[k].len + LINE : 0;
+}
+
+/* Give the loop its own arrays, out of `memory`, and pack the matrices into theirs. */
+static void prepare(Taken *taken, const Array *arrays, Batch batch, char *memory) {
+    for (int k = 0; arrays[k].name; k++) {
+        Size bytes = own_bytes(taken, arrays, k, batch);
+        if (!bytes) continue;
+        void *out = aligned(memory);
+        if (!(arrays[k].use & OWN)) {
+            Pack *pack = (arrays[k].use & TRANSPOSED ? set->pack_transpose : set->pack)[is_double(taken)];
+            Size rows = arrays[k].width * batch.H, columns = arrays[k].of_input ? batch.I : batch.H;
+            pack(out, taken->at[k], rows, columns, arrays[k].use & ROTATED ? rows - batch.H : 0);
+        }
+        taken->at[k] = out;
+        memory += bytes;
+    }
 }
 
 static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     const Array *arrays = arguments[loop].arrays;
     Taken taken = {.taken = 0};
     Batch batch;
-    int n = 0, well = 1;
-    while (arrays[n].name) n++;
-    if (given != n + 3) return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", arguments[loop].name, n + 3);
-    for (int k = 0; well && k < n; k++) well = take(&taken, args[k], arrays[k].name, arrays[k].use, k ? taken.views[0].format : NULL);
-    if (!well || !take_sizes(&taken, args[n], args[n + 1], args[n + 2], &batch) || !fits(&taken, arrays, &batch)) {
-        release(&taken);
-        return NULL;
+    int n = 0, expected = 3, well = 1;
+    for (; arrays[n].name; n++) expected += !(arrays[n].use & OWN);
+    if (given != expected) return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", arguments[loop].name, expected);
+    for (int k = 0; well && k < n; k++) {
+        PyObject *object = arrays[k].use & OWN ? Py_None : *args++;
+        int use = arrays[k].use & (BESIDE | OWN) ? arrays[k].use | MAYBE : arrays[k].use;
+        well = take(&taken, object, arrays[k].name, use, k ? taken.views[0].format : REALS);
     }
-    Loop *run_loop = set->loops[*taken.views[0].format == 'd'][loop];
+    if (!well || !take_sizes(&taken, args[0], args[1], args[2], &batch) || !fits(&taken, arrays, &batch)) return release(&taken);
+    Size bytes = 0;
+    for (int k = 0; k < n; k++) bytes += own_bytes(&taken, arrays, k, batch);
+    char *memory = PyMem_RawMalloc(bytes);
+    if (!memory) {
+        release(&taken);
+        return PyErr_NoMemory();
+    }
     Py_BEGIN_ALLOW_THREADS
-    run_loop(taken.at, batch);
+    prepare(&taken, arrays, batch, memory);
+    set->loops[is_double(&taken)][loop](taken.at, batch);
     Py_END_ALLOW_THREADS
+    PyMem_RawFree(memory);
     release(&taken);
     Py_RETURN_NONE;
 }
@@ -293,29 +289,24 @@ METHOD(lstm_forward, LSTM_FORWARD)
 METHOD(lstm_backward, LSTM_BACKWARD)
 METHOD(gru_forward, GRU_FORWARD)
 METHOD(gru_backward, GRU_BACKWARD)
-METHOD(rnn_gradients, RNN_GRADIENTS)
-METHOD(lstm_gradients, LSTM_GRADIENTS)
-METHOD(gru_gradients, GRU_GRADIENTS)
 
-/* Two arrays of as many numbers, out and in; or panels and, in rows of so many columns, what goes into them. */
-static PyObject *pairwise(Pairwise *const *run_pair, PyObject *const *args, Py_ssize_t given, int panels) {
+static int take_out_and_in(Taken *taken, PyObject *const *args) {
+    return take(taken, args[0], "out", WRITTEN, REALS) && take(taken, args[1], "input", READ, taken->views[0].format);
+}
+
+/* Panels, and in rows of so many columns what goes into them. */
+static PyObject *pack(Pack *const *packs, PyObject *const *args, Py_ssize_t given) {
     Taken taken = {.taken = 0};
-    Size columns = 1;
-    if (given != 2 + panels) return PyErr_Format(PyExc_TypeError, "expected %d arguments", 2 + panels);
-    if (panels && (columns = PyLong_AsSsize_t(args[2])) == -1 && PyErr_Occurred()) return NULL;
-    if (!take(&taken, args[0], "out", WRITTEN, NULL) || !take(&taken, args[1], "input", READ, taken.views[0].format)) {
-        release(&taken);
-        return NULL;
-    }
-    Size numbers = count(&taken, 1), expected = numbers + (panels ? LINE / taken.views[0].itemsize : 0);
-    if (count(&taken, 0) != expected || columns < 1 || numbers % columns) {
+    if (given != 3) return PyErr_Format(PyExc_TypeError, "expected 3 arguments");
+    Size columns = PyLong_AsSsize_t(args[2]);
+    if ((columns == -1 && PyErr_Occurred()) || !take_out_and_in(&taken, args)) return release(&taken);
+    Size numbers = count(&taken, 1);
+    if (count(&taken, 0) != numbers + LINE / taken.views[0].itemsize || columns < 1 || numbers % columns) {
         release(&taken);
         return PyErr_Format(PyExc_ValueError, "expected room for as many numbers, in rows of %zd", columns);
     }
-    if (panels) taken.at[0] = aligned(taken.at[0]);
-    Pairwise *one = run_pair[*taken.views[0].format == 'd'];
     Py_BEGIN_ALLOW_THREADS
-    one(taken.at, numbers / columns, columns);
+    packs[is_double(&taken)](aligned(taken.at[0]), taken.at[1], numbers / columns, columns, 0);
     Py_END_ALLOW_THREADS
     release(&taken);
     Py_RETURN_NONE;
@@ -323,38 +314,25 @@ static PyObject *pairwise(Pairwise *const *run_pair, PyObject *const *args, Py_s
 
 static PyObject *py_pack(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     (void)module;
-    return pairwise(set->pack, args, given, 1);
+    return pack(set->pack, args, given);
 }
 
 static PyObject *py_pack_transpose(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     (void)module;
-    return pairwise(set->pack_transpose, args, given, 1);
+    return pack(set->pack_transpose, args, given);
 }
 
 static PyObject *py_tanh(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     (void)module;
-    return pairwise(set->tanh, args, given, 0);
-}
-
-/* out, x, panels, K: of shapes (n, J), (n, K) and (K, J). */
-static PyObject *py_product(PyObject *module, PyObject *const *args, Py_ssize_t given) {
-    (void)module;
     Taken taken = {.taken = 0};
-    if (given != 4) return PyErr_Format(PyExc_TypeError, "product: expected 4 arguments");
-    Size K = PyLong_AsSsize_t(args[3]);
-    if (K == -1 && PyErr_Occurred()) return NULL;
-    int well = take(&taken, args[0], "out", WRITTEN, NULL) && take(&taken, args[1], "x", READ, taken.views[0].format)
-               && take(&taken, args[2], "panels", READ, taken.views[0].format);
-    Size out = well ? count(&taken, 0) : 0, x = well ? count(&taken, 1) : 0;
-    Size w = well ? count(&taken, 2) - LINE / taken.views[2].itemsize : 0;
-    if (!well || w < 1 || K < 1 || x % K || w % K || out % (w / K) || out / (w / K) != x / K) {
+    if (given != 2) return PyErr_Format(PyExc_TypeError, "expected 2 arguments");
+    if (!take_out_and_in(&taken, args)) return release(&taken);
+    if (count(&taken, 0) != count(&taken, 1)) {
         release(&taken);
-        return well ? PyErr_Format(PyExc_ValueError, "product: expected shapes that fit, got sizes of %zd, %zd, %zd", out, x, w) : NULL;
+        return PyErr_Format(PyExc_ValueError, "expected room for as many numbers");
     }
-    taken.at[2] = aligned(taken.at[2]);
-    Product *product = set->product[*taken.views[0].format == 'd'];
     Py_BEGIN_ALLOW_THREADS
-    product(taken.at, x / K, K, w / K);
+    set->tanh[is_double(&taken)](taken.at[0], taken.at[1], count(&taken, 1));
     Py_END_ALLOW_THREADS
     release(&taken);
     Py_RETURN_NONE;
@@ -387,8 +365,7 @@ static PyObject *py_use(PyObject *module, PyObject *name) {
 static PyMethodDef methods[] = {
     FAST(rnn_tanh_forward), FAST(rnn_relu_forward), FAST(rnn_tanh_backward), FAST(rnn_relu_backward),
     FAST(lstm_forward), FAST(lstm_backward), FAST(gru_forward), FAST(gru_backward),
-    FAST(rnn_gradients), FAST(lstm_gradients), FAST(gru_gradients), FAST(pack),
-    FAST(pack_transpose), FAST(product), FAST(tanh),
+    FAST(pack), FAST(pack_transpose), FAST(tanh),
     {"instruction_sets", py_instruction_sets, METH_NOARGS, NULL}, {"use", py_use, METH_O, NULL}, {0},
 };
 

@@ -1,6 +1,5 @@
 /* The module minirnn.native._training: training.h for two types, and what checks their arguments.
  *
- * Arrays come in by the buffer protocol, and whatever is handed in, nothing is read or written outside of them.
  * Compiled without contraction: a product and a sum in one rounding would be another result than NumPy's.
  */
 #define PY_SSIZE_T_CLEAN
@@ -10,7 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef ptrdiff_t Size;
+#include "arrays.h"
 
 typedef struct {
     double lr, beta1, beta2, eps, t; /* t: the step, 1 at first */
@@ -38,48 +37,6 @@ typedef struct {
 
 /* ---- arguments ---------------------------------------------------------------------------------------------------- */
 
-enum { READ, WRITTEN, MAYBE_WRITTEN, MOST = 5 }; /* MAYBE: or None */
-
-typedef struct {
-    Py_buffer views[MOST];
-    void *at[MOST];
-    int taken;
-} Taken;
-
-static void *release(Taken *taken) {
-    while (taken->taken) {
-        Py_buffer *view = taken->views + --taken->taken;
-        if (view->obj) PyBuffer_Release(view);
-    }
-    return NULL;
-}
-
-/* Take one more array, of numbers of one of the formats; return whether that went well. */
-static int take(Taken *taken, PyObject *object, const char *name, int use, const char *formats) {
-    Py_buffer *view = taken->views + taken->taken;
-    memset(view, 0, sizeof *view);
-    if (object == Py_None && use == MAYBE_WRITTEN) {
-        taken->at[taken->taken++] = NULL;
-        return 1;
-    }
-    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (use == READ ? 0 : PyBUF_WRITABLE))) return 0;
-    taken->at[taken->taken++] = view->buf;
-    const char *own = view->format ? view->format : "B";
-    if (strlen(own) != 1 || !strchr(formats, *own)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected numbers of format %s, got %s", name, formats, own);
-        return 0;
-    }
-    if ((uintptr_t)view->buf % view->itemsize) {
-        PyErr_Format(PyExc_ValueError, "%s: expected an aligned array", name);
-        return 0;
-    }
-    return 1;
-}
-
-static const char REALS[] = "fd", *const INTEGERS = sizeof(long) == 8 ? "lq" : "q";
-
-static Size count(const Taken *taken, int k) { return taken->views[k].len / taken->views[k].itemsize; }
-
 static int expect(const Taken *taken, int k, const char *name, Size expected) {
     if (count(taken, k) == expected) return 1;
     PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", name, expected, count(taken, k));
@@ -100,8 +57,6 @@ static int require_within(const Taken *taken, int k, const char *name, Size limi
     return 0;
 }
 
-static int is_double(const Taken *taken) { return *taken->views[0].format == 'd'; }
-
 static PyObject *too_few(const char *name, int expected) {
     return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", name, expected);
 }
@@ -112,7 +67,7 @@ static int take_adam(Taken *taken, PyObject *const *args, Adam *step) {
     static const char *const names[] = {"data", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
     double numbers[5];
     for (int k = 0; k < 5; k++) {
-        int use = k == 4 ? MAYBE_WRITTEN : k == 1 ? READ : WRITTEN;
+        int use = k == 4 ? MAYBE | WRITTEN : k == 1 ? READ : WRITTEN;
         if (!take(taken, args[k], names[k], use, k ? taken->views[0].format : REALS)) return 0;
         if (taken->at[k] && !expect(taken, k, names[k], count(taken, 0))) return 0;
     }

@@ -19,7 +19,7 @@ from ..functional.gru import (
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
-from .shared import add_gradients, bias_sum, cuts, input_product, panels, part, read, room_for
+from .shared import back_through, cuts, of_input, packed_once, panels, part, read
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -28,32 +28,18 @@ def forward(
     x: Array, states: States, weights: Weights, layout: Layout, mask: Mask = None, save: bool = True
 ) -> GRURows | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
-    (h,), (w_ih, w_hh, b_ih, b_hh) = states, weights
-    x, mask, B, H = read(x), read(mask), layout.batch_size, w_hh.shape[1]
+    (h,), (w_ih, w_hh, *biases) = states, weights
+    x, mask, H = read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
     a_all, q_all = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, product, p, room = (
-        panels(w_hh),
-        input_product(w_ih),
-        np.empty((B, 3 * H), x.dtype),
-        room_for(mask),
-    )
-    b = _biases(b_ih, b_hh, w_hh)
+    w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
     for cut in cuts(layout):
-        these = cut.span.rows
+        these, last = cut.span.rows, (cut.sizes, cut.entering, H)
         here = these if save else slice(these.stop - these.start)
-        a, q, last = a_all[here], q_all[here], (cut.sizes, cut.entering, H)
-        product(x[these], a)
-        _loops.gru_forward(a, q, h[cut.states], w, b, mask, room, p, *last)
+        a, q = a_all[here], q_all[here]
+        given = of_input(x[these], w_ih, w_x, a)
+        _loops.gru_forward(a, q, h[cut.states], w, *biases, mask, *given, *last)
     return GRURows(x, h, a_all, q_all, w_ih, w_hh, layout, mask) if save else None
-
-
-def _biases(b_ih: Array | None, b_hh: Array | None, w_hh: Array) -> Array:
-    """Return those of r and z, added, and those of n: b_in and b_hn."""
-    if b_ih is None or b_hh is None:
-        return np.zeros(4 * w_hh.shape[1], w_hh.dtype)
-    rz = slice(2 * w_hh.shape[1])
-    return np.concatenate([bias_sum(b_ih, b_hh, w_hh)[rz], b_ih[rz.stop :], b_hh[rz.stop :]])
 
 
 def backward(
@@ -61,17 +47,21 @@ def backward(
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
     x, h, gates, q, _, w_hh, layout, mask = ctx
-    (dh,), (trace_h,) = dstates, trace or (None,)
-    H, dy, room = w_hh.shape[1], read(dy), room_for(mask)
-    w_qrz = panels(np.concatenate([w_hh[2 * H :], w_hh[: 2 * H]]), _loops.pack)
+    (dh,), (trace_h,), dy, H = dstates, trace or (None,), read(dy), w_hh.shape[1]
     dx, da_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
+    w = packed_once(w_hh, layout, _pack_qrz)
     for cut in reversed(cuts(layout)):
-        rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
-        da, h_t = da_all[: rows.stop - rows.start], h[cut.states]
-        given = part(dy, rows), part(trace_h, rows)
-        _loops.gru_backward(da, dh, *given, gates[rows], q[rows], h_t, w_qrz, mask, room, *last)
-        add_gradients(ctx, cut, da, dx, dweights, _loops.gru_gradients, gru)
+        rows = cut.span.rows
+        da = da_all[: rows.stop - rows.start]
+        given = da, dh, part(dy, rows), part(trace_h, rows)
+        saved = gates[rows], q[rows], h[cut.states], w, mask
+        back_through(_loops.gru_backward, given + saved, ctx, cut, dx, dweights, gru)
     return dx
+
+
+def _pack_qrz(panels: Array, w_hh: Array, columns: int) -> None:
+    """Pack W_hh with the rows of q, which are those of n, before those of r and z: as C does itself."""
+    _loops.pack(panels, np.roll(w_hh, columns, axis=0), columns)
 
 
 def gates(ctx: GRURows) -> dict[str, Array]:
@@ -81,21 +71,14 @@ def gates(ctx: GRURows) -> dict[str, Array]:
 
 def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
-    w_ih, w_hh, b_ih, b_hh = weights
+    w_ih, w_hh, *biases = weights
     _, B, H = states[0].shape
     h, q = states[0].reshape(2 * B, H), np.empty((B, H), w_hh.dtype)
-    a, p = np.empty((2, B, 3 * H), w_hh.dtype)
-    w, b, product, h_t, sizes = (
-        panels(w_hh),
-        _biases(b_ih, b_hh, w_hh),
-        input_product(w_ih),
-        h[B:],
-        np.array([B], np.int64),
-    )
+    a, w, w_x = np.empty((B, 3 * H), w_hh.dtype), panels(w_hh), panels(w_ih)
+    h_t, sizes = h[B:], np.array([B], np.int64)
 
     def step(x: Array) -> Array:
-        product(read(x), a)
-        _loops.gru_forward(a, q, h, w, b, None, None, p, sizes, B, H)
+        _loops.gru_forward(a, q, h, w, *biases, None, w_x, read(x), sizes, B, H)
         return h_t
 
     return step

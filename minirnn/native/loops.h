@@ -156,55 +156,58 @@ TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *co
     }
 }
 
-/* w (K, J) in panels. */
-TARGET static void NAME(pack)(void *const *at, Size K, Size J) {
-    REAL *restrict out = at[0];
-    const REAL *restrict w = at[1];
+/* w (K, J) in panels, its rows from the `first` on and then those before. */
+TARGET static void NAME(pack)(void *out, const void *w, Size K, Size J, Size first) {
+    REAL *restrict panels = out;
+    const REAL *restrict rows = w;
     for (Size j = 0; j < J; j += PANEL) {
         Size columns = J - j < PANEL ? J - j : PANEL;
-        for (Size k = 0; k < K; k++, out += columns)
-            for (Size c = 0; c < columns; c++) out[c] = w[k * J + j + c];
+        for (Size k = 0; k < K; k++, panels += columns) {
+            const REAL *row = rows + (k + first < K ? k + first : k + first - K) * J + j;
+            for (Size c = 0; c < columns; c++) panels[c] = row[c];
+        }
     }
 }
 
 /* The transpose of w (J, K) in panels. */
-TARGET static void NAME(pack_transpose)(void *const *at, Size J, Size K) {
-    REAL *restrict out = at[0];
-    const REAL *restrict w = at[1];
+TARGET static void NAME(pack_transpose)(void *out, const void *w, Size J, Size K, Size unused) {
+    REAL *restrict panels = out;
+    const REAL *restrict rows = w;
+    (void)unused;
     for (Size j = 0; j < J; j += PANEL) {
         Size columns = J - j < PANEL ? J - j : PANEL;
         for (Size first = 0; first < K; first += 16)
             for (Size c = 0; c < columns; c++)
-                for (Size k = first; k < K && k < first + 16; k++) out[j * K + k * columns + c] = w[(j + c) * K + k];
+                for (Size k = first; k < K && k < first + 16; k++)
+                    panels[j * K + k * columns + c] = rows[(j + c) * K + k];
     }
 }
 
-TARGET static void NAME(tanh_all)(void *const *at, Size count, Size unused) {
-    REAL *restrict out = at[0];
-    const REAL *restrict x = at[1];
-    (void)unused;
+TARGET static void NAME(tanh_all)(void *out, const void *x, Size count) {
+    REAL *restrict y = out;
+    const REAL *restrict from = x;
     SIMD
-    for (Size k = 0; k < count; k++) out[k] = NAME(tanh)(x[k]);
+    for (Size k = 0; k < count; k++) y[k] = NAME(tanh)(from[k]);
 }
 
 /* ---- recurrent dropout -------------------------------------------------------------------------------------------- */
 
 /* What enters the recurrent product: mu * h_{t-1}, if there is a mask; what it excludes has no influence, NaN too. */
-INLINE const REAL *NAME(entering)(const REAL *h_prev, const REAL *restrict mask, REAL *restrict room, Size count) {
+INLINE const REAL *NAME(entering)(const REAL *h_prev, const REAL *restrict mask, REAL *restrict masked, Size count) {
     if (!mask) return h_prev;
-    for (Size j = 0; j < count; j++) room[j] = mask[j] == 0 ? 0 : h_prev[j] * mask[j];
-    return room;
+    for (Size j = 0; j < count; j++) masked[j] = mask[j] == 0 ? 0 : h_prev[j] * mask[j];
+    return masked;
 }
 
 /* dh_{t-1} += mu * W_hh^T dz */
-INLINE void NAME(add_to_previous)(REAL *dh, const REAL *dz, const REAL *w, const REAL *restrict mask, REAL *room,
+INLINE void NAME(add_to_previous)(REAL *dh, const REAL *dz, const REAL *w, const REAL *restrict mask, REAL *masked,
                                   Size n, Size K, Size H, Size dz_row) {
     if (!mask) {
         NAME(product)(dh, dz, w, n, K, H, dz_row, 1);
         return;
     }
-    NAME(product)(room, dz, w, n, K, H, dz_row, 0);
-    for (Size j = 0; j < n * H; j++) dh[j] += mask[j] == 0 ? 0 : mask[j] * room[j];
+    NAME(product)(masked, dz, w, n, K, H, dz_row, 0);
+    for (Size j = 0; j < n * H; j++) dh[j] += mask[j] == 0 ? 0 : mask[j] * masked[j];
 }
 
 /* dh_t: what came back through time, and what came from the output. */
@@ -231,185 +234,16 @@ INLINE void NAME(relus)(REAL *restrict z, const REAL *restrict b, Size count) {
     for (Size j = 0; j < count; j++) z[j] = z[j] + b[j] <= 0 ? 0 : z[j] + b[j];
 }
 
-/* ---- RNN ---------------------------------------------------------------------------------------------------------- */
+/* ---- before the loop forward, and after the one backward ------------------------------------------------------------ */
 
-INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
-    REAL *h = at[0], *room = at[4];
-    const REAL *w = at[1], *restrict b = at[2], *mask = at[3];
-    Size H = batch.H;
-    const REAL *h_prev = h;
-    h += batch.B * H;
-    for (Size t = 0; t < batch.T; t++) {
-        Size n = batch.sizes[t];
-        if (w) NAME(product)(h, NAME(entering)(h_prev, mask, room, n * H), w, n, H, H, H, 1);
-        for (Size row = 0; row < n; row++)
-            if (relu) NAME(relus)(h + row * H, b, H);
-            else NAME(tanhs)(h + row * H, b, H);
-        h_prev = h;
-        h += n * H;
-    }
+/* The sum of the biases, and what the input gives to all steps: out = x W_ih^T. */
+INLINE void NAME(begin)(void *const *at, REAL *out, Batch batch, int gates) {
+    const REAL *restrict b_ih = at[1], *restrict b_hh = at[2], *w_ih = at[6], *x = at[7];
+    REAL *restrict b = at[3];
+    Size K = gates * batch.H;
+    for (Size j = 0; j < K; j++) b[j] = b_ih ? b_ih[j] + b_hh[j] : 0;
+    if (w_ih) NAME(product)(out, x, w_ih, batch.N, batch.I, K, batch.I, 0);
 }
-
-INLINE void NAME(rnn_backward)(void *const *at, Batch batch, int relu) {
-    REAL *dz_all = at[0], *dh = at[1], *trace = at[3], *room = at[7];
-    const REAL *dy = at[2], *h = at[4], *w = at[5], *mask = at[6];
-    Size H = batch.H, start = batch.N;
-    for (Size t = batch.T - 1; t >= 0; t--) {
-        Size n = batch.sizes[t];
-        start -= n;
-        NAME(add_output)(dh, dy, trace, start * H, n * H);
-        REAL *restrict dz = dz_all + start * H, *restrict d = dh;
-        const REAL *restrict y = h + start * H;
-        SIMD
-        for (Size j = 0; j < n * H; j++) {
-            dz[j] = relu ? (y[j] <= 0 ? 0 : d[j]) : d[j] * (1 - y[j] * y[j]);
-            d[j] = 0;
-        }
-        NAME(add_to_previous)(dh, dz, w, mask, room, n, H, H, H);
-    }
-}
-
-TARGET static void NAME(rnn_tanh_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 0); }
-TARGET static void NAME(rnn_relu_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 1); }
-TARGET static void NAME(rnn_tanh_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 0); }
-TARGET static void NAME(rnn_relu_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 1); }
-
-/* ---- LSTM --------------------------------------------------------------------------------------------------------- */
-
-TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
-    REAL *gates = at[0], *h = at[1], *c = at[2], *tanh_c = at[3], *room = at[7];
-    const REAL *w = at[4], *restrict b = at[5], *mask = at[6];
-    Size H = batch.H;
-    const REAL *h_prev = h, *c_prev = c;
-    h += batch.B * H;
-    c += batch.B * H;
-    for (Size t = 0; t < batch.T; t++) {
-        Size n = batch.sizes[t];
-        if (w) NAME(product)(gates, NAME(entering)(h_prev, mask, room, n * H), w, n, H, 4 * H, H, 1);
-        for (Size row = 0; row < n; row++) {
-            REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
-            const REAL *restrict c_before = c_prev + row * H;
-            REAL *restrict c_t = c + row * H, *restrict tanh_c_t = tanh_c + row * H, *restrict h_t = h + row * H;
-            NAME(sigmoids)(i, b, 2 * H); /* and f */
-            NAME(tanhs)(g, b + 2 * H, H);
-            NAME(sigmoids)(o, b + 3 * H, H);
-            SIMD
-            for (Size j = 0; j < H; j++) {
-                c_t[j] = f[j] * c_before[j] + i[j] * g[j];
-                tanh_c_t[j] = NAME(tanh)(c_t[j]);
-                h_t[j] = o[j] * tanh_c_t[j];
-            }
-        }
-        h_prev = h;
-        c_prev = c;
-        h += n * H;
-        c += n * H;
-        tanh_c += n * H;
-        gates += n * 4 * H;
-    }
-}
-
-TARGET static void NAME(lstm_backward)(void *const *at, Batch batch) {
-    REAL *dz = at[0], *dh = at[1], *dc = at[2], *trace_h = at[4], *trace_c = at[5], *room = at[11];
-    const REAL *dy = at[3], *gates = at[6], *c = at[7], *tanh_c = at[8], *w = at[9], *mask = at[10];
-    Size H = batch.H, start = batch.N;
-    for (Size t = batch.T - 1; t >= 0; t--) {
-        Size n = batch.sizes[t];
-        start -= n;
-        const REAL *c_prev = c + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
-        NAME(add_output)(dh, dy, trace_h, start * H, n * H);
-        for (Size row = 0; row < n; row++) {
-            Size k = start + row;
-            const REAL *restrict i = gates + k * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
-            const REAL *restrict tanh_c_t = tanh_c + k * H, *restrict c_before = c_prev + row * H;
-            REAL *restrict dz_i = dz + k * 4 * H, *restrict dz_f = dz_i + H, *restrict dz_g = dz_f + H;
-            REAL *restrict dz_o = dz_g + H, *restrict dh_t = dh + row * H, *restrict dc_t = dc + row * H;
-            SIMD
-            for (Size j = 0; j < H; j++) dc_t[j] += dh_t[j] * o[j] * (1 - tanh_c_t[j] * tanh_c_t[j]);
-            if (trace_c) memcpy(trace_c + k * H, dc_t, sizeof(REAL) * H);
-            SIMD
-            for (Size j = 0; j < H; j++) {
-                dz_i[j] = dc_t[j] * g[j] * i[j] * (1 - i[j]);
-                dz_f[j] = dc_t[j] * c_before[j] * f[j] * (1 - f[j]);
-                dz_g[j] = dc_t[j] * i[j] * (1 - g[j] * g[j]);
-                dz_o[j] = dh_t[j] * tanh_c_t[j] * o[j] * (1 - o[j]);
-                dc_t[j] *= f[j];
-                dh_t[j] = 0;
-            }
-        }
-        NAME(add_to_previous)(dh, dz + start * 4 * H, w, mask, room, n, 4 * H, H, 4 * H);
-    }
-}
-
-/* ---- GRU ---------------------------------------------------------------------------------------------------------- */
-
-/* Without w the products with it are in `p` already. The biases: r and z both added, n of W_ih, n of W_hh. */
-TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
-    REAL *gates = at[0], *q = at[1], *h = at[2], *room = at[6], *p = at[7];
-    const REAL *w = at[3], *restrict b = at[4], *mask = at[5];
-    Size H = batch.H;
-    const REAL *h_prev = h;
-    h += batch.B * H;
-    for (Size t = 0; t < batch.T; t++) {
-        Size count = batch.sizes[t];
-        if (w) NAME(product)(p, NAME(entering)(h_prev, mask, room, count * H), w, count, H, 3 * H, H, 0);
-        for (Size row = 0; row < count; row++) {
-            REAL *rz = gates + row * 3 * H, *r = rz, *z = r + H, *n = z + H;
-            const REAL *restrict p_rz = p + row * 3 * H, *restrict p_n = p_rz + 2 * H;
-            const REAL *restrict before = h_prev + row * H;
-            REAL *restrict q_t = q + row * H, *restrict h_t = h + row * H;
-            SIMD
-            for (Size j = 0; j < 2 * H; j++) rz[j] = NAME(sigmoid)(rz[j] + p_rz[j] + b[j]);
-            SIMD
-            for (Size j = 0; j < H; j++) {
-                q_t[j] = p_n[j] + b[3 * H + j];
-                n[j] = NAME(tanh)(n[j] + b[2 * H + j] + r[j] * q_t[j]);
-                h_t[j] = n[j] + z[j] * (before[j] - n[j]);
-            }
-        }
-        h_prev = h;
-        h += count * H;
-        q += count * H;
-        gates += count * 3 * H;
-    }
-}
-
-/* As there, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
-TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
-    REAL *da = at[0], *dh = at[1], *trace = at[3], *room = at[9];
-    const REAL *dy = at[2], *gates = at[4], *q = at[5], *h = at[6], *w = at[7], *mask = at[8];
-    Size H = batch.H, start = batch.N;
-    for (Size t = batch.T - 1; t >= 0; t--) {
-        Size count = batch.sizes[t];
-        start -= count;
-        const REAL *h_prev = h + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
-        NAME(add_output)(dh, dy, trace, start * H, count * H);
-        for (Size row = 0; row < count; row++) {
-            Size k = start + row;
-            const REAL *restrict r = gates + k * 3 * H, *restrict z = r + H, *restrict n = z + H;
-            const REAL *restrict q_t = q + k * H, *restrict before = h_prev + row * H;
-            REAL *restrict da_q = da + k * 4 * H, *restrict da_r = da_q + H, *restrict da_z = da_r + H;
-            REAL *restrict da_n = da_z + H, *restrict dh_t = dh + row * H;
-            SIMD
-            for (Size j = 0; j < H; j++) {
-                da_n[j] = dh_t[j] * (1 - z[j]) * (1 - n[j] * n[j]);
-                da_q[j] = da_n[j] * r[j];
-                da_r[j] = da_n[j] * q_t[j] * r[j] * (1 - r[j]);
-                da_z[j] = dh_t[j] * (before[j] - n[j]) * z[j] * (1 - z[j]);
-                dh_t[j] *= z[j];
-            }
-        }
-        NAME(add_to_previous)(dh, da + start * 4 * H, w, mask, room, count, 3 * H, H, 4 * H);
-    }
-}
-
-/* ---- what the input gives to all steps: out = x w, w in panels ------------------------------------------------------ */
-
-TARGET static void NAME(input_product)(void *const *at, Size n, Size K, Size J) {
-    NAME(product)(at[0], at[1], at[2], n, K, J, K, 0);
-}
-
-/* ---- the gradients that wait for a span's dz ----------------------------------------------------------------------- */
 
 /* db = dz.sum(0), in double: of many rows float would lose the small ones. */
 INLINE void NAME(column_sums)(REAL *restrict db, const REAL *restrict dz, Size N, Size width) {
@@ -423,11 +257,12 @@ INLINE void NAME(column_sums)(REAL *restrict db, const REAL *restrict dz, Size N
     }
 }
 
-/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, db. The GRU's dz has a block more, dq, before those of
- * r, z and n; of W_hh's product it takes the place of n's. */
-INLINE void NAME(gradients)(void *const *at, Batch batch, int gates, int gru) {
-    const REAL *dz = at[0], *w_ih = at[1], *x = at[2], *h = at[3];
-    REAL *dx = at[4], *dw_ih = at[5], *dw_hh = at[6], *db = at[7];
+/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, db, if they are not left to NumPy, as with a mask. The
+ * GRU's dz has a block more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
+INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Batch batch, int gates, int gru) {
+    const REAL *w_ih = at[0], *x = at[1];
+    REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[5];
+    if (!w_ih) return;
     Size H = batch.H, I = batch.I, N = batch.N, K = gates * H, width = gru ? K + H : K;
     const REAL *dz_ih = gru ? dz + H : dz, *dz_hh;
     const REAL *x_rows[DEPTH], *h_rows[DEPTH], *w_rows[DEPTH];
@@ -454,9 +289,187 @@ INLINE void NAME(gradients)(void *const *at, Batch batch, int gates, int gru) {
     }
 }
 
-TARGET static void NAME(rnn_gradients)(void *const *at, Batch batch) { NAME(gradients)(at, batch, 1, 0); }
-TARGET static void NAME(lstm_gradients)(void *const *at, Batch batch) { NAME(gradients)(at, batch, 4, 0); }
-TARGET static void NAME(gru_gradients)(void *const *at, Batch batch) { NAME(gradients)(at, batch, 3, 1); }
+/* ---- RNN ---------------------------------------------------------------------------------------------------------- */
+
+INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
+    REAL *h = at[0], *masked = at[6];
+    const REAL *w = at[1], *restrict b = at[4], *mask = at[5];
+    Size H = batch.H;
+    const REAL *h_prev = h;
+    h += batch.B * H;
+    NAME(begin)(at + 1, h, batch, 1); /* z_t becomes h_t in its place */
+    for (Size t = 0; t < batch.T; t++) {
+        Size n = batch.sizes[t];
+        NAME(product)(h, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, H, H, 1);
+        for (Size row = 0; row < n; row++)
+            if (relu) NAME(relus)(h + row * H, b, H);
+            else NAME(tanhs)(h + row * H, b, H);
+        h_prev = h;
+        h += n * H;
+    }
+}
+
+INLINE void NAME(rnn_backward)(void *const *at, Batch batch, int relu) {
+    REAL *dz_all = at[0], *dh = at[1], *trace = at[3], *masked = at[7];
+    const REAL *dy = at[2], *h = at[4], *w = at[5], *mask = at[6];
+    Size H = batch.H, start = batch.N;
+    for (Size t = batch.T - 1; t >= 0; t--) {
+        Size n = batch.sizes[t];
+        start -= n;
+        NAME(add_output)(dh, dy, trace, start * H, n * H);
+        REAL *restrict dz = dz_all + start * H, *restrict d = dh;
+        const REAL *restrict y = h + (batch.B + start) * H;
+        SIMD
+        for (Size j = 0; j < n * H; j++) {
+            dz[j] = relu ? (y[j] <= 0 ? 0 : d[j]) : d[j] * (1 - y[j] * y[j]);
+            d[j] = 0;
+        }
+        NAME(add_to_previous)(dh, dz, w, mask, masked, n, H, H, H);
+    }
+    NAME(add_gradients)(at + 8, dz_all, h, batch, 1, 0);
+}
+
+TARGET static void NAME(rnn_tanh_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 0); }
+TARGET static void NAME(rnn_relu_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 1); }
+TARGET static void NAME(rnn_tanh_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 0); }
+TARGET static void NAME(rnn_relu_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 1); }
+
+/* ---- LSTM --------------------------------------------------------------------------------------------------------- */
+
+TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
+    REAL *gates = at[0], *h = at[1], *c = at[2], *tanh_c = at[3], *masked = at[9];
+    const REAL *w = at[4], *restrict b = at[7], *mask = at[8];
+    Size H = batch.H;
+    NAME(begin)(at + 4, gates, batch, 4);
+    const REAL *h_prev = h, *c_prev = c;
+    h += batch.B * H;
+    c += batch.B * H;
+    for (Size t = 0; t < batch.T; t++) {
+        Size n = batch.sizes[t];
+        NAME(product)(gates, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, 4 * H, H, 1);
+        for (Size row = 0; row < n; row++) {
+            REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
+            const REAL *restrict c_before = c_prev + row * H;
+            REAL *restrict c_t = c + row * H, *restrict tanh_c_t = tanh_c + row * H, *restrict h_t = h + row * H;
+            NAME(sigmoids)(i, b, 2 * H); /* and f */
+            NAME(tanhs)(g, b + 2 * H, H);
+            NAME(sigmoids)(o, b + 3 * H, H);
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                c_t[j] = f[j] * c_before[j] + i[j] * g[j];
+                tanh_c_t[j] = NAME(tanh)(c_t[j]);
+                h_t[j] = o[j] * tanh_c_t[j];
+            }
+        }
+        h_prev = h;
+        c_prev = c;
+        h += n * H;
+        c += n * H;
+        tanh_c += n * H;
+        gates += n * 4 * H;
+    }
+}
+
+TARGET static void NAME(lstm_backward)(void *const *at, Batch batch) {
+    REAL *dz = at[0], *dh = at[1], *dc = at[2], *trace_h = at[4], *trace_c = at[5], *masked = at[12];
+    const REAL *dy = at[3], *gates = at[6], *h = at[7], *c = at[8], *tanh_c = at[9], *w = at[10], *mask = at[11];
+    Size H = batch.H, start = batch.N;
+    for (Size t = batch.T - 1; t >= 0; t--) {
+        Size n = batch.sizes[t];
+        start -= n;
+        const REAL *c_prev = c + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
+        NAME(add_output)(dh, dy, trace_h, start * H, n * H);
+        for (Size row = 0; row < n; row++) {
+            Size k = start + row;
+            const REAL *restrict i = gates + k * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
+            const REAL *restrict tanh_c_t = tanh_c + k * H, *restrict c_before = c_prev + row * H;
+            REAL *restrict dz_i = dz + k * 4 * H, *restrict dz_f = dz_i + H, *restrict dz_g = dz_f + H;
+            REAL *restrict dz_o = dz_g + H, *restrict dh_t = dh + row * H, *restrict dc_t = dc + row * H;
+            SIMD
+            for (Size j = 0; j < H; j++) dc_t[j] += dh_t[j] * o[j] * (1 - tanh_c_t[j] * tanh_c_t[j]);
+            if (trace_c) memcpy(trace_c + k * H, dc_t, sizeof(REAL) * H);
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                dz_i[j] = dc_t[j] * g[j] * i[j] * (1 - i[j]);
+                dz_f[j] = dc_t[j] * c_before[j] * f[j] * (1 - f[j]);
+                dz_g[j] = dc_t[j] * i[j] * (1 - g[j] * g[j]);
+                dz_o[j] = dh_t[j] * tanh_c_t[j] * o[j] * (1 - o[j]);
+                dc_t[j] *= f[j];
+                dh_t[j] = 0;
+            }
+        }
+        NAME(add_to_previous)(dh, dz + start * 4 * H, w, mask, masked, n, 4 * H, H, 4 * H);
+    }
+    NAME(add_gradients)(at + 13, dz, h, batch, 4, 0);
+}
+
+/* ---- GRU ---------------------------------------------------------------------------------------------------------- */
+
+/* The biases: those of r and z added up, n's of W_ih, n's of W_hh. */
+TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
+    REAL *gates = at[0], *q = at[1], *h = at[2], *p = at[3], *b = at[7], *masked = at[9];
+    const REAL *w = at[4], *b_ih = at[5], *b_hh = at[6], *mask = at[8];
+    Size H = batch.H;
+    const REAL *h_prev = h;
+    h += batch.B * H;
+    NAME(begin)(at + 4, gates, batch, 3);
+    for (Size j = 2 * H; j < 3 * H; j++) {
+        b[j] = b_ih ? b_ih[j] : 0;
+        b[H + j] = b_hh ? b_hh[j] : 0;
+    }
+    for (Size t = 0; t < batch.T; t++) {
+        Size count = batch.sizes[t];
+        NAME(product)(p, NAME(entering)(h_prev, mask, masked, count * H), w, count, H, 3 * H, H, 0);
+        for (Size row = 0; row < count; row++) {
+            REAL *rz = gates + row * 3 * H, *r = rz, *z = r + H, *n = z + H;
+            const REAL *restrict p_rz = p + row * 3 * H, *restrict p_n = p_rz + 2 * H;
+            const REAL *restrict before = h_prev + row * H;
+            REAL *restrict q_t = q + row * H, *restrict h_t = h + row * H;
+            SIMD
+            for (Size j = 0; j < 2 * H; j++) rz[j] = NAME(sigmoid)(rz[j] + p_rz[j] + b[j]);
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                q_t[j] = p_n[j] + b[3 * H + j];
+                n[j] = NAME(tanh)(n[j] + b[2 * H + j] + r[j] * q_t[j]);
+                h_t[j] = n[j] + z[j] * (before[j] - n[j]);
+            }
+        }
+        h_prev = h;
+        h += count * H;
+        q += count * H;
+        gates += count * 3 * H;
+    }
+}
+
+/* As there, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
+TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
+    REAL *da = at[0], *dh = at[1], *trace = at[3], *masked = at[9];
+    const REAL *dy = at[2], *gates = at[4], *q = at[5], *h = at[6], *w = at[7], *mask = at[8];
+    Size H = batch.H, start = batch.N;
+    for (Size t = batch.T - 1; t >= 0; t--) {
+        Size count = batch.sizes[t];
+        start -= count;
+        const REAL *h_prev = h + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
+        NAME(add_output)(dh, dy, trace, start * H, count * H);
+        for (Size row = 0; row < count; row++) {
+            Size k = start + row;
+            const REAL *restrict r = gates + k * 3 * H, *restrict z = r + H, *restrict n = z + H;
+            const REAL *restrict q_t = q + k * H, *restrict before = h_prev + row * H;
+            REAL *restrict da_q = da + k * 4 * H, *restrict da_r = da_q + H, *restrict da_z = da_r + H;
+            REAL *restrict da_n = da_z + H, *restrict dh_t = dh + row * H;
+            SIMD
+            for (Size j = 0; j < H; j++) {
+                da_n[j] = dh_t[j] * (1 - z[j]) * (1 - n[j] * n[j]);
+                da_q[j] = da_n[j] * r[j];
+                da_r[j] = da_n[j] * q_t[j] * r[j] * (1 - r[j]);
+                da_z[j] = dh_t[j] * (before[j] - n[j]) * z[j] * (1 - z[j]);
+                dh_t[j] *= z[j];
+            }
+        }
+        NAME(add_to_previous)(dh, da + start * 4 * H, w, mask, masked, count, 3 * H, H, 4 * H);
+    }
+    NAME(add_gradients)(at + 10, da, h, batch, 3, 1);
+}
 
 #undef SIMD
 #undef PANEL

@@ -14,7 +14,7 @@ from ..functional.lstm import GATES, STATES, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
 from ..layout import Layout
 from . import _loops
-from .shared import add_gradients, bias_sum, cuts, input_product, panels, part, read, room_for
+from .shared import back_through, cuts, of_input, packed_once, panels, part, read
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -45,19 +45,15 @@ def forward(
     (h, c), x, mask, H = states, read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
     z_all, tanh_c_all = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, b, product, room = (
-        panels(w_hh),
-        bias_sum(b_ih, b_hh, w_hh),
-        input_product(w_ih),
-        room_for(mask),
-    )
+    w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
     for cut in cuts(layout):
-        these = cut.span.rows
+        these, last = cut.span.rows, (cut.sizes, cut.entering, H)
         here = these if save else slice(these.stop - these.start)
         z, tanh_c = z_all[here], tanh_c_all[here]
-        product(x[these], z)
-        of_states = h[cut.states], c[cut.states]
-        _loops.lstm_forward(z, *of_states, tanh_c, w, b, mask, room, cut.sizes, cut.entering, H)
+        given = of_input(x[these], w_ih, w_x, z)
+        _loops.lstm_forward(
+            z, h[cut.states], c[cut.states], tanh_c, w, b_ih, b_hh, mask, *given, *last
+        )
     if not save:
         return None
     return LSTMContext(x, h, c, z_all, tanh_c_all, w_ih, w_hh, layout, mask)
@@ -73,18 +69,16 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     if isinstance(ctx, lstm.LSTMContext):
         return _back_in_numpy(ctx, dy, dstates, dweights, trace)
-    x, _, c, gates, tanh_c, _, w_hh, layout, mask = ctx
-    (dh, dc), (trace_h, trace_c) = dstates, trace or (None, None)
-    H, dy, room = w_hh.shape[1], read(dy), room_for(mask)
-    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
-    w = panels(w_hh, _loops.pack)
+    x, h, c, gates, tanh_c, _, w_hh, layout, mask = ctx
+    (dh, dc), (trace_h, trace_c), dy = dstates, trace or (None, None), read(dy)
+    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
+    w = packed_once(w_hh, layout, _loops.pack)
     for cut in reversed(cuts(layout)):
-        rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
+        rows, before = cut.span.rows, cut.states
         dz = dz_all[: rows.stop - rows.start]
-        given = part(dy, rows), part(trace_h, rows), part(trace_c, rows)
-        saved = gates[rows], c[cut.states], tanh_c[rows]
-        _loops.lstm_backward(dz, dh, dc, *given, *saved, w, mask, room, *last)
-        add_gradients(ctx, cut, dz, dx, dweights, _loops.lstm_gradients, shared)
+        given = dz, dh, dc, part(dy, rows), part(trace_h, rows), part(trace_c, rows)
+        saved = gates[rows], h[before], c[before], tanh_c[rows], w, mask
+        back_through(_loops.lstm_backward, given + saved, ctx, cut, dx, dweights, shared)
     return dx
 
 
@@ -103,17 +97,10 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     _, B, H = states[0].shape
     h, c = (s.reshape(2 * B, H) for s in states)
     z, tanh_c = np.empty((B, 4 * H), w_hh.dtype), np.empty((B, H), w_hh.dtype)
-    w, b, product, h_t, sizes = (
-        panels(w_hh),
-        bias_sum(b_ih, b_hh, w_hh),
-        input_product(w_ih),
-        h[B:],
-        np.array([B], np.int64),
-    )
+    w, w_x, h_t, sizes = panels(w_hh), panels(w_ih), h[B:], np.array([B], np.int64)
 
     def step(x: Array) -> Array:
-        product(read(x), z)
-        _loops.lstm_forward(z, h, c, tanh_c, w, b, None, None, sizes, B, H)
+        _loops.lstm_forward(z, h, c, tanh_c, w, b_ih, b_hh, None, w_x, read(x), sizes, B, H)
         return h_t
 
     return step

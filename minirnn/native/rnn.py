@@ -12,17 +12,7 @@ from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
 from ..layout import Layout
 from . import _loops
-from .shared import (
-    add_gradients,
-    bias_sum,
-    cuts,
-    input_product,
-    panels,
-    part,
-    read,
-    room_for,
-    sizes_of,
-)
+from .shared import back_through, cuts, of_input, packed_once, panels, part, read
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -40,14 +30,13 @@ def forward(
     save: bool = True,
 ) -> RNNContext | None:
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
-    (h,), (w_ih, w_hh, b_ih, b_hh) = states, weights
-    x, mask, B, H = read(x), read(mask), layout.batch_size, len(w_hh)
-    z = h[B:]  # z_t becomes h_t in its place
-    product = input_product(w_ih)
-    for span in layout.spans:
-        product(x[span.rows], z[span.rows])
-    w, b = panels(w_hh), bias_sum(b_ih, b_hh, w_hh)
-    _FORWARD[nonlinearity](h, w, b, mask, room_for(mask), layout.once(sizes_of), B, H)
+    (h,), (w_ih, w_hh, *biases) = states, weights
+    x, mask, H, loop = read(x), read(mask), len(w_hh), _FORWARD[nonlinearity]
+    w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
+    for cut in cuts(layout):
+        rows, h_t = cut.span.rows, h[cut.states]
+        given = of_input(x[rows], w_ih, w_x, h_t[cut.entering :])
+        loop(h_t, w, *biases, mask, *given, cut.sizes, cut.entering, H)
     return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask) if save else None
 
 
@@ -56,16 +45,14 @@ def backward(
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
     x, h, _, w_hh, layout, nonlinearity, mask = ctx
-    (dh,), (trace_h,) = dstates, trace or (None,)
-    y, H, dy, room = h[layout.batch_size :], len(w_hh), read(dy), room_for(mask)
-    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, H), x.dtype)
-    w, loop = panels(w_hh, _loops.pack), _BACKWARD[nonlinearity]
+    (dh,), (trace_h,), dy = dstates, trace or (None,), read(dy)
+    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
+    w, loop = packed_once(w_hh, layout, _loops.pack), _BACKWARD[nonlinearity]
     for cut in reversed(cuts(layout)):
-        rows, last = cut.span.rows, (cut.sizes, cut.entering, H)
+        rows = cut.span.rows
         dz = dz_all[: rows.stop - rows.start]
-        given = part(dy, rows), part(trace_h, rows)
-        loop(dz, dh, *given, y[rows], w, mask, room, *last)
-        add_gradients(ctx, cut, dz, dx, dweights, _loops.rnn_gradients, shared)
+        given = dz, dh, part(dy, rows), part(trace_h, rows), h[cut.states], w, mask
+        back_through(loop, given, ctx, cut, dx, dweights, shared)
     return dx
 
 
@@ -73,15 +60,13 @@ def stepper(
     weights: Weights, states: States, nonlinearity: str = "tanh"
 ) -> Callable[[Array], Array]:
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
-    w_ih, w_hh, b_ih, b_hh = weights
+    w_ih, w_hh, *biases = weights
     _, B, H = states[0].shape
     h, sizes = states[0].reshape(2 * B, H), np.array([B], np.int64)
-    w, b, product, h_t = panels(w_hh), bias_sum(b_ih, b_hh, w_hh), input_product(w_ih), h[B:]
-    loop = _FORWARD[nonlinearity]
+    w, w_x, h_t, loop = panels(w_hh), panels(w_ih), h[B:], _FORWARD[nonlinearity]
 
     def step(x: Array) -> Array:
-        product(read(x), h_t)
-        loop(h, w, b, None, None, sizes, B, H)
+        loop(h, w, *biases, None, w_x, read(x), sizes, B, H)
         return h_t
 
     return step

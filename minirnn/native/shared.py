@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..threads import blas_threads
 from . import _loops
 
 Loop: TypeAlias = Callable[..., None]
+Pack: TypeAlias = Callable[[Array, Array, int], None]
 
 
 class Cut(NamedTuple):
@@ -60,20 +61,17 @@ def in_c(rows: Array, w: Array) -> bool:
     return many <= _MOST
 
 
-def input_product(w_ih: Array) -> Callable[[Array, Array], None]:
-    """Return a function of rows x and an array, which it fills with ``x @ w_ih.T``."""
-    packed: Array | None = None
+def packed_once(w: Array, layout: Layout, pack: Pack = _loops.pack_transpose) -> Array:
+    """Return `w`, which C packs for itself, or if several spans would do so its panels."""
+    return w if len(layout.spans) == 1 else panels(w, pack)
 
-    def product(x: Array, out: Array) -> None:
-        nonlocal packed
-        if not in_c(x, w_ih):
-            _dot(x, w_ih.T, out)
-            return
-        if packed is None:
-            packed = panels(w_ih)
-        _loops.product(out, x, packed, w_ih.shape[1])
 
-    return product
+def of_input(x: Array, w_ih: Array, packed: Array, out: Array) -> tuple[Array | None, ...]:
+    """Return W_ih and x, for C to begin with their product, or nothing: NumPy has filled `out` with it."""
+    if in_c(x, w_ih):
+        return packed, x
+    _dot(x, w_ih.T, out)
+    return None, None
 
 
 @quiet
@@ -81,21 +79,32 @@ def _dot(x: Array, w: Array, out: Array) -> None:
     x.dot(w, out)
 
 
-def add_gradients(
-    ctx: Saved, cut: Cut, dz: Array, dx: Array, dweights: Weights, loop: Loop, numpy_way: Any
+def back_through(
+    loop: Loop,
+    given: Sequence[Any],
+    ctx: Saved,
+    cut: Cut,
+    dx: Array,
+    dweights: Weights,
+    numpy_way: Any,
 ) -> None:
-    """End the backward pass of a span: by `loop` in C or, with a mask or large products, in NumPy.
+    """Run a loop backward through a span, with what comes after it: in NumPy, with a mask or large products.
 
-    `numpy_way` is the module with ``add_gradients`` and ``add_to_biases`` for the recurrence's dz.
+    `given` is what the loop takes before the gradients, dz first; `numpy_way` is the module with
+    ``add_gradients`` and ``add_to_biases`` for the recurrence's dz.
     """
+    dz, last = given[0], (cut.sizes, cut.entering, ctx.h.shape[1])
     if ctx.mask is not None or not in_c(dz, ctx.w_ih):
+        loop(*given, *_NOTHING, *last)
         quiet(numpy_way.add_gradients)(ctx, cut.span, dz, dx, dweights)
         return
     dw_ih, dw_hh, *dbs = dweights[:4]
     rows, db = cut.span.rows, np.empty(dz.shape[1], dz.dtype)
-    saved, added = (ctx.w_ih, ctx.x[rows], ctx.h[cut.states]), (dw_ih, dw_hh, db)
-    loop(dz, *saved, dx[rows], *added, cut.sizes, cut.entering, dw_hh.shape[1])
+    loop(*given, ctx.w_ih, ctx.x[rows], dx[rows], dw_ih, dw_hh, db, *last)
     numpy_way.add_to_biases(dbs, db)
+
+
+_NOTHING = (None,) * 6  # in the place of W_ih, x and the gradients
 
 
 def read(x: Any) -> Any:
@@ -105,26 +114,13 @@ def read(x: Any) -> Any:
     return x.copy()
 
 
-def room_for(mask: Array | None) -> Array | None:
-    """Return what a loop masks in."""
-    return None if mask is None else np.empty_like(mask)
-
-
 def part(x: Array | None, rows: slice) -> Array | None:
     """Return a span's rows of what is there."""
     return None if x is None else x[rows]
 
 
-def panels(w: Array, pack: Callable[[Array, Array, int], None] = _loops.pack_transpose) -> Array:
+def panels(w: Array, pack: Pack = _loops.pack_transpose) -> Array:
     """Return the transpose of `w`, or with ``_loops.pack`` itself, in panels of columns, as C reads it."""
     out = np.empty(w.size + 64 // w.itemsize, w.dtype)  # C lets them begin with a line of the cache
     pack(out, w, w.shape[1])
     return out
-
-
-def bias_sum(b_ih: Array | None, b_hh: Array | None, like: Array) -> Array:
-    """Return the sum of the biases of the rows of `like`; zeros, if there are none."""
-    if b_ih is None or b_hh is None:
-        return np.zeros(len(like), like.dtype)
-    total: Array = b_ih + b_hh
-    return total

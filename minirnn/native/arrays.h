@@ -1,0 +1,52 @@
+/* Arrays as they come in, by the buffer protocol: contiguous, aligned, of the numbers that are expected.
+ *
+ * Whatever is handed in, nothing is read or written outside of them: how many numbers each has is for whoever takes
+ * it to look at.
+ */
+typedef ptrdiff_t Size;
+
+enum { READ = 0, WRITTEN = 1, MAYBE = 2 }; /* MAYBE: or None */
+enum { MOST = 24 };
+
+typedef struct {
+    Py_buffer views[MOST];
+    void *at[MOST]; /* NULL for None */
+    int taken;
+} Taken;
+
+static const char REALS[] = "fd", *const INTEGERS = sizeof(long) == 8 ? "lq" : "q";
+
+/* Let go of all, and return NULL, as a function does that has raised an exception. */
+static void *release(Taken *taken) {
+    while (taken->taken) {
+        Py_buffer *view = taken->views + --taken->taken;
+        if (view->obj) PyBuffer_Release(view);
+    }
+    return NULL;
+}
+
+/* Take one more array, of numbers of one of the formats; return whether that went well. */
+static int take(Taken *taken, PyObject *object, const char *name, int use, const char *formats) {
+    Py_buffer *view = taken->views + taken->taken;
+    memset(view, 0, sizeof *view);
+    if (object == Py_None && use & MAYBE) {
+        taken->at[taken->taken++] = NULL;
+        return 1;
+    }
+    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (use & WRITTEN ? PyBUF_WRITABLE : 0))) return 0;
+    taken->at[taken->taken++] = view->buf;
+    const char *own = view->format ? view->format : "B";
+    if (strlen(own) != 1 || !strchr(formats, *own)) {
+        PyErr_Format(PyExc_TypeError, "%s: expected numbers of format %s, got %s", name, formats, own);
+        return 0;
+    }
+    if ((uintptr_t)view->buf % view->itemsize) {
+        PyErr_Format(PyExc_ValueError, "%s: expected an aligned array", name);
+        return 0;
+    }
+    return 1;
+}
+
+static Size count(const Taken *taken, int k) { return taken->views[k].len / taken->views[k].itemsize; }
+
+static int is_double(const Taken *taken) { return *taken->views[0].format == 'd'; }
