@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from . import checks
 from .backend import RNG, Array, generator, get_array_module, quiet
 from .bptt.passes import Pass
-from .forms import pack_state, unpack_state
+from .forms import nothing_in, pack_state, unpack_state
 from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import equal_lengths
@@ -123,7 +123,7 @@ class _Cell(RecurrentWeights):
             As :meth:`forward`, and ValueError if `ctx` is another cell's, or no gradient is given.
         """
         p, saved, batched, like = self._saved(ctx)
-        if all(d is None for d in (dh if isinstance(dh, tuple | list) else (dh,))):
+        if nothing_in(dh):
             raise ValueError("backward: expected dh, the gradient of a loss, got none")
         dstates = self._enter("dh", dh, p, batched, like)
         dx = p.backward(saved, None, dstates, self._gradients()[0])

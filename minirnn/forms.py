@@ -238,6 +238,11 @@ def unpack_state(name: str, state: Any, count: int) -> list[tuple[str, Array | N
     return [(f"{name}[0]", h), (f"{name}[1]", c)]
 
 
+def nothing_in(state: Any) -> bool:
+    """Tell whether no array of a state, or of its gradient, is given."""
+    return all(x is None for x in (state if isinstance(state, tuple | list) else (state,)))
+
+
 def pack_state(arrays: Sequence[Array]) -> Any:
     """Return the arrays as the state that they make up."""
     return arrays[0] if len(arrays) == 1 else tuple(arrays)

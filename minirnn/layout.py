@@ -198,14 +198,14 @@ class Layout:
     # -- views of each step -------------------------------------------------------------------------
 
     def split(self, rows: Array | None, span: Span | None = None) -> list[Any]:
-        """Return one view per step of an array with one row for each of the batch's, or the span's.
+        """Return one view per step of an array (N, features), a row for each of the batch's, or the span's.
 
         Of no array, one ``None`` per step.
         """
         if rows is None:
             return [None] * (self.steps if span is None else span.steps.stop - span.steps.start)
         if self.equal:
-            return list(rows.reshape(-1, self.batch_size, *rows.shape[1:]))
+            return list(rows.reshape(-1, self.batch_size, rows.shape[1]))
         return [rows[one] for one in self._step_slices(span)]
 
     def split_blocks(self, blocks: Array | None, span: Span | None = None) -> list[Any]:
@@ -213,8 +213,8 @@ class Layout:
         if blocks is None:
             return self.split(None, span)
         if self.equal:
-            by_step = blocks.reshape(len(blocks), -1, self.batch_size, *blocks.shape[2:])
-            return list(by_step.swapaxes(0, 1))
+            G, _, H = blocks.shape
+            return list(blocks.reshape(G, -1, self.batch_size, H).swapaxes(0, 1))
         return [blocks[:, one] for one in self._step_slices(span)]
 
     @_once

@@ -17,6 +17,7 @@ from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import Layout
 from .module import Context, saving
+from .packed_sequence import PackedSequence, Packing
 from .places import pair_for
 from .streaming import Streaming
 from .weights import add_biases, wide_biases
@@ -49,12 +50,15 @@ class _Ready(NamedTuple):
     form: forms.Form
     stack: Stack
     like: Array
-    shape: tuple[int, ...] | None  # of the input, if it is an array
+    shape: tuple[int, ...]  # of the input, or of its rows, if it is packed
+    packing: Packing | None
 
     def takes(self, input: Any) -> bool:
         """Tell whether `input` is one that has the same form for certain, and needs no more checks."""
-        like = self.like
-        return type(input) is type(like) and input.shape == self.shape and input.dtype == like.dtype
+        packed = type(input) is PackedSequence
+        x, packing = (input.data, input.packing) if packed else (input, None)
+        same = packing is self.packing and type(x) is type(self.like)
+        return same and x.shape == self.shape and x.dtype == self.like.dtype
 
 
 # A layer keeps what ran last, and with it a layout, of so many rows at most: where there are more, to make it
@@ -128,11 +132,8 @@ class Recurrent(Streaming):
             )
         # NumPy's integers of few bits would overflow in the weights' shapes.
         hidden_size, num_layers = int(hidden_size), int(num_layers)
-        self.input_size, self.hidden_size, self.num_layers = (
-            int(input_size),
-            hidden_size,
-            num_layers,
-        )
+        self.input_size, self.hidden_size = int(input_size), hidden_size
+        self.num_layers = num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
         self.checkpoint = checkpoint
@@ -182,7 +183,7 @@ class Recurrent(Streaming):
             checks.flags(trace=trace)
         keep, sealed = saving(), None
         save = keep or trace
-        form, stack, like, _ = self._ready(input, save, trace)
+        form, stack, like, *_ = self._ready(input, save, trace)
         x, states = form.flat(input), self._enter("h_0", h_0, form, like)
         if keep:
             if self.checkpoint:
@@ -210,12 +211,13 @@ class Recurrent(Streaming):
             return last
         like = self._like
         form = forms.of("input", input, self.input_size, self.batch_first, like)
-        drops = bool(self.training and (self.dropout or self.recurrent_dropout))
         if last is not None and last.form.layout is form.layout:
-            stack = last.stack
-        else:
-            stack = self._stack(form.layout, like, save, traced, drops)
-        ready = _Ready(form, stack, like, getattr(input, "shape", None))
+            return _Ready(form, *last[1:])
+        drops = bool(self.training and (self.dropout or self.recurrent_dropout))
+        stack = self._stack(form.layout, like, save, traced, drops)
+        packing = input.packing if isinstance(input, PackedSequence) else None
+        shape = input.shape if packing is None else input.data.shape
+        ready = _Ready(form, stack, like, shape, packing)
         if not drops and form.layout.rows <= _KEPT_ROWS:
             object.__setattr__(self, "_kept_ready", Kept(key, ready))
         return ready
@@ -286,8 +288,7 @@ class Recurrent(Streaming):
         if trace is not False:
             checks.flags(trace=trace)
         form, stack, contexts, like, x, sealed = self._saved(ctx)
-        given = dh_n if isinstance(dh_n, tuple | list) else (dh_n,)
-        if doutput is None and all(d is None for d in given):
+        if doutput is None and forms.nothing_in(dh_n):
             raise ValueError(
                 "backward: expected doutput or dh_n, the gradient of a loss, got neither"
             )

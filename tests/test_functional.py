@@ -76,9 +76,9 @@ def test_a_step_within_a_step_changes_nothing(cell, B, monkeypatch):
 def test_scratch_is_bounded_in_bytes():
     for size in (*range(1, 200), 10**6):
         scratch.put_back(scratch.scratch((size, 80), np.zeros(1)))
-    kept = [a for arrays in scratch._scratch.arrays.values() for a in arrays]
+    kept = [a for arrays in scratch._scratch.store.arrays.values() for a in arrays]
     assert 0 < sum(a.nbytes for a in kept) <= 4 << 20
-    assert len(scratch._scratch.arrays) <= 16
+    assert len(scratch._scratch.store.arrays) <= 16
 
 
 def closed(cell, z, dtype):

@@ -328,6 +328,17 @@ def test_what_a_layer_keeps_of_a_pass_is_for_inputs_of_its_kind():
     ):
         with pytest.raises(error, match="input"):
             layer(wrong)
+    packed = minirnn.pack_padded_sequence(x, [4, 2, 1])
+    again = minirnn.pack_padded_sequence(x, [1, 4, 2], enforce_sorted=False)
+    layer(packed)
+    for wrong, error in (
+        (packed.map(lambda rows: rows.astype(float)), TypeError),
+        (packed.map(lambda rows: rows[:, :4]), ValueError),
+    ):
+        with pytest.raises(error, match="input"):
+            layer(wrong)
+    y, _ = layer(again)  # of the same layout, in another order
+    assert (y.sorted_indices == again.sorted_indices).all()
     assert layer(x[:2])[0].shape == (2, 3, 6)
     assert layer(x[:, 0])[0].shape == (4, 6)
     assert layer(minirnn.pack_padded_sequence(x, [4, 2, 1]))[0].data.shape == (7, 6)

@@ -78,11 +78,11 @@ def forward(
         x[span.rows].dot(w_ih.T, z[span.rows])
     if b_ih is not None and b_hh is not None:
         z += b_ih + b_hh
-    w = xp.ascontiguousarray(w_hh.T)
-    for h_prev, h_t in zip(*layout.transitions(h), strict=True):
+    w, room = xp.ascontiguousarray(w_hh.T), xp.empty((layout.batch_size, len(w_hh)), x.dtype)
+    for h_prev, h_t, from_h in zip(*layout.transitions(h), layout.running(room), strict=True):
         if mask is not None:
             h_prev = masked(h_prev, mask[: len(h_t)])
-        h_t += h_prev.dot(w)
+        h_t += h_prev.dot(w, from_h)
         if relu:
             xp.maximum(h_t, 0, out=h_t)
         else:

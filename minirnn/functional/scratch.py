@@ -13,13 +13,20 @@ _BYTES = 4 << 20
 _ARRAYS = 16
 
 
-class _Scratch(threading.local):
-    """Arrays that a thread uses again and again, by shape, dtype and place."""
+class _Store:
+    """Arrays that are used again and again, by shape, dtype and place."""
 
     def __init__(self) -> None:
         self.arrays: dict[tuple[Any, ...], list[Array]] = {}
         self.bytes = 0
         self.count = 0
+
+
+class _Scratch(threading.local):
+    """Those of a thread."""
+
+    def __init__(self) -> None:
+        self.store = _Store()
 
 
 _scratch = _Scratch()
@@ -31,25 +38,28 @@ def scratch(shape: tuple[int, ...], like: Array) -> Array:
     So that a step of a stream allocates nothing but its result. It is taken out of its place meanwhile: a
     signal handler that interrupts the step and takes one of its own gets other memory.
     """
+    store = _scratch.store
     try:
-        array = _scratch.arrays[shape, like.dtype, type(like)].pop()
+        array = store.arrays[shape, like.dtype, type(like)].pop()
     except (KeyError, IndexError):
         return get_array_module(like).empty(shape, like.dtype)
-    _scratch.bytes -= array.nbytes
-    _scratch.count -= 1
+    store.bytes -= array.nbytes
+    store.count -= 1
     return array
 
 
 def put_back(*arrays: Array) -> None:
     """Put arrays of :func:`scratch` back for the next call, as far as there is room for them."""
+    store = _scratch.store
     for array in arrays:
-        if array.nbytes > _BYTES:
+        size = array.nbytes
+        if size > _BYTES:
             continue
-        if _scratch.count >= _ARRAYS or _scratch.bytes + array.nbytes > _BYTES:
-            _scratch.__init__()  # type: ignore[misc]
-        _scratch.arrays.setdefault((array.shape, array.dtype, type(array)), []).append(array)
-        _scratch.bytes += array.nbytes
-        _scratch.count += 1
+        if store.count >= _ARRAYS or store.bytes + size > _BYTES:
+            store = _scratch.store = _Store()
+        store.arrays.setdefault((array.shape, array.dtype, type(array)), []).append(array)
+        store.bytes += size
+        store.count += 1
 
 
 # From so many bytes on the system takes memory back when it is free, and hands it out again page by page.

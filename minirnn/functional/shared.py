@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..backend import Array, get_array_module
+import numpy as np
+
+from ..backend import FLOATS, Array, get_array_module
 from ..layout import Layout, Span
 from .recurrence import Weights
 from .scratch import put_back, scratch
@@ -16,20 +18,25 @@ _RUN = 32
 
 def column_sums(rows: Array) -> Array:
     """Return ``rows.sum(0)`` by vector-matrix products, which the CPU does faster, over runs of rows."""
-    xp = get_array_module(rows)
     N, features = rows.shape
     if N <= 4 * _RUN:
-        ones = xp.empty(N, rows.dtype)
-        ones.fill(1)
-        return ones.dot(rows)
+        return _ones(N, rows).dot(rows)
     n = N // _RUN
-    ones = xp.empty(_RUN, rows.dtype)
-    ones.fill(1)
-    folded = ones.dot(rows[: n * _RUN].reshape(_RUN, n * features))
+    folded = _ones(_RUN, rows).dot(rows[: n * _RUN].reshape(_RUN, n * features))
     total = column_sums(folded.reshape(n, features))
     if n * _RUN < N:
         total += column_sums(rows[n * _RUN :])
     return total
+
+
+_ONES = {dtype: np.ones(4 * _RUN, dtype) for dtype in FLOATS}
+
+
+def _ones(n: int, like: Array) -> Array:
+    """Return so many ones, 4 runs at most, of the dtype and place of `like`: not to be written to."""
+    if isinstance(like, np.ndarray):
+        return _ONES[like.dtype][:n]
+    return get_array_module(like).ones(n, like.dtype)
 
 
 def products(x: Array, w: Array, layout: Layout) -> Array:
@@ -85,10 +92,10 @@ def add_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dweights: Weight
     dweights : (dw_ih, dw_hh, db_ih, db_hh, ...)
         Are added to; the biases' may be None, and others are not touched.
     """
-    dw_ih, dw_hh, *dbs = dweights[:4]
+    dw_ih, dw_hh = dweights[:2]
     add_input_gradients(ctx, span, dz, dx, dw_ih)
     dw_hh += dz.T.dot(entering(ctx, span))
-    add_bias_gradient(dbs, dz)
+    add_bias_gradient(dweights[2:4], dz)
 
 
 def add_input_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dw_ih: Array) -> None:
