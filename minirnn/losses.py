@@ -81,18 +81,18 @@ class _ClassLoss(_Loss):
         """
         checks.array_module(input=input, target=target)
         checks.floating("input", input)
-        if input.ndim < 1:
-            raise ValueError(f"input: expected shape (N, C), got {input.shape}")
-        if input.size == 0:
-            raise ValueError(f"input: expected at least one row and class, got {input.shape}")
-        C = input.shape[min(1, input.ndim - 1)]
+        shape = input.shape
+        if not shape:
+            raise ValueError(f"input: expected shape (N, C), got {shape}")
+        if 0 in shape:
+            raise ValueError(f"input: expected at least one row and class, got {shape}")
         if self.weight is not None:
             checks.floating("weight", self.weight, input, "input")
-            checks.shape("weight", self.weight, (C,), "(C,)")
+            checks.shape("weight", self.weight, (_classes_of(shape),), "(C,)")
         value, saved = self._of_rows(input, target)
         if self.reduction == "none":
-            value = value.reshape(_without_classes(input.shape))
-        return value, Context(self, None if saved is None else (saved, input.shape))
+            value = value.reshape(_without_classes(shape))
+        return value, Context(self, None if saved is None else (saved, shape))
 
     def _of_rows(self, input: Array, target: Array) -> tuple[Array, Any]:
         """Return the loss of the rows, and what backward needs, whose first array is of the input's dtype."""
@@ -101,15 +101,15 @@ class _ClassLoss(_Loss):
     def _classes(self, input: Array, target: Array) -> tuple[Array, int | None]:
         """Return the rows' classes, checked, and what is ignored of them, None if nothing is."""
         checks.integers("target", target)
-        expected = _without_classes(input.shape)
-        if target.shape == input.shape[:-1] != expected:
+        shape, expected = input.shape, _without_classes(input.shape)
+        if target.shape == shape[:-1] != expected:
             raise ValueError(
-                f"target: expected shape {expected}, that of the input {input.shape} without the classes, "
+                f"target: expected shape {expected}, that of the input {shape} without the classes, "
                 f"which are axis 1, got {target.shape}; if the classes are the last axis, pass "
                 "input.reshape(-1, C) and target.reshape(-1), or numpy.moveaxis(input, -1, 1)"
             )
         checks.shape("target", target, expected, "that of the input without the classes, axis 1,")
-        C = input.shape[min(1, input.ndim - 1)]
+        C = _classes_of(shape)
         ignore: int | None = self.ignore_index
         if reads_values(target):
             # Where all targets are classes, none is a negative `ignore_index`: nothing has to be left out.
@@ -117,7 +117,7 @@ class _ClassLoss(_Loss):
                 ignore = None
             else:
                 self._check_classes(target, C)
-        return target.reshape(-1), ignore
+        return target if target.ndim == 1 else target.reshape(-1), ignore
 
     def _check_classes(self, target: Array, C: int) -> None:
         ignored = target == self.ignore_index
@@ -147,7 +147,9 @@ class _ClassLoss(_Loss):
         if self.reduction == "none":
             dloss = dloss.reshape(-1)
         dinput = self._back(saved, dloss)
-        if len(shape) <= 2:
+        if len(shape) == 2:
+            return dinput
+        if len(shape) == 1:
             return dinput.reshape(shape)
         xp = get_array_module(dinput)
         return xp.moveaxis(dinput.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
@@ -291,8 +293,15 @@ def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:1] + shape[2:] if len(shape) > 1 else ()
 
 
+def _classes_of(shape: tuple[int, ...]) -> int:
+    """Return how many classes logits of this shape have."""
+    return shape[min(1, len(shape) - 1)]
+
+
 def _class_rows(x: Array) -> Array:
     """Return `x` with the classes as its last axis, and one axis of rows before it."""
+    if x.ndim == 2:
+        return x
     if x.ndim > 2:
         x = get_array_module(x).moveaxis(x, 1, -1)
     return x.reshape(-1, x.shape[-1])

@@ -222,8 +222,8 @@ class Adam(Optimizer):
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        update, (lr, eps) = pair_for(adam, data).update, numbers(group, "lr", "eps")
-        update(data, grad, state, t, lr, tuple(map(float, group["betas"])), eps)
+        settings = group["lr"], group["betas"], group["eps"]
+        pair_for(adam, data).update(data, grad, state, t, *settings)
 
 
 class AdamW(Adam):

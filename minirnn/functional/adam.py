@@ -36,7 +36,8 @@ def update(
     lr, betas, eps : float, pair of floats, float
     """
     xp, (m, v, *largest, scratch) = get_array_module(data), state
-    beta1, beta2 = betas
+    # Python's numbers promote no array.
+    lr, beta1, beta2, eps = map(float, (lr, *betas, eps))
     m *= beta1
     v *= beta2
     g = xp.multiply(grad, 1 - beta1, scratch)

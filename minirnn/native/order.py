@@ -22,7 +22,11 @@ def arrange(
     lengths: Array, first: Array, stride: int, layout: Layout, sort: bool
 ) -> tuple[Array, Array, Array] | None:
     """Return which sequence is the k-th longest, the inverse, and where each packed row comes from."""
-    order, rows = np.empty(len(lengths), np.intp), np.empty(layout.rows, np.intp)
-    inverse = np.empty_like(order)
+    B = len(lengths)
+    order, inverse, rows = (
+        np.empty(B, np.intp),
+        np.empty(B, np.intp),
+        np.empty(layout.rows, np.intp),
+    )
     descending = _training.arrange(order, inverse, rows, lengths, first, stride)
     return (order, inverse, rows) if sort or descending else None
