@@ -316,11 +316,9 @@ class Layout:
         A sequence of length zero ends where it began, in its row of ``h_0``.
         """
         B, ending = self.batch_size, self.sizes[::-1]
-        starts = [
-            *(B + start for start in self.starts[::-1]),
-            0,
-        ]  # of the steps where sequences end
-        return np.repeat(starts, list(map(sub, [*ending, B], [0, *ending]))) + np.arange(B)
+        starts = [*(B + start for start in self.starts[::-1]), 0]
+        counts = [*map(sub, [*ending, B], [0, *ending])]  # of sequences that end there
+        return np.repeat(np.array(starts, np.intp), np.array(counts, np.intp)) + np.arange(B)
 
     @_once
     def previous_state(self) -> Array:

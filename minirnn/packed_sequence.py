@@ -286,11 +286,13 @@ def sealed(layout: Layout, sizes: Array, order: Array | None, inverse: Array | N
 
 def host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Array:
     """Return `values` as a one-dimensional array of intp on the host, refusing anything inexact."""
-    if is_array(values):
-        checks.array_module(**{name: values})
-    array = asnumpy(values)
-    if array.size == 0 and not hasattr(values, "dtype"):
-        array = array.astype(np.intp)
+    array = values
+    if type(values) is not np.ndarray:
+        if is_array(values):
+            checks.array_module(**{name: values})
+        array = asnumpy(values)
+        if array.size == 0 and not hasattr(values, "dtype"):
+            array = array.astype(np.intp)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):

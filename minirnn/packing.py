@@ -123,7 +123,7 @@ def pack_padded_sequence(
     lengths = host_integers("lengths", lengths, (B,))
     if check_padding is not _NO_CHECK:
         _check_padding(input, _checked(lengths, T), batch_first, check_padding)
-    flat = get_array_module(input).ascontiguousarray(input).reshape(B * T, *input.shape[2:])
+    flat = input.reshape(B * T, *input.shape[2:])
     if batch_first:
         return _pack(flat, lengths, T, np.arange(B) * T, 1, enforce_sorted)
     return _pack(flat, lengths, T, np.arange(B), B, enforce_sorted)
