@@ -1,6 +1,6 @@
 /* The module minirnn.native._loops: loops.h for two types and three instruction sets, and what checks their arguments.
  *
- * That each array is as large as the batch sizes say is looked at here before a loop runs.
+ * That each array is as large as the batch says is looked at here before a loop runs.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -14,9 +14,9 @@
 typedef struct {
     const int64_t *sizes; /* of the T steps */
     Size T, B, N, H, I;   /* steps, entering states, rows, hidden size, features of the input */
-} Batch;
+} Span;
 
-typedef void Loop(void *const *arrays, Batch batch);
+typedef void Loop(void *const *arrays, Span span);
 typedef void Pack(void *out, const void *w, Size rows, Size columns, Size first);
 typedef void Elementwise(void *out, const void *x, Size count);
 
@@ -69,7 +69,8 @@ typedef void Elementwise(void *out, const void *x, Size count);
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
  * argument but memory for the loop to work in. */
 enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64 };
-enum { ONE, HIDDEN, BATCH, ROWS, STATES }; /* so many rows: 1, H, B or more, N, B + N */
+/* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first. */
+enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES };
 
 typedef struct {
     const char *name;
@@ -97,7 +98,7 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
     {"db", BESIDE | WRITTEN, ONE, width}
 #define RNN_FORWARD_ARRAYS {{"h", WRITTEN, STATES, 1}, FORWARD_ARRAYS(1, 1)}
 #define RNN_BACKWARD_ARRAYS \
-    {{"dz", WRITTEN, ROWS, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, \
+    {{"dz", WRITTEN, ROOM, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, \
      {"h", READ, STATES, 1}, BACKWARD_ARRAYS(1, 1, PACKED)}
 
 static const Arguments arguments[LOOPS] = {
@@ -106,17 +107,17 @@ static const Arguments arguments[LOOPS] = {
     {"rnn_tanh_backward", RNN_BACKWARD_ARRAYS},
     {"rnn_relu_backward", RNN_BACKWARD_ARRAYS},
     {"lstm_forward",
-     {{"gates", WRITTEN, ROWS, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, {"tanh_c", WRITTEN, ROWS, 1},
+     {{"gates", WRITTEN, ROOM, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, {"tanh_c", WRITTEN, ROOM, 1},
       FORWARD_ARRAYS(4, 4)}},
     {"lstm_backward",
-     {{"dz", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1},
+     {{"dz", WRITTEN, ROOM, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1},
       {"trace_h", MAYBE | WRITTEN, ROWS, 1}, {"trace_c", MAYBE | WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4},
       {"h", READ, STATES, 1}, {"c", READ, STATES, 1}, {"tanh_c", READ, ROWS, 1}, BACKWARD_ARRAYS(4, 4, PACKED)}},
     {"gru_forward",
-     {{"gates", WRITTEN, ROWS, 3}, {"q", WRITTEN, ROWS, 1}, {"h", WRITTEN, STATES, 1}, {"p", OWN, BATCH, 3},
+     {{"gates", WRITTEN, ROOM, 3}, {"q", WRITTEN, ROOM, 1}, {"h", WRITTEN, STATES, 1}, {"p", OWN, BATCH, 3},
       FORWARD_ARRAYS(3, 4)}},
     {"gru_backward",
-     {{"da", WRITTEN, ROWS, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1},
+     {{"da", WRITTEN, ROOM, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1},
       {"gates", READ, ROWS, 3}, {"q", READ, ROWS, 1}, {"h", READ, STATES, 1}, BACKWARD_ARRAYS(3, 4, PACKED | ROTATED)}},
 };
 
@@ -162,26 +163,48 @@ static int best(void) {
 /* So large that nothing else overflows when these are multiplied. */
 static const Size MOST_ROWS = (Size)1 << (sizeof(Size) == 8 ? 38 : 16), MOST_HIDDEN = (Size)1 << (sizeof(Size) == 8 ? 20 : 10);
 
-static int take_sizes(Taken *taken, PyObject *sizes, PyObject *B, PyObject *H, Batch *batch) {
-    batch->B = PyLong_AsSsize_t(B);
-    batch->H = PyLong_AsSsize_t(H);
+/* Where a span lies in the whole batch. */
+typedef struct {
+    Size row, state, rows, states; /* its first row, the first of the states that enter it; all rows, all states */
+} Place;
+
+/* The sizes of all steps; the span's first step, the one after its last, and its first row; the batch size and H. */
+static int take_span(Taken *taken, PyObject *const *args, Span *span, Place *place) {
+    Size numbers[5];
+    for (int k = 0; k < 5; k++) numbers[k] = PyLong_AsSsize_t(args[k + 1]);
     if (PyErr_Occurred()) return 0;
-    if (batch->B < 0 || batch->B > MOST_ROWS || batch->H < 1 || batch->H > MOST_HIDDEN) {
-        PyErr_SetString(PyExc_ValueError, "B, H: expected sizes of a batch");
+    Size first = numbers[0], stop = numbers[1], row = numbers[2], B = numbers[3], H = numbers[4];
+    if (B < 0 || B > MOST_ROWS || H < 1 || H > MOST_HIDDEN || row < 0 || row > MOST_ROWS) {
+        PyErr_SetString(PyExc_ValueError, "row, B, H: expected sizes of a batch");
         return 0;
     }
-    if (!take(taken, sizes, "sizes", READ, INTEGERS)) return 0;
-    batch->sizes = taken->at[taken->taken - 1];
-    batch->T = count(taken, taken->taken - 1);
-    batch->N = 0;
-    for (Size t = 0, before = batch->B; t < batch->T; before = batch->sizes[t++]) {
-        if (batch->sizes[t] < 0 || batch->sizes[t] > before || batch->N > MOST_ROWS) {
+    if (!take(taken, args[0], "sizes", READ, INTEGERS)) return 0;
+    const int64_t *sizes = taken->at[taken->taken - 1];
+    if (first < 0 || stop < first || stop > count(taken, taken->taken - 1) || (first && (sizes[first - 1] < 0 || sizes[first - 1] > B))) {
+        PyErr_SetString(PyExc_ValueError, "sizes: expected a span of the steps");
+        return 0;
+    }
+    *span = (Span){sizes + first, stop - first, first ? (Size)sizes[first - 1] : B, 0, H, 0};
+    *place = (Place){row, first ? B + row - span->B : 0, 0, B};
+    for (Size t = 0, before = span->B; t < span->T; before = (Size)span->sizes[t++]) {
+        if (span->sizes[t] < 0 || span->sizes[t] > before || span->N > MOST_ROWS) {
             PyErr_SetString(PyExc_ValueError, "sizes: expected batch sizes, descending from B at most");
             return 0;
         }
-        batch->N += (Size)batch->sizes[t];
+        span->N += (Size)span->sizes[t];
     }
     return 1;
+}
+
+/* Set how many rows there are in all, by the states; return whether the span lies among them. */
+static int find_rows(const Taken *taken, const Array *arrays, Span span, Place *place) {
+    int k = 0;
+    while (arrays[k].rows != STATES) k++;
+    place->rows = count(taken, k) / span.H - place->states;
+    place->states += place->rows;
+    if (place->row + span.N <= place->rows && place->state >= 0 && place->state + span.B + span.N <= place->states) return 1;
+    PyErr_Format(PyExc_ValueError, "%s: expected the states of all rows", arrays[k].name);
+    return 0;
 }
 
 /* Panels begin with a line of the cache, for which their arrays have room: vectors across two lines are slow to load. */
@@ -191,56 +214,61 @@ static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LIN
 
 static int is_matrix(const Taken *taken, int k) { return taken->views[k].ndim == 2; }
 
-/* Set I, and look whether all arrays have as many numbers as they are to; those of the loop's own get no place yet. */
-static int fits(Taken *taken, const Array *arrays, Batch *batch) {
-    const Size rows[] = {1, batch->H, batch->B, batch->N, batch->B + batch->N};
-    batch->I = 0;
+/* Set I, look whether all arrays have as many numbers as they are to, and go to where the span begins in them; those of
+ * the loop's own get no place yet. */
+static int fits(Taken *taken, const Array *arrays, Span *span, const Place *place) {
+    const Size rows[] = {1, span->H, span->B, place->rows, span->N, place->states};
     for (int k = 0; arrays[k].name; k++) {
         if (arrays[k].use & BESIDE && !(arrays[k].use & OWN) && !taken->at[k] != !taken->at[k - 1]) {
             PyErr_Format(PyExc_TypeError, "%s: expected %s", arrays[k].name, taken->at[k] ? "None" : "an array, got None");
             return 0;
         }
         if (!taken->views[k].obj) continue;
+        Size itemsize = taken->views[k].itemsize, width = arrays[k].width;
         int panels = arrays[k].use & (PACKED | TRANSPOSED) && !is_matrix(taken, k);
-        Size given = count(taken, k) - (panels ? LINE / taken->views[k].itemsize : 0);
-        Size in_all = rows[arrays[k].rows] * arrays[k].width;
-        if (arrays[k].of_input && !batch->I) {
-            batch->I = given / in_all;
-            if (batch->I < 1 || batch->I > MOST_HIDDEN) {
+        Size given = count(taken, k) - (panels ? LINE / itemsize : 0), in_all = rows[arrays[k].rows] * width;
+        if (arrays[k].of_input && !span->I) {
+            span->I = given / in_all;
+            if (span->I < 1 || span->I > MOST_HIDDEN) {
                 PyErr_Format(PyExc_ValueError, "%s: expected sizes of a layer", arrays[k].name);
                 return 0;
             }
         }
-        Size expected = in_all * (arrays[k].of_input ? batch->I : batch->H);
-        if (arrays[k].rows == BATCH ? given < expected : given != expected) {
+        width *= arrays[k].of_input ? span->I : span->H;
+        Size expected = rows[arrays[k].rows] * width;
+        int to_spare = arrays[k].rows == BATCH || (arrays[k].rows == ROOM && given != place->rows * width);
+        if (to_spare ? given < expected : arrays[k].rows != ROOM && given != expected) {
             PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", arrays[k].name, expected, given);
             return 0;
         }
         if (panels) taken->at[k] = aligned(taken->at[k]);
+        int whole = arrays[k].rows == ROWS || (arrays[k].rows == ROOM && !to_spare);
+        Size first = arrays[k].rows == STATES ? place->state : whole ? place->row : 0;
+        taken->at[k] = (char *)taken->at[k] + first * width * itemsize;
     }
     return 1;
 }
 
 /* Return how many bytes of the loop's own one of its arrays takes: as panels, or to work in. */
-static Size own_bytes(const Taken *taken, const Array *arrays, int k, Batch batch) {
+static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span) {
     Size itemsize = taken->views[0].itemsize;
     if (arrays[k].use & OWN) {
         if (arrays[k].use & BESIDE && !taken->at[k - 1]) return 0;
-        return arrays[k].width * batch.H * itemsize * (arrays[k].rows == BATCH ? batch.B : 1) + LINE;
+        return arrays[k].width * span.H * itemsize * (arrays[k].rows == BATCH ? span.B : 1) + LINE;
     }
     return arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && is_matrix(taken, k) ? taken->views[k].len + LINE : 0;
 }
 
 /* Give the loop its own arrays, out of `memory`, and pack the matrices into theirs. */
-static void prepare(Taken *taken, const Array *arrays, Batch batch, char *memory) {
+static void prepare(Taken *taken, const Array *arrays, Span span, char *memory) {
     for (int k = 0; arrays[k].name; k++) {
-        Size bytes = own_bytes(taken, arrays, k, batch);
+        Size bytes = own_bytes(taken, arrays, k, span);
         if (!bytes) continue;
         void *out = aligned(memory);
         if (!(arrays[k].use & OWN)) {
             Pack *pack = (arrays[k].use & TRANSPOSED ? set->pack_transpose : set->pack)[is_double(taken)];
-            Size rows = arrays[k].width * batch.H, columns = arrays[k].of_input ? batch.I : batch.H;
-            pack(out, taken->at[k], rows, columns, arrays[k].use & ROTATED ? rows - batch.H : 0);
+            Size rows = arrays[k].width * span.H, columns = arrays[k].of_input ? span.I : span.H;
+            pack(out, taken->at[k], rows, columns, arrays[k].use & ROTATED ? rows - span.H : 0);
         }
         taken->at[k] = out;
         memory += bytes;
@@ -250,8 +278,9 @@ static void prepare(Taken *taken, const Array *arrays, Batch batch, char *memory
 static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     const Array *arrays = arguments[loop].arrays;
     Taken taken = {.taken = 0};
-    Batch batch;
-    int n = 0, expected = 3, well = 1;
+    Span span;
+    Place place;
+    int n = 0, expected = 6, well = 1;
     for (; arrays[n].name; n++) expected += !(arrays[n].use & OWN);
     if (given != expected) return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", arguments[loop].name, expected);
     for (int k = 0; well && k < n; k++) {
@@ -259,17 +288,19 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
         int use = arrays[k].use & (BESIDE | OWN) ? arrays[k].use | MAYBE : arrays[k].use;
         well = take(&taken, object, arrays[k].name, use, k ? taken.views[0].format : REALS);
     }
-    if (!well || !take_sizes(&taken, args[0], args[1], args[2], &batch) || !fits(&taken, arrays, &batch)) return release(&taken);
+    if (!well || !take_span(&taken, args, &span, &place) || !find_rows(&taken, arrays, span, &place) ||
+        !fits(&taken, arrays, &span, &place))
+        return release(&taken);
     Size bytes = 0;
-    for (int k = 0; k < n; k++) bytes += own_bytes(&taken, arrays, k, batch);
+    for (int k = 0; k < n; k++) bytes += own_bytes(&taken, arrays, k, span);
     char *memory = PyMem_RawMalloc(bytes);
     if (!memory) {
         release(&taken);
         return PyErr_NoMemory();
     }
     Py_BEGIN_ALLOW_THREADS
-    prepare(&taken, arrays, batch, memory);
-    set->loops[is_double(&taken)][loop](taken.at, batch);
+    prepare(&taken, arrays, span, memory);
+    set->loops[is_double(&taken)][loop](taken.at, span);
     Py_END_ALLOW_THREADS
     PyMem_RawFree(memory);
     release(&taken);

@@ -19,7 +19,7 @@ from ..functional.gru import (
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
-from .shared import back_through, cuts, of_input, packed_once, panels, part, read
+from .shared import back_through, cuts, of_input, one_step, packed_once, panels, read
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -31,15 +31,12 @@ def forward(
     (h,), (w_ih, w_hh, *biases) = states, weights
     x, mask, H = read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
-    a_all, q_all = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
+    a, q = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
     w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
-    for cut in cuts(layout):
-        these, last = cut.span.rows, (cut.sizes, cut.entering, H)
-        here = these if save else slice(these.stop - these.start)
-        a, q = a_all[here], q_all[here]
-        given = of_input(x[these], w_ih, w_x, a)
-        _loops.gru_forward(a, q, h[cut.states], w, *biases, mask, *given, *last)
-    return GRURows(x, h, a_all, q_all, w_ih, w_hh, layout, mask) if save else None
+    for span, place in cuts(layout):
+        x_w = of_input(x, w_ih, w_x, span, a, span.rows.start if save else 0)
+        _loops.gru_forward(a, q, h, w, *biases, mask, *x_w, *place, H)
+    return GRURows(x, h, a, q, w_ih, w_hh, layout, mask) if save else None
 
 
 def backward(
@@ -48,14 +45,11 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     x, h, gates, q, _, w_hh, layout, mask = ctx
     (dh,), (trace_h,), dy, H = dstates, trace or (None,), read(dy), w_hh.shape[1]
-    dx, da_all = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
+    dx, da = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
     w = packed_once(w_hh, layout, _pack_qrz)
+    given = da, dh, dy, trace_h, gates, q, h, w, mask
     for cut in reversed(cuts(layout)):
-        rows = cut.span.rows
-        da = da_all[: rows.stop - rows.start]
-        given = da, dh, part(dy, rows), part(trace_h, rows)
-        saved = gates[rows], q[rows], h[cut.states], w, mask
-        back_through(_loops.gru_backward, given + saved, ctx, cut, dx, dweights, gru)
+        back_through(_loops.gru_backward, given, ctx, cut, dx, dweights, gru)
     return dx
 
 
@@ -75,10 +69,10 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     _, B, H = states[0].shape
     h, q = states[0].reshape(2 * B, H), np.empty((B, H), w_hh.dtype)
     a, w, w_x = np.empty((B, 3 * H), w_hh.dtype), panels(w_hh), panels(w_ih)
-    h_t, sizes = h[B:], np.array([B], np.int64)
+    h_t, place = h[B:], one_step(B, H)
 
     def step(x: Array) -> Array:
-        _loops.gru_forward(a, q, h, w, *biases, None, w_x, read(x), sizes, B, H)
+        _loops.gru_forward(a, q, h, w, *biases, None, w_x, read(x), *place)
         return h_t
 
     return step

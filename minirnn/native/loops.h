@@ -237,12 +237,12 @@ INLINE void NAME(relus)(REAL *restrict z, const REAL *restrict b, Size count) {
 /* ---- before the loop forward, and after the one backward ------------------------------------------------------------ */
 
 /* The sum of the biases, and what the input gives to all steps: out = x W_ih^T. */
-INLINE void NAME(begin)(void *const *at, REAL *out, Batch batch, int gates) {
+INLINE void NAME(begin)(void *const *at, REAL *out, Span span, int gates) {
     const REAL *restrict b_ih = at[1], *restrict b_hh = at[2], *w_ih = at[6], *x = at[7];
     REAL *restrict b = at[3];
-    Size K = gates * batch.H;
+    Size K = gates * span.H;
     for (Size j = 0; j < K; j++) b[j] = b_ih ? b_ih[j] + b_hh[j] : 0;
-    if (w_ih) NAME(product)(out, x, w_ih, batch.N, batch.I, K, batch.I, 0);
+    if (w_ih) NAME(product)(out, x, w_ih, span.N, span.I, K, span.I, 0);
 }
 
 /* db = dz.sum(0), in double: of many rows float would lose the small ones. */
@@ -259,11 +259,11 @@ INLINE void NAME(column_sums)(REAL *restrict db, const REAL *restrict dz, Size N
 
 /* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, db, if they are not left to NumPy, as with a mask. The
  * GRU's dz has a block more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
-INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Batch batch, int gates, int gru) {
+INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Span span, int gates, int gru) {
     const REAL *w_ih = at[0], *x = at[1];
     REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[5];
     if (!w_ih) return;
-    Size H = batch.H, I = batch.I, N = batch.N, K = gates * H, width = gru ? K + H : K;
+    Size H = span.H, I = span.I, N = span.N, K = gates * H, width = gru ? K + H : K;
     const REAL *dz_ih = gru ? dz + H : dz, *dz_hh;
     const REAL *x_rows[DEPTH], *h_rows[DEPTH], *w_rows[DEPTH];
     for (Size k = 0; k < K; k += DEPTH) {
@@ -272,10 +272,10 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
         NAME(product_of_rows)(dx, dz_ih + k, w_rows, N, depth, I, width, 1, k > 0);
     }
     NAME(column_sums)(db, dz, N, width);
-    for (Size first = 0, t = 0, row = 0, before = batch.B; first < N; first += DEPTH) {
+    for (Size first = 0, t = 0, row = 0, before = span.B; first < N; first += DEPTH) {
         Size depth = N - first < DEPTH ? N - first : DEPTH;
         for (Size d = 0; d < depth; d++, row++) {
-            for (; row == batch.sizes[t]; row = 0, before = batch.sizes[t++]) h += before * H;
+            for (; row == span.sizes[t]; row = 0, before = span.sizes[t++]) h += before * H;
             x_rows[d] = x + (first + d) * I;
             h_rows[d] = h + row * H;
         }
@@ -291,15 +291,15 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
 
 /* ---- RNN ---------------------------------------------------------------------------------------------------------- */
 
-INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
+INLINE void NAME(rnn_forward)(void *const *at, Span span, int relu) {
     REAL *h = at[0], *masked = at[6];
     const REAL *w = at[1], *restrict b = at[4], *mask = at[5];
-    Size H = batch.H;
+    Size H = span.H;
     const REAL *h_prev = h;
-    h += batch.B * H;
-    NAME(begin)(at + 1, h, batch, 1); /* z_t becomes h_t in its place */
-    for (Size t = 0; t < batch.T; t++) {
-        Size n = batch.sizes[t];
+    h += span.B * H;
+    NAME(begin)(at + 1, h, span, 1); /* z_t becomes h_t in its place */
+    for (Size t = 0; t < span.T; t++) {
+        Size n = span.sizes[t];
         NAME(product)(h, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, H, H, 1);
         for (Size row = 0; row < n; row++)
             if (relu) NAME(relus)(h + row * H, b, H);
@@ -309,16 +309,16 @@ INLINE void NAME(rnn_forward)(void *const *at, Batch batch, int relu) {
     }
 }
 
-INLINE void NAME(rnn_backward)(void *const *at, Batch batch, int relu) {
+INLINE void NAME(rnn_backward)(void *const *at, Span span, int relu) {
     REAL *dz_all = at[0], *dh = at[1], *trace = at[3], *masked = at[7];
     const REAL *dy = at[2], *h = at[4], *w = at[5], *mask = at[6];
-    Size H = batch.H, start = batch.N;
-    for (Size t = batch.T - 1; t >= 0; t--) {
-        Size n = batch.sizes[t];
+    Size H = span.H, start = span.N;
+    for (Size t = span.T - 1; t >= 0; t--) {
+        Size n = span.sizes[t];
         start -= n;
         NAME(add_output)(dh, dy, trace, start * H, n * H);
         REAL *restrict dz = dz_all + start * H, *restrict d = dh;
-        const REAL *restrict y = h + (batch.B + start) * H;
+        const REAL *restrict y = h + (span.B + start) * H;
         SIMD
         for (Size j = 0; j < n * H; j++) {
             dz[j] = relu ? (y[j] <= 0 ? 0 : d[j]) : d[j] * (1 - y[j] * y[j]);
@@ -326,26 +326,26 @@ INLINE void NAME(rnn_backward)(void *const *at, Batch batch, int relu) {
         }
         NAME(add_to_previous)(dh, dz, w, mask, masked, n, H, H, H);
     }
-    NAME(add_gradients)(at + 8, dz_all, h, batch, 1, 0);
+    NAME(add_gradients)(at + 8, dz_all, h, span, 1, 0);
 }
 
-TARGET static void NAME(rnn_tanh_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 0); }
-TARGET static void NAME(rnn_relu_forward)(void *const *at, Batch batch) { NAME(rnn_forward)(at, batch, 1); }
-TARGET static void NAME(rnn_tanh_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 0); }
-TARGET static void NAME(rnn_relu_backward)(void *const *at, Batch batch) { NAME(rnn_backward)(at, batch, 1); }
+TARGET static void NAME(rnn_tanh_forward)(void *const *at, Span span) { NAME(rnn_forward)(at, span, 0); }
+TARGET static void NAME(rnn_relu_forward)(void *const *at, Span span) { NAME(rnn_forward)(at, span, 1); }
+TARGET static void NAME(rnn_tanh_backward)(void *const *at, Span span) { NAME(rnn_backward)(at, span, 0); }
+TARGET static void NAME(rnn_relu_backward)(void *const *at, Span span) { NAME(rnn_backward)(at, span, 1); }
 
 /* ---- LSTM --------------------------------------------------------------------------------------------------------- */
 
-TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
+TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
     REAL *gates = at[0], *h = at[1], *c = at[2], *tanh_c = at[3], *masked = at[9];
     const REAL *w = at[4], *restrict b = at[7], *mask = at[8];
-    Size H = batch.H;
-    NAME(begin)(at + 4, gates, batch, 4);
+    Size H = span.H;
+    NAME(begin)(at + 4, gates, span, 4);
     const REAL *h_prev = h, *c_prev = c;
-    h += batch.B * H;
-    c += batch.B * H;
-    for (Size t = 0; t < batch.T; t++) {
-        Size n = batch.sizes[t];
+    h += span.B * H;
+    c += span.B * H;
+    for (Size t = 0; t < span.T; t++) {
+        Size n = span.sizes[t];
         NAME(product)(gates, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, 4 * H, H, 1);
         for (Size row = 0; row < n; row++) {
             REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
@@ -370,14 +370,14 @@ TARGET static void NAME(lstm_forward)(void *const *at, Batch batch) {
     }
 }
 
-TARGET static void NAME(lstm_backward)(void *const *at, Batch batch) {
+TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
     REAL *dz = at[0], *dh = at[1], *dc = at[2], *trace_h = at[4], *trace_c = at[5], *masked = at[12];
     const REAL *dy = at[3], *gates = at[6], *h = at[7], *c = at[8], *tanh_c = at[9], *w = at[10], *mask = at[11];
-    Size H = batch.H, start = batch.N;
-    for (Size t = batch.T - 1; t >= 0; t--) {
-        Size n = batch.sizes[t];
+    Size H = span.H, start = span.N;
+    for (Size t = span.T - 1; t >= 0; t--) {
+        Size n = span.sizes[t];
         start -= n;
-        const REAL *c_prev = c + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
+        const REAL *c_prev = c + (t ? span.B + start - span.sizes[t - 1] : 0) * H;
         NAME(add_output)(dh, dy, trace_h, start * H, n * H);
         for (Size row = 0; row < n; row++) {
             Size k = start + row;
@@ -400,25 +400,25 @@ TARGET static void NAME(lstm_backward)(void *const *at, Batch batch) {
         }
         NAME(add_to_previous)(dh, dz + start * 4 * H, w, mask, masked, n, 4 * H, H, 4 * H);
     }
-    NAME(add_gradients)(at + 13, dz, h, batch, 4, 0);
+    NAME(add_gradients)(at + 13, dz, h, span, 4, 0);
 }
 
 /* ---- GRU ---------------------------------------------------------------------------------------------------------- */
 
 /* The biases: those of r and z added up, n's of W_ih, n's of W_hh. */
-TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
+TARGET static void NAME(gru_forward)(void *const *at, Span span) {
     REAL *gates = at[0], *q = at[1], *h = at[2], *p = at[3], *b = at[7], *masked = at[9];
     const REAL *w = at[4], *b_ih = at[5], *b_hh = at[6], *mask = at[8];
-    Size H = batch.H;
+    Size H = span.H;
     const REAL *h_prev = h;
-    h += batch.B * H;
-    NAME(begin)(at + 4, gates, batch, 3);
+    h += span.B * H;
+    NAME(begin)(at + 4, gates, span, 3);
     for (Size j = 2 * H; j < 3 * H; j++) {
         b[j] = b_ih ? b_ih[j] : 0;
         b[H + j] = b_hh ? b_hh[j] : 0;
     }
-    for (Size t = 0; t < batch.T; t++) {
-        Size count = batch.sizes[t];
+    for (Size t = 0; t < span.T; t++) {
+        Size count = span.sizes[t];
         NAME(product)(p, NAME(entering)(h_prev, mask, masked, count * H), w, count, H, 3 * H, H, 0);
         for (Size row = 0; row < count; row++) {
             REAL *rz = gates + row * 3 * H, *r = rz, *z = r + H, *n = z + H;
@@ -442,14 +442,14 @@ TARGET static void NAME(gru_forward)(void *const *at, Batch batch) {
 }
 
 /* As there, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
-TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
+TARGET static void NAME(gru_backward)(void *const *at, Span span) {
     REAL *da = at[0], *dh = at[1], *trace = at[3], *masked = at[9];
     const REAL *dy = at[2], *gates = at[4], *q = at[5], *h = at[6], *w = at[7], *mask = at[8];
-    Size H = batch.H, start = batch.N;
-    for (Size t = batch.T - 1; t >= 0; t--) {
-        Size count = batch.sizes[t];
+    Size H = span.H, start = span.N;
+    for (Size t = span.T - 1; t >= 0; t--) {
+        Size count = span.sizes[t];
         start -= count;
-        const REAL *h_prev = h + (t ? batch.B + start - batch.sizes[t - 1] : 0) * H;
+        const REAL *h_prev = h + (t ? span.B + start - span.sizes[t - 1] : 0) * H;
         NAME(add_output)(dh, dy, trace, start * H, count * H);
         for (Size row = 0; row < count; row++) {
             Size k = start + row;
@@ -468,7 +468,7 @@ TARGET static void NAME(gru_backward)(void *const *at, Batch batch) {
         }
         NAME(add_to_previous)(dh, da + start * 4 * H, w, mask, masked, count, 3 * H, H, 4 * H);
     }
-    NAME(add_gradients)(at + 10, da, h, batch, 3, 1);
+    NAME(add_gradients)(at + 10, da, h, span, 3, 1);
 }
 
 #undef SIMD

@@ -14,7 +14,7 @@ from ..functional.lstm import GATES, STATES, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
 from ..layout import Layout
 from . import _loops
-from .shared import back_through, cuts, of_input, packed_once, panels, part, read
+from .shared import back_through, cuts, of_input, one_step, packed_once, panels, read
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -44,19 +44,12 @@ def forward(
         return _in_numpy(x, states, weights, layout, mask, save)
     (h, c), x, mask, H = states, read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
-    z_all, tanh_c_all = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
+    z, tanh_c = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
     w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
-    for cut in cuts(layout):
-        these, last = cut.span.rows, (cut.sizes, cut.entering, H)
-        here = these if save else slice(these.stop - these.start)
-        z, tanh_c = z_all[here], tanh_c_all[here]
-        given = of_input(x[these], w_ih, w_x, z)
-        _loops.lstm_forward(
-            z, h[cut.states], c[cut.states], tanh_c, w, b_ih, b_hh, mask, *given, *last
-        )
-    if not save:
-        return None
-    return LSTMContext(x, h, c, z_all, tanh_c_all, w_ih, w_hh, layout, mask)
+    for span, place in cuts(layout):
+        x_w = of_input(x, w_ih, w_x, span, z, span.rows.start if save else 0)
+        _loops.lstm_forward(z, h, c, tanh_c, w, b_ih, b_hh, mask, *x_w, *place, H)
+    return LSTMContext(x, h, c, z, tanh_c, w_ih, w_hh, layout, mask) if save else None
 
 
 def backward(
@@ -71,14 +64,11 @@ def backward(
         return _back_in_numpy(ctx, dy, dstates, dweights, trace)
     x, h, c, gates, tanh_c, _, w_hh, layout, mask = ctx
     (dh, dc), (trace_h, trace_c), dy = dstates, trace or (None, None), read(dy)
-    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
+    dx, dz = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
     w = packed_once(w_hh, layout, _loops.pack)
+    given = dz, dh, dc, dy, trace_h, trace_c, gates, h, c, tanh_c, w, mask
     for cut in reversed(cuts(layout)):
-        rows, before = cut.span.rows, cut.states
-        dz = dz_all[: rows.stop - rows.start]
-        given = dz, dh, dc, part(dy, rows), part(trace_h, rows), part(trace_c, rows)
-        saved = gates[rows], h[before], c[before], tanh_c[rows], w, mask
-        back_through(_loops.lstm_backward, given + saved, ctx, cut, dx, dweights, shared)
+        back_through(_loops.lstm_backward, given, ctx, cut, dx, dweights, shared)
     return dx
 
 
@@ -97,10 +87,10 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
     _, B, H = states[0].shape
     h, c = (s.reshape(2 * B, H) for s in states)
     z, tanh_c = np.empty((B, 4 * H), w_hh.dtype), np.empty((B, H), w_hh.dtype)
-    w, w_x, h_t, sizes = panels(w_hh), panels(w_ih), h[B:], np.array([B], np.int64)
+    w, w_x, h_t, place = panels(w_hh), panels(w_ih), h[B:], one_step(B, H)
 
     def step(x: Array) -> Array:
-        _loops.lstm_forward(z, h, c, tanh_c, w, b_ih, b_hh, None, w_x, read(x), sizes, B, H)
+        _loops.lstm_forward(z, h, c, tanh_c, w, b_ih, b_hh, None, w_x, read(x), *place)
         return h_t
 
     return step

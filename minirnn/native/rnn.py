@@ -12,7 +12,7 @@ from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
 from ..layout import Layout
 from . import _loops
-from .shared import back_through, cuts, of_input, packed_once, panels, part, read
+from .shared import back_through, cuts, of_input, one_step, packed_once, panels, read
 
 __all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
 
@@ -33,10 +33,9 @@ def forward(
     (h,), (w_ih, w_hh, *biases) = states, weights
     x, mask, H, loop = read(x), read(mask), len(w_hh), _FORWARD[nonlinearity]
     w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
-    for cut in cuts(layout):
-        rows, h_t = cut.span.rows, h[cut.states]
-        given = of_input(x[rows], w_ih, w_x, h_t[cut.entering :])
-        loop(h_t, w, *biases, mask, *given, cut.sizes, cut.entering, H)
+    for span, place in cuts(layout):
+        x_w = of_input(x, w_ih, w_x, span, h, layout.batch_size + span.rows.start)
+        loop(h, w, *biases, mask, *x_w, *place, H)
     return RNNContext(x, h, w_ih, w_hh, layout, nonlinearity, mask) if save else None
 
 
@@ -46,13 +45,10 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     x, h, _, w_hh, layout, nonlinearity, mask = ctx
     (dh,), (trace_h,), dy = dstates, trace or (None,), read(dy)
-    dx, dz_all = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
-    w, loop = packed_once(w_hh, layout, _loops.pack), _BACKWARD[nonlinearity]
+    dx, dz = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
+    given = dz, dh, dy, trace_h, h, packed_once(w_hh, layout, _loops.pack), mask
     for cut in reversed(cuts(layout)):
-        rows = cut.span.rows
-        dz = dz_all[: rows.stop - rows.start]
-        given = dz, dh, part(dy, rows), part(trace_h, rows), h[cut.states], w, mask
-        back_through(loop, given, ctx, cut, dx, dweights, shared)
+        back_through(_BACKWARD[nonlinearity], given, ctx, cut, dx, dweights, shared)
     return dx
 
 
@@ -62,11 +58,11 @@ def stepper(
     """Return a function that takes a step; see :func:`minirnn.functional.recurrence.stepper_of`."""
     w_ih, w_hh, *biases = weights
     _, B, H = states[0].shape
-    h, sizes = states[0].reshape(2 * B, H), np.array([B], np.int64)
-    w, w_x, h_t, loop = panels(w_hh), panels(w_ih), h[B:], _FORWARD[nonlinearity]
+    h, loop, place = states[0].reshape(2 * B, H), _FORWARD[nonlinearity], one_step(B, H)
+    w, w_x, h_t = panels(w_hh), panels(w_ih), h[B:]
 
     def step(x: Array) -> Array:
-        loop(h, w, *biases, None, w_x, read(x), sizes, B, H)
+        loop(h, w, *biases, None, w_x, read(x), *place)
         return h_t
 
     return step

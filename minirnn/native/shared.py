@@ -20,12 +20,12 @@ Pack: TypeAlias = Callable[[Array, Array, int], None]
 
 
 class Cut(NamedTuple):
-    """A span of the steps, as a loop takes it."""
+    """A span of the steps, and the numbers that tell a loop where it lies in arrays of the whole batch."""
 
     span: Span
-    states: slice  # in [entering; all rows]: those that enter, and the span's
-    sizes: Array  # of its steps
-    entering: int  # sequences that enter
+    place: tuple[
+        Any, ...
+    ]  # the steps' sizes, the span's first step, its end, its first row; the batch size
 
 
 def cuts(layout: Layout) -> list[Cut]:
@@ -34,19 +34,16 @@ def cuts(layout: Layout) -> list[Cut]:
 
 
 def _cuts(layout: Layout) -> list[Cut]:
-    sizes, made = sizes_of(layout), []
-    for span in layout.spans:
-        steps, rows = span
-        n = layout.sizes[steps.start - 1] if steps.start else layout.batch_size
-        B = layout.batch_size
-        states = slice(B + rows.start - n, B + rows.stop)
-        made.append(Cut(span, states, sizes[steps], n))
-    return made
+    sizes = layout.batch_sizes.astype(np.int64, copy=False)
+    return [
+        Cut(span, (sizes, span.steps.start, span.steps.stop, span.rows.start, layout.batch_size))
+        for span in layout.spans
+    ]
 
 
-def sizes_of(layout: Layout) -> Array:
-    """Return the steps' sizes as C reads them."""
-    return layout.batch_sizes.astype(np.int64, copy=False)
+def one_step(B: int, H: int) -> tuple[Any, ...]:
+    """Return what tells a loop that there is one step, of B sequences."""
+    return np.array([B], np.int64), 0, 1, 0, B, H
 
 
 # C computes products of so many multiplications at most. Small ones take it less time than NumPy takes to
@@ -55,9 +52,9 @@ _VECTORS = len(_loops.instruction_sets()) > 1
 _MOST = sys.maxsize if _VECTORS and blas_threads() == 1 else 1 << 20
 
 
-def in_c(rows: Array, w: Array) -> bool:
-    """Tell whether C is to compute the product of `rows` and `w`."""
-    many: int = len(rows) * w.size
+def in_c(span: Span, w: Array) -> bool:
+    """Tell whether C is to compute the product of a span's rows and `w`."""
+    many: int = (span.rows.stop - span.rows.start) * w.size
     return many <= _MOST
 
 
@@ -66,11 +63,17 @@ def packed_once(w: Array, layout: Layout, pack: Pack = _loops.pack_transpose) ->
     return w if len(layout.spans) == 1 else panels(w, pack)
 
 
-def of_input(x: Array, w_ih: Array, packed: Array, out: Array) -> tuple[Array | None, ...]:
-    """Return W_ih and x, for C to begin with their product, or nothing: NumPy has filled `out` with it."""
-    if in_c(x, w_ih):
+def of_input(
+    x: Array, w_ih: Array, packed: Array, span: Span, out: Array, first: int
+) -> tuple[Array | None, ...]:
+    """Return W_ih and x, with whose product C begins, or nothing: NumPy has written it to `out`.
+
+    There the span's rows are those from `first` on.
+    """
+    if in_c(span, w_ih):
         return packed, x
-    _dot(x, w_ih.T, out)
+    rows = x[span.rows]
+    _dot(rows, w_ih.T, out[first : first + len(rows)])
     return None, None
 
 
@@ -90,17 +93,18 @@ def back_through(
 ) -> None:
     """Run a loop backward through a span, with what comes after it: in NumPy, with a mask or large products.
 
-    `given` is what the loop takes before the gradients, dz first; `numpy_way` is the module with
+    `given` is what the loop takes before the gradients, room for dz first; `numpy_way` is the module with
     ``add_gradients`` and ``add_to_biases`` for the recurrence's dz.
     """
-    dz, last = given[0], (cut.sizes, cut.entering, ctx.h.shape[1])
-    if ctx.mask is not None or not in_c(dz, ctx.w_ih):
-        loop(*given, *_NOTHING, *last)
-        quiet(numpy_way.add_gradients)(ctx, cut.span, dz, dx, dweights)
+    dz, (span, place), H = given[0], cut, ctx.h.shape[1]
+    if ctx.mask is not None or not in_c(span, ctx.w_ih):
+        loop(*given, *_NOTHING, *place, H)
+        dz = dz[: span.rows.stop - span.rows.start]
+        quiet(numpy_way.add_gradients)(ctx, span, dz, dx, dweights)
         return
     dw_ih, dw_hh, *dbs = dweights[:4]
-    rows, db = cut.span.rows, np.empty(dz.shape[1], dz.dtype)
-    loop(*given, ctx.w_ih, ctx.x[rows], dx[rows], dw_ih, dw_hh, db, *last)
+    db = np.empty(dz.shape[1], dz.dtype)
+    loop(*given, ctx.w_ih, ctx.x, dx, dw_ih, dw_hh, db, *place, H)
     numpy_way.add_to_biases(dbs, db)
 
 
@@ -112,11 +116,6 @@ def read(x: Any) -> Any:
     if x is None or (x.flags.c_contiguous and x.flags.aligned):
         return x
     return x.copy()
-
-
-def part(x: Array | None, rows: slice) -> Array | None:
-    """Return a span's rows of what is there."""
-    return None if x is None else x[rows]
 
 
 def panels(w: Array, pack: Pack = _loops.pack_transpose) -> Array:
