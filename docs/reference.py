@@ -17,8 +17,8 @@ GROUPS = {
     "Optimisers and clipping": ("optim", "rmsprop", "clip"),
     "Schedules": ("lr_scheduler", "lr_schedules", "lr_combined", "plateau"),
     "Training": ("fit", "resume"),
-    "Files and export": ("files", "export"),
-    "Where and how it computes": ("backend", "places", "threads"),
+    "Files and export": ("weight_files", "export"),
+    "Where and how it computes": ("backend", "pairs", "threads"),
 }
 # Modules of their own, each a page's section with its public functions and classes.
 MODULES = ("data", "trackers", "diagnostics", "parallel", "init")

@@ -22,7 +22,6 @@ from .bptt.traces import Trace
 from .cells import GRUCell, LSTMCell, RNNCell
 from .clip import clip_grad_norm_, clip_grad_value_
 from .export import to_onnx
-from .files import load_weights, save_weights
 from .fit import fit
 from .functional.activation import log_softmax, softmax
 from .layers import Dropout, Embedding, Linear, Zoneout
@@ -49,8 +48,8 @@ from .packing import (
     unpack_sequence,
     unpad_sequence,
 )
+from .pairs import native_available, set_native
 from .parameter import Parameter, ParameterBuffer
-from .places import native_available, set_native
 from .plateau import ReduceLROnPlateau
 from .recurrent import GRU, LSTM, RNN, Recurrent
 from .resume import load_checkpoint, save_checkpoint
@@ -58,6 +57,7 @@ from .rmsprop import RMSprop
 from .sequential import Sequential
 from .threads import set_num_threads
 from .truncated import TruncatedWindow, Window, truncated_bptt, windows
+from .weight_files import load_weights, save_weights
 
 __version__ = "0.1.0"
 

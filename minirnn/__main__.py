@@ -14,7 +14,7 @@ import numpy as np
 from . import __version__
 from .backend import default_xp, load_backend
 from .functional import gru, lstm, rnn
-from .places import native_available, pair_for
+from .pairs import native_available, pair_for
 from .threads import BLAS_THREADS, num_threads
 
 

@@ -15,7 +15,7 @@ from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import equal_lengths
 from .module import Context, saving
-from .places import pair_for
+from .pairs import pair_for
 from .weights import RecurrentWeights
 
 
@@ -75,7 +75,7 @@ class _Cell(RecurrentWeights):
         p = self._pass(len(x), like)
         states = self._enter("hx", hx, p, batched, like)
         if saving():
-            _, saved = p.forward(checks.kept(x), states)
+            _, saved = p.forward(checks.unshared(x), states)
             return self._leave(states, batched), Context(self, (p, saved, batched, like))
         new = [s.copy() for s in states]
         p.recurrence.step(x, states, p.weights, new, **p.options)

@@ -181,7 +181,7 @@ def flags(**values: Any) -> None:
             raise TypeError(f"{name}: expected True or False, got {got(value)}")
 
 
-def kept(x: Array, given: Any = None) -> Array:
+def unshared(x: Array, given: Any = None) -> Array:
     """Return `x` for a context to keep: a copy, if whoever passed it could change it before backward.
 
     None of an `x` that was copied out of what was `given`, to have it in another order.

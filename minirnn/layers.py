@@ -28,8 +28,8 @@ from .backend import (
 )
 from .functional import dropout, embedding, indices, linear, zoneout
 from .module import Context, Module, saving
+from .pairs import pair_for
 from .parameter import Parameter
-from .places import pair_for
 
 
 class Linear(Module):
@@ -116,7 +116,7 @@ class Linear(Module):
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
         checks.floating("input", x, weight)
         save = saving()
-        y, saved = linear.forward(checks.kept(x) if save else x, weight, bias, save)
+        y, saved = linear.forward(checks.unshared(x) if save else x, weight, bias, save)
         return form.restore(y), self._context(saved, form)
 
     @quiet
@@ -274,7 +274,7 @@ class Embedding(Module):
         if found and not pair_for(indices, tokens).within(tokens, V):
             raise checks.outside("token", tokens.reshape(form.axes), V)
         save = saving()
-        index = checks.kept(tokens) if save else tokens
+        index = checks.unshared(tokens) if save else tokens
         y, saved = embedding.forward(index, self.weight.data, self.padding_idx, save)
         return form.restore(y), self._context(saved, form)
 

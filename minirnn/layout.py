@@ -41,7 +41,7 @@ class Span(NamedTuple):
         return Span(slice(a - steps, b - steps), slice(c - rows, d - rows))
 
 
-class Window(NamedTuple):
+class Segment(NamedTuple):
     """A run of steps of a packed batch, itself a packed batch.
 
     Attributes
@@ -164,9 +164,9 @@ class Layout:
     # -- the batch cut into smaller ones ------------------------------------------------------------
 
     @_once
-    def windows(self) -> list[Window]:
-        """Cut the batch into windows: as many whole spans as it takes to have sqrt(T) steps."""
-        windows: list[Window] = []
+    def segments(self) -> list[Segment]:
+        """Cut the batch into segments: as many whole spans as it takes to have sqrt(T) steps."""
+        segments: list[Segment] = []
         inside: list[Span] = []
         for span in self.spans:
             inside.append(span)
@@ -177,9 +177,9 @@ class Layout:
             entering = self.batch_size if first == 0 else self.sizes[first - 1]
             spans = [s.moved(first, rows.start) for s in inside]
             layout = Layout(np.array(self.sizes[first:stop], np.intp), entering, spans)
-            windows.append(Window(rows, layout))
+            segments.append(Segment(rows, layout))
             inside = []
-        return windows
+        return segments
 
     def parts(self, count: int) -> list[Part]:
         """Deal the sequences out to `count` batches, long and short ones to each alike."""

@@ -8,7 +8,7 @@ from . import checks
 from .backend import Array, get_array_module, reads_values
 from .functional import indices, loss
 from .module import Context, Module, saving
-from .places import pair_for
+from .pairs import pair_for
 
 
 class _Loss(Module):
@@ -222,7 +222,7 @@ class CrossEntropyLoss(_ClassLoss):
             checks.floating("target", target, input, "input")
             axes = "that of the input, a distribution over its classes,"
             checks.shape("target", target, input.shape, axes)
-            shares = _class_rows(checks.kept(target) if saving() else target)
+            shares = _class_rows(checks.unshared(target) if saving() else target)
             return loss.soft_cross_entropy_forward(
                 rows, shares, weight, reduction, smoothing, saving()
             )
@@ -473,7 +473,7 @@ class BCEWithLogitsLoss(_EntryLoss):
 
     def _of_entries(self, input: Array, target: Array) -> tuple[Array, Any]:
         save = saving()
-        pair = (checks.kept(input), checks.kept(target)) if save else (input, target)
+        pair = (checks.unshared(input), checks.unshared(target)) if save else (input, target)
         return loss.bce_with_logits_forward(
             *pair, self.weight, self.pos_weight, self.reduction, save
         )

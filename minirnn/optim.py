@@ -12,8 +12,8 @@ from . import checks
 from .backend import Array, get_array_module
 from .functional import adam
 from .optimizer import Optimizer, numbers
+from .pairs import pair_for
 from .parameter import Parameter
-from .places import pair_for
 
 
 class SGD(Optimizer):

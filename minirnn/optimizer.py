@@ -316,14 +316,14 @@ def _require_as_made(optimizer: Optimizer, k: int) -> None:
 
 
 def _penalised(
-    optimizer: Optimizer, group: Mapping[str, Any], data: Array, grad: Array, room: Array
+    optimizer: Optimizer, group: Mapping[str, Any], data: Array, grad: Array, spare: Array
 ) -> Array:
-    """Return what to go down along: the gradient, with that of the L2 penalty; `room` if it has changed."""
+    """Return what to go down along: the gradient, with that of the L2 penalty; `spare` if it has changed."""
     xp, decay, maximize = get_array_module(data), float(group["weight_decay"]), group["maximize"]
     if decay and not optimizer._implied.get("decoupled_weight_decay"):
-        penalty = xp.multiply(data, decay, room)
-        return (xp.subtract if maximize else xp.add)(penalty, grad, room)
-    return xp.negative(grad, room) if maximize else grad
+        penalty = xp.multiply(data, decay, spare)
+        return (xp.subtract if maximize else xp.add)(penalty, grad, spare)
+    return xp.negative(grad, spare) if maximize else grad
 
 
 def _torch_groups(

@@ -18,7 +18,7 @@ from .backend import Array, asnumpy, get_array_module, quiet
 from .functional import indices, order
 from .layout import layout_of
 from .packed_sequence import PackedSequence, host_integers, require_packed, sealed
-from .places import pair_for
+from .pairs import pair_for
 
 
 def _pack(

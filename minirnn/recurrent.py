@@ -18,7 +18,7 @@ from .functional.recurrence import Recurrence
 from .layout import Layout
 from .module import Context, saving
 from .packed_sequence import PackedSequence, Packing
-from .places import pair_for
+from .pairs import pair_for
 from .streaming import Streaming
 from .weights import add_biases, wide_biases
 
@@ -181,19 +181,19 @@ class Recurrent(Streaming):
         """
         if trace is not False:
             checks.flags(trace=trace)
-        keep, sealed = saving(), None
-        save = keep or trace
+        saves, sealed = saving(), None
+        save = saves or trace
         form, stack, like, *_ = self._ready(input, save, trace)
         x, states = form.flat(input), self._enter("h_0", h_0, form, like)
-        if keep:
+        if saves:
             if self.checkpoint:
                 sealed = checks.seal(x)
             else:
-                x = checks.kept(x, input)
+                x = checks.unshared(x, input)
         y, contexts = stack.forward(x, self._per_pass(states), save)
-        if keep:
+        if saves:
             y = shown(y)
-        ctx = Context(self, _Saved(form, stack, contexts, like, x, sealed) if keep else None)
+        ctx = Context(self, _Saved(form, stack, contexts, like, x, sealed) if saves else None)
         result = form.restore(y), form.restore_states(states)
         if not trace:
             return result, ctx
@@ -302,7 +302,7 @@ class Recurrent(Streaming):
         # Over few spans float32 loses nothing that counts, and sums in float64 would be one more pass.
         long = len(form.layout.spans) > 8
         sums = [wide_biases(own) for own in dweights] if long else dweights
-        filled: list[Any] = traces.room(stack.passes, self._state_sizes, like) if trace else []
+        filled: list[Any] = traces.to_fill(stack.passes, self._state_sizes, like) if trace else []
         dx = stack.backward(
             contexts, dy, self._per_pass(dstates), sums, filled or [None] * len(passes)
         )

@@ -100,15 +100,15 @@ class RMSprop(Optimizer):
     def _update(
         self, group: dict[str, Any], data: Array, grad: Array, state: Sequence[Array], t: int
     ) -> None:
-        xp, (v, a, m, room, _) = get_array_module(data), state
+        xp, (v, a, m, spare, _) = get_array_module(data), state
         lr, alpha, eps, mu = numbers(group, "lr", "alpha", "eps", "momentum")
-        root = _running_root(xp, grad, (v, a if group["centered"] else None, room), alpha)
+        root = _running_root(xp, grad, (v, a if group["centered"] else None, spare), alpha)
         root += eps
-        step = xp.divide(grad, root, room)
+        step = xp.divide(grad, root, spare)
         if mu:
             m *= mu
             m += step
-            step = xp.multiply(m, lr, room)
+            step = xp.multiply(m, lr, spare)
         else:
             step *= lr
         data -= step
@@ -118,18 +118,18 @@ def _running_root(
     xp: Any, g: Array, state: tuple[Array, Array | None, Array], alpha: float
 ) -> Array:
     """Return the root of v, after it has taken in g; with the mean a, that of the variance."""
-    v, a, room = state
+    v, a, spare = state
     if a is not None:
         a *= alpha  # first, so that at no moment is the mean's square above the mean square
     v *= alpha
     # (1 - alpha) g^2 by its root, which is squared last: so it overflows for larger gradients only.
-    xp.multiply(g, (1 - alpha) ** 0.5, room)
-    room *= room
-    v += room
+    xp.multiply(g, (1 - alpha) ** 0.5, spare)
+    spare *= spare
+    v += spare
     if a is None:
-        return xp.sqrt(v, room)
-    a += xp.multiply(g, 1 - alpha, room)
-    xp.multiply(a, a, room)
-    xp.subtract(v, room, room)
-    xp.maximum(room, 0, out=room)  # of a steady gradient rounding may leave less than nothing
-    return xp.sqrt(room, room)
+        return xp.sqrt(v, spare)
+    a += xp.multiply(g, 1 - alpha, spare)
+    xp.multiply(a, a, spare)
+    xp.subtract(v, spare, spare)
+    xp.maximum(spare, 0, out=spare)  # of a steady gradient rounding may leave less than nothing
+    return xp.sqrt(spare, spare)

@@ -10,7 +10,7 @@ from .backend import Array, get_array_module, quiet
 from .forms import pack_state
 from .functional.recurrence import stepper_of
 from .layout import equal_lengths
-from .places import pair_for
+from .pairs import pair_for
 from .weights import RecurrentWeights
 
 

@@ -16,7 +16,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "build" not in p.parts)
 # From the ground up; a folder is a room. A room imports only from floors below, and within a folder.
 FLOORS = [
     ["backend", "changes"],
-    ["layout", "checks", "places", "atomic", "torch_hints"],
+    ["layout", "checks", "pairs", "atomic", "torch_hints"],
     [
         "functional",
         "packed_sequence",
@@ -31,7 +31,7 @@ FLOORS = [
     ["module", "optim", "rmsprop", "lr_scheduler"],
     ["layers", "losses", "weights", "sequential", "data"],
     ["activations", "lr_schedules", "lr_combined", "plateau", "streaming"],
-    ["recurrent", "cells", "files", "resume"],
+    ["recurrent", "cells", "weight_files", "resume"],
     ["normalized", "truncated", "export", "diagnostics", "parallel", "trackers"],
     ["fit"],
     ["__init__", "__main__"],

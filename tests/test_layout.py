@@ -41,7 +41,7 @@ def test_packed_layouts_are_kept_in_a_few_megabytes(memory, longest, cut):
         for made in (layout.last, layout.previous_state, layout.reverse, layout.sequence):
             assert made is not None
         if cut:
-            assert layout.windows
+            assert layout.segments
             assert len(layout.parts(2)) == 2
         del layout
     assert 1 << 20 < memory()[0] < (1 + cut) * 5 << 20

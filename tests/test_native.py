@@ -12,7 +12,7 @@ from helpers import close, data, spans
 import minirnn
 from minirnn import functional
 from minirnn.layout import Layout
-from minirnn.places import pair_for
+from minirnn.pairs import pair_for
 
 built = pytest.mark.skipif(
     not minirnn.native_available(), reason="the loops in C were not built here"
@@ -551,7 +551,7 @@ def test_c_refuses_too_few_arguments_and_arrays_not_to_be_written(loops):
 def test_set_native_says_what_it_takes(monkeypatch):
     with pytest.raises(TypeError, match=r"enabled: expected True or False, got 1"):
         minirnn.set_native(1)
-    monkeypatch.setattr("minirnn.places.native_available", lambda: False)
+    monkeypatch.setattr("minirnn.pairs.native_available", lambda: False)
     with pytest.raises(ImportError, match="C compiler"):
         minirnn.set_native(True)
     assert pair_for(functional.rnn, np.ones(2)) is functional.rnn

@@ -8,10 +8,10 @@ from helpers import close
 from makers import weight
 
 import minirnn
-from minirnn import functional, places
+from minirnn import functional, pairs
 from minirnn.functional import adam, embedding, indices, loss, order
 from minirnn.layout import layout_of
-from minirnn.places import pair_for
+from minirnn.pairs import pair_for
 
 in_c = pytest.importorskip("minirnn.native._training", reason="the loops in C were not built")
 native = {pair: pair_for(pair, np.empty(0)) for pair in (adam, embedding, loss)} | {
@@ -36,9 +36,9 @@ def test_each_has_its_counterpart():
 def test_c_is_available_if_all_of_it_was_built(monkeypatch):
     """An installation from before a pull has some of it."""
     monkeypatch.setitem(sys.modules, "minirnn.native._training", None)
-    places.native_available.cache_clear()
+    pairs.native_available.cache_clear()
     assert not minirnn.native_available()
-    places.native_available.cache_clear()
+    pairs.native_available.cache_clear()
 
 
 # ---- Adam -------------------------------------------------------------------------------------

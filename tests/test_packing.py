@@ -133,7 +133,7 @@ def test_layout(batch):
     x, lengths, _ = batch
     with spans(rows=3, steps=2):
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        windows = packed.layout.windows
+        segments = packed.layout.segments
     layout = packed.layout
     B = len(lengths)
     ordered = sorted(lengths, reverse=True)
@@ -150,17 +150,17 @@ def test_layout(batch):
         assert [t for _, t in ids[span.rows]] == [
             t for t in of_span for _ in range(layout.sizes[t])
         ]
-    assert [state for window in windows for state in ids[window.rows]] == ids
-    for window in windows:
-        assert sum(span.rows.stop - span.rows.start for span in window.layout.spans) == (
-            window.layout.rows
+    assert [state for segment in segments for state in ids[segment.rows]] == ids
+    for segment in segments:
+        assert sum(span.rows.stop - span.rows.start for span in segment.layout.spans) == (
+            segment.layout.rows
         )
-        inside = ids[window.rows]
-        begin = B + window.rows.start - window.layout.batch_size
-        around = states[begin : B + window.rows.stop]
-        assert around[window.layout.batch_size :] == inside
+        inside = ids[segment.rows]
+        begin = B + segment.rows.start - segment.layout.batch_size
+        around = states[begin : B + segment.rows.stop]
+        assert around[segment.layout.batch_size :] == inside
         first = min((t for _, t in inside), default=0)
-        entering = around[: window.layout.batch_size]
+        entering = around[: segment.layout.batch_size]
         assert all(t == first - 1 for _, t in entering)
 
 

@@ -14,7 +14,7 @@ FLOORS = [
         [
             ("forms.py", "rows of any input, and back"),
             ("weights.py", "names, shapes, first values"),
-            ("places.py", "which pair computes here"),
+            ("pairs.py", "which pair computes here"),
         ],
     ),
     (

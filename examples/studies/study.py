@@ -24,7 +24,7 @@ import numpy as np
 from claims import Claim, median_interval
 
 import minirnn
-from minirnn.files import atomic_write
+from minirnn.weight_files import atomic_write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "studies"
 QUICK = Path("runs") / "studies"

@@ -2,7 +2,7 @@
 
 A recurrence (:mod:`minirnn.functional.rnn` and its siblings) is one cell's mathematics. Around it stand
 
-- :mod:`.passes`, one layer in one direction, and :mod:`.checkpoints`, the same by windows of the steps;
+- :mod:`.passes`, one layer in one direction, and :mod:`.checkpoints`, the same by segments of the steps;
 - :mod:`.directions`, what goes into both directions and what comes out of them;
 - :mod:`.execution`, how a layer's passes run: in turn, in threads, in parts of the batch, in one launch;
 - :mod:`.stack`, layers on top of each other: the two loops that all of it is for;

@@ -1,6 +1,6 @@
-"""A pass by windows of the steps, which keeps the states between them and computes all else again.
+"""A pass by segments of the steps, which keeps the states between them and computes all else again.
 
-Windows are whole spans, so both ways add up the same numbers in the same order: no bit changes.
+Segments are whole spans, so both ways add up the same numbers in the same order: no bit changes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def choose(wanted: bool, save: bool, traced: bool) -> type[Pass]:
 
 
 class Checkpoint(NamedTuple):
-    """Enough to run one window again."""
+    """Enough to run one segment again."""
 
-    window: Pass
+    segment: Pass
     x: Array
     states: list[Array]  # those that enter it
 
@@ -34,15 +34,15 @@ class Checkpointed(Pass):
     def forward(
         self, x: Array, states: States, save: bool = True
     ) -> tuple[Array, list[Checkpoint]]:
-        """Run window by window."""
+        """Run segment by segment."""
         y = get_array_module(x).empty((self.layout.rows, states[0].shape[1]), x.dtype)
         checkpoints = []
-        for rows, layout in self.layout.windows:
+        for rows, layout in self.layout.segments:
             running = slice(layout.batch_size)
-            window, x_w = super().within(layout, running), x[rows]
-            entering = [s[running] for s in states]  # views, which the window leads on
-            checkpoints.append(Checkpoint(window, x_w, [s.copy() for s in entering]))
-            y[rows], _ = window.forward(x_w, entering, save=False)
+            segment, x_s = super().within(layout, running), x[rows]
+            entering = [s[running] for s in states]  # views, which the segment leads on
+            checkpoints.append(Checkpoint(segment, x_s, [s.copy() for s in entering]))
+            y[rows], _ = segment.forward(x_s, entering, save=False)
         return y, checkpoints
 
     def backward(
@@ -53,15 +53,15 @@ class Checkpointed(Pass):
         dweights: Weights,
         trace: States | None = None,
     ) -> Array:
-        """Run window by window, after running each again."""
+        """Run segment by segment, after running each again."""
         xp, (w_ih, *_) = get_array_module(dstates[0]), self.weights
         dx = xp.empty((self.layout.rows, w_ih.shape[1]), w_ih.dtype)
-        for (rows, layout), (window, x, states) in zip(
-            reversed(self.layout.windows), reversed(ctx), strict=True
+        for (rows, layout), (segment, x, states) in zip(
+            reversed(self.layout.segments), reversed(ctx), strict=True
         ):
-            _, ctx_w = window.forward(x, [s.copy() for s in states])
-            dx[rows] = window.backward(
-                ctx_w,
+            _, ctx_s = segment.forward(x, [s.copy() for s in states])
+            dx[rows] = segment.backward(
+                ctx_s,
                 None if dy is None else dy[rows],
                 [d[: layout.batch_size] for d in dstates],
                 dweights,

@@ -61,13 +61,13 @@ class Pass(NamedTuple):
         return dx
 
     def begin(self, states: States) -> list[Array]:
-        """Return room for the states at all steps, (B + N, size), with the initial ones in place."""
+        """Return arrays for the states at all steps, (B + N, size), with the initial ones in place."""
         xp, B, N = get_array_module(states[0]), self.layout.batch_size, self.layout.rows
         every = []
         for s in states:
-            room = xp.empty((B + N, s.shape[1]), s.dtype)
-            room[:B] = s
-            every.append(room)
+            rows = xp.empty((B + N, s.shape[1]), s.dtype)
+            rows[:B] = s
+            every.append(rows)
         return every
 
     def finish(self, every: Sequence[Array], states: States) -> Array:
@@ -77,6 +77,6 @@ class Pass(NamedTuple):
         return every[0][self.layout.batch_size :]
 
     def within(self, layout: Layout, sequences: slice) -> Pass:
-        """Return the plain pass over a window or a part of the batch: `sequences`, lying as `layout` says."""
+        """Return the plain pass over a segment or part of the batch: `sequences`, lying as `layout` says."""
         mask = None if self.mask is None else self.mask[sequences]
         return Pass(self.recurrence, self.weights, self.options, layout, mask)

@@ -58,7 +58,7 @@ class Trace(NamedTuple):
     gates: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 (never written to)
 
 
-def room(passes: Sequence[Pass], sizes: Sequence[int], like: Array) -> list[States]:
+def to_fill(passes: Sequence[Pass], sizes: Sequence[int], like: Array) -> list[States]:
     """Return arrays (N, size) for each pass's backward to fill."""
     xp, rows = get_array_module(like), passes[0].layout.rows
     return [[xp.empty((rows, size), like.dtype) for size in sizes] for _ in passes]

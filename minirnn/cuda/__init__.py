@@ -13,5 +13,5 @@ So these pairs begin with ``forward_together`` and ``backward_together``, which 
 of each direction; forward, backward and step are those of one pass (:func:`.run.of_one`). The reverse
 direction is a pass like the other, over rows that were reversed beforehand, as on the CPU. :mod:`.launch`
 compiles the kernels and chooses the shapes of their launches; :mod:`.run` runs them over arrays.
-:func:`minirnn.places.pair_for` picks these pairs; nothing here is imported before an array on the GPU asks.
+:func:`minirnn.pairs.pair_for` picks these pairs; nothing here is imported before an array on the GPU asks.
 """

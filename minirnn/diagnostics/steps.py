@@ -95,7 +95,7 @@ def _of_pass(stack: Stack, k: int, context: Any, states: int) -> Steps:
 
 
 def _pieces(stack: Stack, k: int, context: Any, states: int) -> Iterator[tuple[Any, Pass, Any]]:
-    """Iterate over the parts and windows that a pass was run in: rows, pass and plain context of each."""
+    """Iterate over the parts and segments that a pass was run in: rows, pass and plain context of each."""
     parts = [(slice(None), stack.passes[k], context)]
     if isinstance(stack.execution, InParts):
         own = zip(stack.execution.parts, context, strict=True)
@@ -104,11 +104,11 @@ def _pieces(stack: Stack, k: int, context: Any, states: int) -> Iterator[tuple[A
         if not isinstance(p, Checkpointed):
             yield rows, p, ctx
             continue
-        if not ctx:  # no steps, so no windows
+        if not ctx:  # no steps, so no segments
             yield rows, p, _of_no_steps(p, states)
-        for (w_rows, _), (window, x, entering) in zip(p.layout.windows, ctx, strict=True):
-            _, again = window.forward(x, [s.copy() for s in entering])
-            yield (w_rows if isinstance(rows, slice) else rows[w_rows]), window, again
+        for (s_rows, _), (segment, x, entering) in zip(p.layout.segments, ctx, strict=True):
+            _, again = segment.forward(x, [s.copy() for s in entering])
+            yield (s_rows if isinstance(rows, slice) else rows[s_rows]), segment, again
 
 
 def _of_no_steps(p: Pass, count: int) -> Any:

@@ -49,17 +49,17 @@ def from_input(
     """
     xp, (G, H, _) = get_array_module(x), w.shape
     w, K = w.reshape(G * H, -1).T, 0 if front is None else H
-    room = workspace((layout.span_rows, K + G * H), x)
+    memory = workspace((layout.span_rows, K + G * H), x)
     if front is not None:
-        room[:, :K] = front
+        memory[:, :K] = front
     for span in layout.spans:
-        z = room[: span.rows.stop - span.rows.start]
+        z = memory[: span.rows.stop - span.rows.start]
         z_x = z[:, K:]
         xp.matmul(x[span.rows], w, out=z_x)
         if bias is not None:
             z_x += bias
         yield span, z.reshape(len(z), -1, H).swapaxes(0, 1)
-    put_back_workspace(room)
+    put_back_workspace(memory)
 
 
 def saturating() -> np.errstate:

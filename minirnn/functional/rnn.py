@@ -78,8 +78,8 @@ def forward(
         x[span.rows].dot(w_ih.T, z[span.rows])
     if b_ih is not None and b_hh is not None:
         z += b_ih + b_hh
-    w, room = xp.ascontiguousarray(w_hh.T), xp.empty((layout.batch_size, len(w_hh)), x.dtype)
-    for h_prev, h_t, from_h in zip(*layout.transitions(h), layout.running(room), strict=True):
+    w, products = xp.ascontiguousarray(w_hh.T), xp.empty((layout.batch_size, len(w_hh)), x.dtype)
+    for h_prev, h_t, from_h in zip(*layout.transitions(h), layout.running(products), strict=True):
         if mask is not None:
             h_prev = masked(h_prev, mask[: len(h_t)])
         h_t += h_prev.dot(w, from_h)
@@ -139,9 +139,9 @@ def step(
     w_ih, w_hh, b_ih, b_hh = weights
     xp = get_array_module(x)
     gate_sums(w_ih, b_ih, x, z[None])
-    room = scratch((1, *z.shape), z)
-    z += gate_sums(w_hh, b_hh, h, room)[0]
-    put_back(room)
+    from_h = scratch((1, *z.shape), z)
+    z += gate_sums(w_hh, b_hh, h, from_h)[0]
+    put_back(from_h)
     if nonlinearity == "tanh":
         xp.tanh(z, z)
     else:

@@ -78,7 +78,7 @@ class Saved(Protocol):
 def add_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dweights: Weights) -> None:
     """End the backward pass of a span, when its loop is done: dx, and the weights' gradients.
 
-    Each span adds to the gradients by itself, so that checkpoints, whose windows are spans, change no bit.
+    Each span adds to the gradients by itself, so that checkpoints, whose segments are spans, change no bit.
 
     Parameters
     ----------

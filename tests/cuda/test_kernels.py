@@ -14,7 +14,7 @@ import strict_cupy
 from minirnn.cuda import launch, run
 from minirnn.functional import gru, lstm, rnn
 from minirnn.layout import Layout
-from minirnn.places import pair_for
+from minirnn.pairs import pair_for
 
 PAIRS = {"rnn": rnn, "lstm": lstm, "gru": gru}
 RAGGED = [6, 5, 5, 2, 0]

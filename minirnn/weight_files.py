@@ -197,10 +197,10 @@ def _safetensors_header(path: PathLike, limit: int) -> dict[str, Any]:
 def _header_text(path: PathLike, limit: int) -> bytes:
     with opened(path) as file:
         size = int.from_bytes(file.read(8), "little")
-        room = os.fstat(file.fileno()).st_size - 8
-        if not 2 <= size <= room:
+        rest = os.fstat(file.fileno()).st_size - 8
+        if not 2 <= size <= rest:
             raise ValueError(
-                f"{path}: no whole .safetensors file: a header of {size} bytes in {room}"
+                f"{path}: no whole .safetensors file: a header of {size} bytes in {rest}"
             )
         if size > limit:
             raise ValueError(f"{path}: expected a header of at most {limit} bytes, got {size}")

@@ -31,20 +31,20 @@ def pair_for(recurrence: Any, x: Array) -> Any:
         `recurrence` itself; a pair without counterparts runs on the GPU through CuPy.
     """
     if not isinstance(x, np.ndarray):
-        room = "cuda"
+        place = "cuda"
     elif _native and x.dtype in _NATIVE_TYPES and type(x) is np.ndarray and native_available():
-        room = "native"
+        place = "native"
     else:
         return recurrence
-    return _counterpart(room, getattr(recurrence, "__name__", "")) or recurrence
+    return _counterpart(place, getattr(recurrence, "__name__", "")) or recurrence
 
 
 @cache
-def _counterpart(room: str, recurrence: str) -> Any:
+def _counterpart(place: str, recurrence: str) -> Any:
     package, _, name = recurrence.rpartition(".")
-    if package != "minirnn.functional" or not find_spec(f"minirnn.{room}.{name}"):
+    if package != "minirnn.functional" or not find_spec(f"minirnn.{place}.{name}"):
         return None
-    return import_module(f"minirnn.{room}.{name}")
+    return import_module(f"minirnn.{place}.{name}")
 
 
 @cache
