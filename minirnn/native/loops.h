@@ -87,6 +87,27 @@ INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size 
 #undef ROWS
 }
 
+/* One row of one panel, with two sums for each column, as one's additions would wait for each other. */
+INLINE void NAME(row)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, int add) {
+    REAL even[PANEL], odd[PANEL];
+    SIMD
+    for (int c = 0; c < PANEL; c++) even[c] = add ? out[c] : 0;
+    SIMD
+    for (int c = 0; c < PANEL; c++) odd[c] = 0;
+    for (Size k = 0; k < K - 1; k += 2, w += 2 * PANEL) {
+        SIMD
+        for (int c = 0; c < PANEL; c++) even[c] += a[k] * w[c];
+        SIMD
+        for (int c = 0; c < PANEL; c++) odd[c] += a[k + 1] * w[PANEL + c];
+    }
+    if (K % 2) {
+        SIMD
+        for (int c = 0; c < PANEL; c++) even[c] += a[K - 1] * w[c];
+    }
+    SIMD
+    for (int c = 0; c < PANEL; c++) out[c] = even[c] + odd[c];
+}
+
 /* w lies as NAME(pack) writes it. As many columns at a time as the registers hold, with few rows those of several
  * panels, and of what is left as many as fit. */
 TARGET static void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, int add) {
@@ -103,6 +124,7 @@ TARGET static void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n
             for (; j + (width) <= J; j += (width), w_k += (next)) \
                 NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, 1, w_row, add_k, width, width);
             ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2)
+            for (; height == 1 && j + PANEL <= J; j += PANEL, w_k += w_panel) NAME(row)(out + j, a_k, w_k, depth, add_k);
             COLUMNS(PANEL, w_panel)
             w_row = J - j;
             w_k = w + j * K + k * w_row;
