@@ -234,7 +234,8 @@ class CrossEntropyLoss(_ClassLoss):
     def _back(self, saved: Any, dloss: Any) -> Array:
         if isinstance(saved, loss.SoftCrossEntropyContext):
             return loss.soft_cross_entropy_backward(saved, dloss)
-        return loss.cross_entropy_backward(saved, dloss)
+        dinput: Array = pair_for(loss, saved.slope).cross_entropy_backward(saved, dloss)
+        return dinput
 
 
 class NLLLoss(_ClassLoss):

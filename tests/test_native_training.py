@@ -144,6 +144,23 @@ def test_classes_and_logits_of_any_kind_and_order_of_memory(kind):
     close(criterion.backward(ctx), criterion.backward(numpys))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dloss", [1.0, 0.25, 1e-60, 0.0, 2, np.float64(3)])
+def test_the_gradient_of_a_loss_as_in_numpy(dtype, reduction, dloss):
+    logits, targets = np.arange(12, dtype=dtype).reshape(3, 4), np.array([3, 1, 0])
+    logits[0, 0] = np.inf if dloss == 0 else 0
+    criterion, given = minirnn.CrossEntropyLoss(reduction=reduction), []
+    with np.errstate(all="ignore"):
+        _, ctx = loss.cross_entropy_forward(logits, targets, reduction=reduction)
+    for switched in (True, False):
+        minirnn.set_native(switched)
+        with np.errstate(all="raise"):
+            given.append(criterion._back(ctx, criterion._incoming(dloss, logits, ())))
+    assert given[0].dtype == dtype
+    np.testing.assert_array_equal(*given)
+
+
 def test_a_loss_beyond_the_dtype_is_infinite():
     logits = np.array([[3e38, -3e38]] * 2, np.float32)
     value, _ = native[loss].cross_entropy_forward(logits, np.array([1, 1]), reduction="sum")
@@ -253,6 +270,9 @@ REFUSED = {
     "rows: sizes": (in_c.add_rows, (F, F[:5], I3, -1), ValueError, "rows"),
     "rows: none": (in_c.add_rows, (F, F, I3[:0], -1), ValueError, "rows"),
     "rows: no token": (in_c.add_rows, (F, F, I3, None), TypeError, "integer"),
+    "scale: too few": (in_c.scale, (F,), TypeError, "2 arguments"),
+    "scale: no number": (in_c.scale, (F, "1"), TypeError, "real number"),
+    "scale: fixed": (in_c.scale, (FIXED, 1.0), (ValueError, BufferError), "only"),
     "within: too few": (in_c.within, (I3,), TypeError, "2 arguments"),
     "within: types": (in_c.within, (F, 3), TypeError, "format lq?, got d|format q, got d"),
     "within: no limit": (in_c.within, (I3, None), TypeError, "integer"),

@@ -129,6 +129,20 @@ static PyObject *py_add_rows(PyObject *module, PyObject *const *args, Py_ssize_t
     Py_RETURN_NONE;
 }
 
+/* x, a factor: multiplies in place. */
+static PyObject *py_scale(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 2) return too_few("scale", 2);
+    double by = PyFloat_AsDouble(args[1]);
+    if (PyErr_Occurred() || !take(&taken, args[0], "x", WRITTEN, REALS)) return release(&taken);
+    Py_BEGIN_ALLOW_THREADS
+    (is_double(&taken) ? scale_double : scale_float)(taken.at, count(&taken, 0), by);
+    Py_END_ALLOW_THREADS
+    release(&taken);
+    Py_RETURN_NONE;
+}
+
 /* Integers, and the limit: tells whether all lie in [0, limit). */
 static PyObject *py_within(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     (void)module;
@@ -211,7 +225,9 @@ static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
-static PyMethodDef methods[] = {FAST(adam), FAST(cross_entropy), FAST(add_rows), FAST(within), FAST(batch_sizes), FAST(arrange), {0}};
+static PyMethodDef methods[] = {
+    FAST(adam), FAST(cross_entropy), FAST(scale), FAST(add_rows), FAST(within), FAST(batch_sizes), FAST(arrange), {0},
+};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_training", "What a step of training computes beside the recurrences, in C.", -1, methods};

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..backend import Array
@@ -34,3 +36,13 @@ def cross_entropy_forward(
     value = _training.cross_entropy(slope, read(logits), classes, denominator)
     ctx = CrossEntropyContext(slope, None, rows, reduction) if save else None
     return logits.dtype.type(value), ctx
+
+
+def cross_entropy_backward(ctx: CrossEntropyContext, dloss: Any = 1.0) -> Array:
+    """Return ``dlogits``: in NumPy, if not all rows count alike."""
+    slope, kept, denominator, reduction = ctx
+    if kept is not None or type(dloss) is not float or not dloss:
+        return loss.cross_entropy_backward(ctx, dloss)
+    dlogits: Array = slope.copy()
+    _training.scale(dlogits, dloss / denominator if reduction == "mean" else dloss)
+    return dlogits

@@ -46,6 +46,11 @@ static double NAME(cross_entropy)(void *const *at, Size N, Size C, double denomi
     return (REAL)(sum / denominator);
 }
 
+static void NAME(scale)(void *const *at, Size n, double by) {
+    REAL *x = at[0], factor = (REAL)by;
+    for (Size i = 0; i < n; i++) x[i] *= factor;
+}
+
 /* table[token] += row, for the rows of all tokens but the one left out. */
 static void NAME(add_rows)(void *const *at, Size N, Size width, int64_t left_out) {
     REAL *restrict table = at[0];
