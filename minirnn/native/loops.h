@@ -57,7 +57,11 @@ INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *r
     REAL sum[6][4][PANEL];
     for (int r = 0; r < R; r++)
         for (int p = 0; p < P; p++)
-            for (int c = 0; c < columns; c++) sum[r][p][c] = add && c < kept ? out[r * J + p * PANEL + c] : 0;
+            for (int c = 0; c < columns; c++) sum[r][p][c] = 0;
+    if (add) /* not in the loop above: then GCC has one register too few for AVX2, and keeps a sum in memory */
+        for (int r = 0; r < R; r++)
+            for (int p = 0; p < P; p++)
+                for (int c = 0; c < kept; c++) sum[r][p][c] = out[r * J + p * PANEL + c];
     for (Size k = 0; k < K; k++)
         for (int r = 0; r < R; r++) {
             REAL a_rk = a[r * a_row + k * a_col];
