@@ -4,6 +4,7 @@ r"""Adam's step, over flat arrays.
     m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
     v &\leftarrow \beta_2 v + (1 - \beta_2)\, g^2 \\
     \theta &\leftarrow \theta - \eta \, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
 With AMSGrad the root is of the largest v so far.
 """
 
