@@ -218,25 +218,27 @@ class Layout:
         return [blocks[:, one] for one in self._step_slices(span)]
 
     @_once
-    def _slices(self) -> tuple[list[slice], list[slice]]:
-        """Per step, where its rows lie, and in ``[h_0; all rows]`` the states before it that go on."""
+    def _slices(self) -> tuple[list[slice], ...]:
+        """Per step: its rows; of ``[h_0; all rows]`` the states before it that go on; those of B that run."""
         before = [0, *(self.batch_size + start for start in self.starts)]
         both = (zip(starts, self.sizes, strict=False) for starts in (self.starts, before))
         rows, states = ([slice(start, start + n) for start, n in steps] for steps in both)
-        return rows, states
+        return rows, states, list(map(slice, self.sizes))
 
     def _step_slices(self, span: Span | None) -> list[slice]:
         slices: list[slice] = self._slices[0]
         if span is None:
             return slices
         first = span.rows.start
+        if first == 0:
+            return slices[span.steps]
         return [slice(s.start - first, s.stop - first) for s in slices[span.steps]]
 
     def running(self, rows: Array) -> list[Array]:
         """Return, per step, the first of `rows`, as many as are running."""
         if self.equal:
             return [rows] * self.steps
-        return [rows[:size] for size in self.sizes]
+        return [rows[one] for one in self._slices[2]]
 
     def by_size(self, make: Callable[[int], T]) -> list[T]:
         """Return ``make(batch size)`` for every step, made once for each size there is."""
