@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from itertools import accumulate
 from operator import sub
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -74,9 +74,18 @@ class Part(NamedTuple):
     layout: Layout
 
 
-def _once(make: Callable[[Layout], T]) -> property:
-    """Turn a method into an attribute, made when it is first asked for; see :meth:`Layout.once`."""
-    return property(lambda layout: layout.once(make), doc=make.__doc__)
+class _once(Generic[T]):  # noqa: N801 (a decorator)
+    """Turn a method into an attribute, made when it is first asked for, as :meth:`Layout.once` makes it."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make, self.__doc__ = make, make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layout: Layout, owner: type) -> T:
+        made = layout.__dict__[self.name] = self.make(layout)
+        return made
 
 
 class Layout:
@@ -100,7 +109,7 @@ class Layout:
     equal : bool
         Whether all sequences have the same length.
     spans : list of Span
-        The steps, cut into runs of 1024 rows or max(64, sqrt(T)) steps, whichever is less.
+        The steps, cut into runs of 1024 rows or max(256, sqrt(T)) steps, whichever is less.
     span_rows : int
         The number of rows of the largest span.
     """
@@ -143,7 +152,7 @@ class Layout:
         return self.once(_upload, name, xp, cuda.runtime.getDevice(), cuda.get_current_stream().ptr)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}}
+        return {**{k: v for k, v in vars(self).items() if k not in _LATER}, "_made": {}}
 
     def _cut(self, bounds: list[int]) -> list[Span]:
         """Cut the steps into spans; step t's rows are those from ``bounds[t]`` to ``bounds[t + 1]``."""
@@ -339,6 +348,10 @@ class Layout:
         step, sequence = self.step_and_sequence
         starts = np.array(self.starts, np.intp)
         return starts[self.lengths[sequence] - 1 - step] + sequence
+
+
+# What is made when it is first asked for, and so is no part of a layout that is pickled.
+_LATER = {name for name, value in vars(Layout).items() if isinstance(value, _once)}
 
 
 def _upload(layout: Layout, name: str, xp: Any, device: int, stream: int) -> Array:

@@ -94,7 +94,9 @@ def test_once_makes_it_once():
     assert layout.once(make, 1) is first
     assert layout.once(make, 2) is not first
     assert made == [1, 2]
+    assert layout.reverse is layout.reverse
     again = pickle.loads(pickle.dumps(layout))
+    assert "reverse" not in vars(again)
     assert again.reverse.tolist() == layout.reverse.tolist() == [2, 1, 0]
 
 
