@@ -92,10 +92,12 @@ def add_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dweights: Weight
     dweights : (dw_ih, dw_hh, db_ih, db_hh, ...)
         Are added to; the biases' may be None, and others are not touched.
     """
-    dw_ih, dw_hh = dweights[:2]
-    add_input_gradients(ctx, span, dz, dx, dw_ih)
+    dw_ih, dw_hh, db_ih, db_hh = dweights[:4]
+    dz.dot(ctx.w_ih, dx[span.rows])
+    dw_ih += dz.T.dot(ctx.x[span.rows])
     dw_hh += dz.T.dot(entering(ctx, span))
-    add_bias_gradient(dweights[2:4], dz)
+    if db_ih is not None:
+        add_to_biases((db_ih, db_hh), column_sums(dz))
 
 
 def add_input_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dw_ih: Array) -> None:
