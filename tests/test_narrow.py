@@ -107,9 +107,10 @@ def test_c_counts_in_64_bits_everywhere(narrow_numpy):
         for made in re.findall(r"np\.array\(\[B\].*?\)", path.read_text(encoding="utf-8")):
             assert "np.int64" in made, path
     if minirnn.native_available():
-        from minirnn.native.shared import sizes_of
+        from minirnn.native.shared import cuts
 
-        assert sizes_of(equal_lengths(3, 2)).dtype == np.int64
+        for _, (sizes, *_) in cuts(equal_lengths(3, 2)):
+            assert sizes.dtype == np.int64
 
 
 def test_tokens_and_weighted_classes_of_64_bits_are_taken(narrow_numpy):
