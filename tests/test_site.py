@@ -7,7 +7,7 @@ import threading
 from sites import SITE, Quiet, browser, served
 
 # Of the reference's pages, which have one template, those that differ most.
-REFERENCE = ("Module", "LSTM", "OneCycleLR", "fit", "set_backend", "diagnostics.gradient_flow")
+REFERENCE = ("Module", "GRU", "OneCycleLR", "fit", "set_backend", "diagnostics.gradient_flow")
 PAGES = sorted(
     path.relative_to(SITE).as_posix()
     for pattern in ("*.html", "studies/*.html", "gallery/**/*.html", "api/*.html")
