@@ -30,7 +30,7 @@ _THREADED_SIZE = 128
 _THREADED_STEP = 1 << 20
 
 
-def choose(passes: Sequence[Pass], traced: bool = False) -> Execution:
+def choose(passes: Sequence[Pass], traced: bool) -> Execution:
     """Return the execution for layers with such passes; traced ones need a whole context for each pass."""
     p = passes[0]
     if not isinstance(p.weights[0], np.ndarray):

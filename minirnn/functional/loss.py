@@ -240,7 +240,7 @@ def nll_backward(ctx: NLLContext, dloss: Any = 1.0) -> Array:
     share, target, classes, denominator, reduction = ctx
     xp = get_array_module(share)
     dlog_p = xp.zeros((len(share), classes), share.dtype)
-    d = _spread(dloss, reduction, denominator) + xp.zeros_like(share)
+    d = _spread(dloss, reduction, denominator)
     dlog_p[xp.arange(len(share)), target] = -_weighted(share, d)
     return dlog_p
 
