@@ -76,6 +76,24 @@ def test_softmax():
         close(minirnn.log_softmax(x, axis), torch.log_softmax(torch.tensor(x), axis).numpy())
 
 
+@pytest.mark.parametrize("function", [minirnn.softmax, minirnn.log_softmax])
+@pytest.mark.parametrize(
+    ("x", "got"),
+    [
+        (np.arange(3, dtype=np.int16), "ndarray of dtype int16"),
+        (np.ones(3, np.float16), "ndarray of dtype float16"),
+        (np.ma.masked_less(np.ones(3), 2), "MaskedArray of dtype float64"),
+        (np.ones((2, 2)).view(np.matrix), "matrix of dtype float64"),
+    ],
+)
+def test_a_softmax_is_of_a_plain_array_of_floats(function, x, got):
+    message = rf"^x: expected an array of float32 or float64, got {got}; convert it with numpy\.asarray and"
+    with pytest.raises(TypeError, match=message):
+        function(x)
+    with pytest.raises(TypeError, match=r"^axis: expected an integer, got float"):
+        function(np.ones(3), 1.0)
+
+
 def test_an_axis_that_there_is_not():
     for layer in (minirnn.Softmax(2), minirnn.LogSoftmax(-3)):
         with pytest.raises(ValueError, match=r"input: expected an axis .* got 2 axes"):

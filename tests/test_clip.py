@@ -61,7 +61,7 @@ def test_a_norm_whose_square_overflows(flat):
         (
             lambda p: minirnn.clip_grad_norm_([], 1.0),
             ValueError,
-            "at least one parameter, got none",
+            "^parameters: expected at least one parameter, got none",
         ),
         (lambda p: minirnn.clip_grad_norm_([p, p.grad], 1.0), TypeError, "got ndarray"),
         (lambda p: minirnn.clip_grad_norm_(p, -1.0), ValueError, "max_norm: .* >= 0, got -1.0"),
@@ -71,7 +71,7 @@ def test_a_norm_whose_square_overflows(flat):
         (
             lambda p: minirnn.clip_grad_value_([], 1.0),
             ValueError,
-            "at least one parameter, got none",
+            "^parameters: expected at least one parameter, got none",
         ),
         (lambda p: minirnn.clip_grad_value_([p, None], 1.0), TypeError, "got NoneType"),
         (lambda p: minirnn.clip_grad_value_(p, -1.0), ValueError, "clip_value: .* >= 0, got -1.0"),
@@ -101,14 +101,22 @@ def test_nonfinite_gradients_are_named_and_left_alone():
     model = minirnn.Sequential(minirnn.Linear(2, 2), minirnn.RNN(2, 2))
     for p in model.parameters():
         p.grad[...] = 1
-    bad = dict(model.named_parameters())["1.weight_hh_l0"]
-    bad.grad[0, 0] = np.nan
+    named = dict(model.named_parameters())
+    named["0.bias"].grad[1] = named["1.weight_hh_l0"].grad[0, 0] = np.nan
     before = [p.grad.copy() for p in model.parameters()]
-    with pytest.raises(FloatingPointError, match=r"not finite in:? 1\.weight_hh_l0$"):
+    with pytest.raises(FloatingPointError, match=r"not finite in 0\.bias, 1\.weight_hh_l0$"):
         minirnn.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
     for p, g in zip(model.parameters(), before, strict=True):
         np.testing.assert_array_equal(p.grad, g)
     assert np.isnan(minirnn.clip_grad_norm_(model.parameters(), 1.0))
+
+
+def test_a_norm_of_finite_entries_may_be_infinite_and_says_so():
+    p = weight(0.0, 0.0, dtype=np.float64)
+    p.grad[:] = 1.7e308
+    with pytest.raises(FloatingPointError, match=r"finite norm, got inf; all entries are finite$"):
+        minirnn.clip_grad_norm_([p], 1.0, error_if_nonfinite=True)
+    np.testing.assert_array_equal(p.grad, [1.7e308, 1.7e308])
 
 
 @pytest.mark.parametrize("norm_type", [2, 3, np.inf, "inf"])
@@ -149,6 +157,27 @@ def test_no_power_of_a_norm_overflows_or_is_lost(norm_type, scale, dtype):
     np.testing.assert_allclose(clipped, (exact * factor).astype(dtype), rtol=2e-5)
 
 
+@pytest.mark.parametrize("norm_type", [3.0, np.inf])
+def test_the_largest_entry_of_a_gradient_may_be_negative(norm_type):
+    p = weight(0.0, 0.0)
+    p.grad[:] = -1e-30, -5
+    assert minirnn.clip_grad_norm_([p], 10.0, norm_type) == 5
+
+
+def test_a_norm_counts_what_is_small_beside_its_largest_entry():
+    p = weight(*np.zeros(4))
+    p.grad[:] = 2**24, 1, 1, 1  # in float32 the sum would not notice a one
+    assert minirnn.clip_grad_norm_([p], 1.0, 1) == 2**24 + 4
+
+
+@pytest.mark.parametrize("limit", [4.1, 6.0, 7.9, 8.1])
+def test_a_norm_below_the_limit_changes_no_bit(limit):
+    p = weight(0.0, 0.0)
+    p.grad[:] = before = np.array([2.4, -3.2], np.float32)
+    assert minirnn.clip_grad_norm_([p], limit) == pytest.approx(4)
+    np.testing.assert_array_equal(p.grad, before)
+
+
 def test_a_norm_beyond_the_dtype_still_clips():
     p = weight(3e38, 3e38)
     p.grad[:] = 3e38
@@ -164,6 +193,7 @@ def test_parameters_without_entries_are_clipped_too():
         p.grad[:] = 3
         assert minirnn.clip_grad_norm_([empty, p], 1.0, norm_type) == 3
     assert minirnn.clip_grad_norm_([empty], 1.0) == 0
+    assert minirnn.clip_grad_norm_([empty], 1.0).dtype == np.float32
     minirnn.clip_grad_value_([empty, p], 0.5)
     assert p.grad[0] == 0.5
 

@@ -24,27 +24,28 @@ def three_threads():
     set_num_threads(1)
 
 
-def run(kind, execute, recurrence, states_of, traced=True, layers=2, D=2):
+def run(kind, execute, recurrence, states_of, traced=True, layers=2, D=2, dtype=np.float64):
     """Run two layers forward and back; return every array that comes out by its name and its pass."""
     rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
     layout, G = Layout(np.array([5, 5, 3, 2, 2, 1] + [1] * 30), 6), len(recurrence.GATES)
     passes, dweights = [], []
     for k in range(layers * D):
-        w = [
-            rng.standard_normal(s)
-            for s in ((G * 4, 3 if k < D else 4 * D), (G * 4, 4), (G * 4,), (G * 4,))
-        ]
+        w = [draw(*s) for s in ((G * 4, 3 if k < D else 4 * D), (G * 4, 4), (G * 4,), (G * 4,))]
         w += [None] * (len(states_of) - 1)
-        passes.append(kind(recurrence, w, {}, layout, rng.standard_normal((6, 4))))
+        passes.append(kind(recurrence, w, {}, layout, draw(6, 4)))
         # Ones, since gradients are added to what is there.
         dweights.append([None if a is None else np.ones_like(a) for a in w])
-    states, dstates = (
-        [[rng.standard_normal((6, 4)) for _ in states_of] for _ in passes] for _ in range(2)
-    )
-    traces = [[np.empty((layout.rows, 4)) for _ in states_of] if traced else None for _ in passes]
-    stack = Stack(passes, [None, rng.standard_normal((layout.rows, 4 * D))], execute(layout))
-    y, contexts = stack.forward(rng.standard_normal((layout.rows, 3)), states)
-    dx = stack.backward(contexts, rng.standard_normal(y.shape), dstates, dweights, traces)
+    states, dstates = ([[draw(6, 4) for _ in states_of] for _ in passes] for _ in range(2))
+    traces = [
+        [np.empty((layout.rows, 4), dtype) for _ in states_of] if traced else None for _ in passes
+    ]
+    stack = Stack(passes, [None, draw(layout.rows, 4 * D)], execute(layout))
+    y, contexts = stack.forward(draw(layout.rows, 3), states)
+    dx = stack.backward(contexts, draw(*y.shape), dstates, dweights, traces)
     found = {"y": y, "dx": dx}
     for k in range(len(passes)):
         of_pass = f"of layer {k // D}, direction {k % D}"
@@ -75,6 +76,42 @@ def test_every_execution_gives_what_one_after_the_other_gives(
     found = run(kind, execute, *CELLS[cell], traced, D=D)
     all_close(found, expected)
     all_equal(found, run(kind, execute, *CELLS[cell], traced, D=D))  # a function of its input
+
+
+EXECUTIONS = {
+    "in turn": lambda layout: InTurn(),
+    "in threads": lambda layout: InThreads(),
+    "in parts": lambda layout: InParts(layout.parts(2)),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", [Pass, Checkpointed])
+@pytest.mark.parametrize("how", EXECUTIONS)
+def test_every_execution_stays_in_float32(cell, kind, how, three_threads):
+    found = run(kind, EXECUTIONS[how], *CELLS[cell], dtype=np.float32)
+    assert {name: a.dtype for name, a in found.items() if a.dtype != np.float32} == {}
+
+
+@pytest.mark.parametrize("save", [True, False])
+@pytest.mark.parametrize("how", EXECUTIONS)
+def test_every_execution_saves_what_is_wanted_and_nothing_else(how, save, three_threads):
+    saved = []
+
+    class Watched:
+        GATES = rnn.GATES
+
+        @staticmethod
+        def forward(*args, save, **options):
+            saved.append(save)
+            return rnn.forward(*args, save=save, **options)
+
+    layout, w = Layout(np.array([5, 5, 3]), 5), np.ones((4, 4))
+    passes = [Pass(Watched, [w, w, None, None], {}, layout, None)] * 2
+    states = [[np.zeros((5, 4))] for _ in passes]
+    Stack(passes, [None], EXECUTIONS[how](layout)).forward(np.ones((13, 4)), states, save)
+    assert saved
+    assert set(saved) == {save}
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -1,5 +1,6 @@
 """docs/from_torch.md: what it says of every row is so."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -33,6 +34,22 @@ def twins(name, *args, **options):
     ours = getattr(minirnn, name)(*args, **options, dtype="float64")
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
+
+
+def test_what_is_left_out_is_what_torch_takes():
+    """But for `dim`, which torch guesses with a warning, and `dtype`, which is a global setting there."""
+    places = torch.optim, torch.optim.lr_scheduler, torch.nn, torch.nn.utils, torch.nn.utils.rnn
+    named = [(name, p) for name in minirnn.__all__ for p in places if hasattr(p, name)]
+    compared = set()
+    for name, place in named:
+        if not callable(getattr(minirnn, name)):
+            continue
+        ours, theirs = (inspect.signature(getattr(m, name)).parameters for m in (minirnn, place))
+        for setting in ours.keys() & theirs.keys() - {"dim", "dtype"}:
+            if ours[setting].default is not inspect.Parameter.empty:
+                assert ours[setting].default == theirs[setting].default, (name, setting)
+                compared.add(name)
+    assert {"SGD", "RMSprop", "OneCycleLR", "CrossEntropyLoss", "LayerNorm"} <= compared
 
 
 def tensors(arrays):

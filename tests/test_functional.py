@@ -1,10 +1,25 @@
 """What the pure pairs promise beyond the equations: digits, selection, scratch space."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import minirnn
-from minirnn.functional import dropout, gru, linear, lstm, rnn, scratch, shared
+from minirnn.functional import (
+    dropout,
+    embedding,
+    gru,
+    gru_before,
+    linear,
+    loss,
+    lstm,
+    normalized_gru,
+    normalized_lstm,
+    rnn,
+    scratch,
+    shared,
+)
 from minirnn.layout import equal_lengths
 
 CELLS = {"rnn": (rnn, 1), "gru": (gru, 1), "lstm": (lstm, 2)}
@@ -21,6 +36,7 @@ def test_a_bias_gradient_over_a_million_rows_keeps_its_digits():
 def test_column_sums(rows):
     a = np.random.default_rng(0).standard_normal((rows, 5))
     np.testing.assert_allclose(shared.column_sums(a), a.sum(0), rtol=1e-10, atol=1e-12)
+    assert shared.column_sums(a.astype(np.float32)).dtype == np.float32
 
 
 def test_what_dropout_drops_has_no_influence():
@@ -30,6 +46,8 @@ def test_what_dropout_drops_has_no_influence():
     assert not dropout.backward(ctx, x).any()
     mask = np.array([2.0, 0, 0, 2.0])
     np.testing.assert_array_equal(shared.masked(x, mask), [2, 0, 0, 4])
+    for p in (0.5, 1.0):
+        assert dropout.draw_mask((2, 3), p, 0, np.ones(1, np.float32)).dtype == np.float32
 
 
 def test_relu_selects_as_torch_does():
@@ -74,11 +92,110 @@ def test_a_step_within_a_step_changes_nothing(cell, B, monkeypatch):
 
 
 def test_scratch_is_bounded_in_bytes():
-    for size in (*range(1, 200), 10**6):
-        scratch.put_back(scratch.scratch((size, 80), np.zeros(1)))
-    kept = [a for arrays in scratch._scratch.store.arrays.values() for a in arrays]
-    assert 0 < sum(a.nbytes for a in kept) <= 4 << 20
-    assert len(scratch._scratch.store.arrays) <= 16
+    like, counts = np.zeros(1), []
+
+    def kept():
+        store = scratch._scratch.store
+        arrays = [a for same in store.arrays.values() for a in same]
+        size = sum(a.nbytes for a in arrays)
+        assert 0 < size <= 4 << 20
+        assert (store.count, store.bytes) == (len(arrays), size)
+        return len(arrays)
+
+    for size in (*range(1, 200), 10**5):
+        scratch.put_back(scratch.scratch((size, 400), like))
+        counts.append(kept())
+    assert max(counts) == 16
+    too_large, small, other = np.zeros(10**6), np.zeros((3, 5)), np.zeros((3, 5))
+    scratch.put_back(too_large, small, other)
+    before = kept()
+    assert {id(scratch.scratch((3, 5), like)) for _ in range(2)} == {id(small), id(other)}
+    assert kept() == before - 2
+
+
+LOSSES = {
+    "cross_entropy": minirnn.CrossEntropyLoss,
+    "soft_cross_entropy": minirnn.CrossEntropyLoss,
+    "nll": minirnn.NLLLoss,
+    "mse": minirnn.MSELoss,
+    "bce": minirnn.BCELoss,
+    "bce_with_logits": minirnn.BCEWithLogitsLoss,
+}
+
+
+def defaults(function):
+    empty = inspect.Parameter.empty
+    every = inspect.signature(function).parameters.items()
+    return {name: p.default for name, p in every if p.default is not empty}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_losss_pair_has_the_defaults_of_its_module(name):
+    own, of_module = defaults(getattr(loss, name + "_forward")), defaults(LOSSES[name])
+    own.pop("ignore_index", None)  # the pair ignores nothing unless told
+    assert own.pop("save") is True
+    assert own == {setting: of_module[setting] for setting in own}
+    assert defaults(getattr(loss, name + "_backward")) == {"dloss": 1.0}
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [rnn, lstm, gru, gru_before, normalized_lstm, normalized_gru, dropout, linear, embedding],
+    ids=lambda pair: pair.__name__.rpartition(".")[2],
+)
+def test_what_is_not_asked_for_is_saved_unmasked_and_tanh(pair):
+    given = defaults(pair.forward)
+    assert given.pop("save") is True
+    assert given.pop("nonlinearity", "tanh") == "tanh"
+    assert set(given.values()) <= {None}
+    if hasattr(pair, "step"):
+        assert defaults(pair.step) in ({}, {"nonlinearity": "tanh"})
+
+
+@pytest.mark.parametrize("pair", [rnn, lstm, gru, gru_before, normalized_lstm, normalized_gru])
+def test_without_save_a_pair_gives_the_same_states_and_no_context(pair):
+    rng = np.random.default_rng(0)
+    shapes = pair.weight_shapes(2, 4, 4, True).values()
+    weights = [None if s is None else rng.standard_normal(s) for s in shapes]
+    x, layout, found = rng.standard_normal((6, 2)), equal_lengths(3, 2), []
+    for save in (True, False):
+        states = [np.zeros((8, 4)) for _ in pair.STATES]
+        ctx = pair.forward(x, states, weights, layout, save=save)
+        assert (ctx is not None) == save
+        found.append(states)
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("pair", [lstm, gru, gru_before, normalized_lstm, normalized_gru])
+@pytest.mark.parametrize("z", [-100, 100])
+def test_a_gate_may_close_in_a_pair_that_is_called_by_itself(pair, z):
+    """Its exponential overflows, or it is less than any normal number: nobody's mistake."""
+    shapes = pair.weight_shapes(2, 4, 4, True)
+    weights = [s and np.full(s, z if k.startswith("bias") else 0, "f4") for k, s in shapes.items()]
+    x, old = np.ones((1, 2), np.float32), [np.zeros((1, 4), np.float32) for _ in pair.STATES]
+    new, every = ([np.zeros_like(s) for s in old], [np.zeros((2, 4), np.float32) for _ in old])
+    with np.errstate(all="raise"):
+        pair.step(x, old, weights, new)
+        pair.forward(x, every, weights, equal_lengths(1, 1))
+    for stepped, states in zip(new, every, strict=True):
+        np.testing.assert_allclose(stepped, states[1:], rtol=1e-6)
+
+
+def test_without_save_a_layers_pair_has_no_context():
+    x, w, tokens = np.ones((3, 2)), np.ones((4, 2)), np.array([1, 0])
+    assert dropout.forward(x, 0.5, save=False)[1] is None
+    assert linear.forward(x, w, save=False)[1] is None
+    assert embedding.forward(tokens, w, save=False)[1] is None
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_without_save_a_loss_is_the_same_and_has_no_context(name):
+    p = np.full((3, 2), 0.25)
+    target = np.array([0, 1, 1]) if name in ("cross_entropy", "nll") else p
+    forward = getattr(loss, name + "_forward")
+    value, ctx = forward(p, target)
+    assert ctx is not None
+    assert forward(p, target, save=False) == (value, None)
 
 
 def closed(cell, z, dtype):

@@ -291,7 +291,7 @@ def test_a_setting_is_a_number_in_its_range(name, setting):
     for value in bad:
         value = [value] if isinstance(lawful, list) else value
         with pytest.raises(
-            (ValueError, TypeError), match=rf"{setting}.*: expected .*, got"
+            (ValueError, TypeError), match=rf"\b{setting}\b.*: expected .*, got"
         ) as info:
             getattr(minirnn, name)(made, **{**LAWFUL[name], setting: value})
         assert len(str(info.value)) < 300
@@ -334,9 +334,13 @@ def test_a_state_is_a_mapping(name, state):
 
 
 def test_a_cycle_whose_rise_takes_no_step():
-    for total_steps, pct_start in ((4, 0.25), (1, 1.0), (1, 0.3), (8, 0.125)):
-        cycle = minirnn.OneCycleLR(optimizer(), 0.5, total_steps, pct_start=pct_start)
-        assert 0 < cycle.get_last_lr()[0] <= 0.5
+    low = 0.5 / 25 / 1e4
+    for steps, share, first in ((4, 0.25, 0.5), (1, 1.0, 0.5), (8, 0.125, 0.5), (1, 0.3, low)):
+        for strategy in ("cos", "linear"):
+            cycle = minirnn.OneCycleLR(
+                optimizer(), 0.5, steps, pct_start=share, anneal_strategy=strategy
+            )
+            assert cycle.get_last_lr() == pytest.approx([first], rel=1e-9)
 
 
 @pytest.mark.parametrize("schedule", [name for name in LAWFUL if name != "ReduceLROnPlateau"])
@@ -494,7 +498,13 @@ def build(module, name, options, optimizer, last_epoch=-1):
     return getattr(module, name)(optimizer, **options, last_epoch=last_epoch)
 
 
-@pytest.mark.parametrize(("name", "options"), [*SCHEDULES, ("SequentialLR", {})])
+STEPPED = [
+    (name, {**options, "cycle_momentum": False} if name == "OneCycleLR" else options)
+    for name, options in MORE
+]
+
+
+@pytest.mark.parametrize(("name", "options"), [*SCHEDULES, *STEPPED, ("SequentialLR", {})])
 @pytest.mark.parametrize("steps", [1, 13])
 def test_a_schedule_goes_on_after_last_epoch(name, options, steps):
     """After some steps a new schedule, of an optimiser with the state of the first one, takes over."""
@@ -508,7 +518,8 @@ def test_a_schedule_goes_on_after_last_epoch(name, options, steps):
     _, again, reference_again = two_groups()
     again.load_state_dict(optimizer.state_dict())
     ours = build(minirnn, name, options, again, last_epoch=steps - 1)
-    if name != "SequentialLR":  # torch's begins with its first schedule again
+    # torch's begin again with their first schedule, or with the length of their first wave
+    if name not in ("SequentialLR", "CosineAnnealingWarmRestarts"):
         reference_again.load_state_dict(reference.state_dict())
         reference = reference_again
         theirs = build(torch.optim.lr_scheduler, name, options, reference, steps - 1)
@@ -523,7 +534,7 @@ def test_a_schedule_goes_on_after_last_epoch(name, options, steps):
         theirs.step()
 
 
-@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+@pytest.mark.parametrize(("name", "options"), [*SCHEDULES, *STEPPED])
 def test_last_epoch_needs_the_initial_rates(name, options):
     _, optimizer, _ = two_groups()
     optimizer.param_groups[0]["initial_lr"] = 0.7
@@ -570,10 +581,13 @@ def test_a_sequence_takes_schedules_by_the_step_and_of_its_own_optimizer():
         (lambda o: minirnn.SequentialLR(o, [minirnn.LinearLR(o)], [3]), "milestones"),
         (lambda o: minirnn.ReduceLROnPlateau(o, mode="up"), "mode"),
         (lambda o: minirnn.ReduceLROnPlateau(o, factor=1.0), "factor"),
+        (lambda o: minirnn.OneCycleLR(o, 0.1, 9, anneal_strategy="poly"), "anneal_strategy"),
+        (lambda o: minirnn.OneCycleLR(o, 0.1, epochs=2, steps_per_epoch=1.5), "steps_per_epoch"),
+        (lambda o: minirnn.OneCycleLR(o, 0.1, epochs=1.5, steps_per_epoch=2), "epochs"),
     ],
 )
 def test_bad_schedules(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^{message}: expected"):
         make(minirnn.SGD([minirnn.Parameter(np.ones(1))], lr=0.1))
 
 

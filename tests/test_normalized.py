@@ -96,6 +96,16 @@ def test_outputs_and_every_gradient_are_those_of_autograd(cell, dropped, bias):
         close(a[0], b.grad.numpy())
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_parameters_are_those_of_the_equations(cell, bias):
+    kinds = ["weight", "gain", "bias"] if bias else ["weight", "gain"]
+    expected = {f"{kind}_{side}_l0" for kind in kinds for side in ("ih", "hh")}
+    if cell == "lstm":
+        expected |= {f"{kind}_c_l0" for kind in kinds[1:]}
+    assert {name for name, _ in made(cell, 3, 4, bias=bias).named_parameters()} == expected
+
+
 @pytest.mark.parametrize("init", ["torch", "orthogonal"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_gains_begin_at_one_and_a_forward_pass_is_normalised(cell, init):

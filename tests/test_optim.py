@@ -224,7 +224,9 @@ def test_a_setting_is_a_number_in_its_range(name, setting):
     made = make([p], momentum=0.9) if switch and name == "SGD" else make([p])
     for value in NO_SWITCHES if switch else NO_NUMBERS:
         value = (value, 0.9) if setting == "betas" else value
-        refused = pytest.raises((ValueError, TypeError), match=rf"{setting}.*: expected .*, got")
+        refused = pytest.raises(
+            (ValueError, TypeError), match=rf"\b{setting}\b.*: expected .*, got"
+        )
         with refused:
             make([p], **{setting: value})
         with refused:
@@ -248,7 +250,9 @@ def test_rmsprop_of_a_steady_gradient_stays_finite():
     assert np.isfinite(p.data).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"centered": True, "momentum": 0.5, "weight_decay": 0.1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"centered": True, "momentum": 0.5, "dampening": 0.1, "weight_decay": 0.1}]
+)
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
 def test_a_step_allocates_nothing_of_the_parameters_size(name, maximize, options):
@@ -438,9 +442,15 @@ def test_parameters_keep_their_dtype(name, options, dtype):
         (lambda p: minirnn.SGD([p], lr=-1.0), ValueError, "lr: expected"),
         (lambda p: minirnn.SGD([p], momentum=-1.0), ValueError, "momentum"),
         (lambda p: minirnn.SGD([p], momentum=0.9, dampening=-1), ValueError, "dampening"),
-        (lambda p: minirnn.SGD([p], nesterov=True), ValueError, "nesterov"),
+        (lambda p: minirnn.SGD([p], nesterov=True), ValueError, "^nesterov: expected a positive"),
         (lambda p: minirnn.SGD(3), TypeError, "expected Parameters, got int"),
         (lambda p: minirnn.Adam([p], betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
+        (lambda p: minirnn.Adam([p], betas=0.5), ValueError, r"^betas: expected two .*, got 0\.5$"),
+        (
+            lambda p: minirnn.Adam([p], betas=[0.5]),
+            ValueError,
+            r"^betas: expected two numbers, got",
+        ),
         (lambda p: minirnn.Adam([{"params": [p], "lrr": 1}]), ValueError, "lrr"),
         (lambda p: minirnn.Adam([p], weight_decay=-1), ValueError, "weight_decay"),
     ],

@@ -34,6 +34,16 @@ def test_streaming_equals_the_batch(make, batch_first):
 
 
 @pytest.mark.parametrize("make", LIBRARY, indirect=True)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_streaming_without_biases(make, batch):
+    layer = make(3, 4, bias=False, dtype=F8)
+    x, state = np.random.default_rng(0).standard_normal((6, batch, 3)), None
+    for x_t, expected in zip(x, layer(x)[0], strict=True):
+        y, state = layer.step(x_t, state)
+        close(y, expected)
+
+
+@pytest.mark.parametrize("make", LIBRARY, indirect=True)
 def test_streaming_allocates_its_result_and_nothing_else(make):
     layer = make(64, 512, num_layers=2)
     x = np.ones((16, 64), np.float32)

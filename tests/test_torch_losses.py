@@ -49,6 +49,28 @@ def test_nll_of_log_softmax_is_the_cross_entropy():
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_smoothing_hears_a_row_whose_own_class_weighs_nothing(reduction):
+    rng, weight = np.random.default_rng(0), np.array([1.0, 0.0, 2.0])
+    logits, target = rng.standard_normal((4, 3)), np.array([0, 1, 2, 1])
+    options = {"weight": weight, "label_smoothing": 0.3, "reduction": reduction}
+    compare("CrossEntropyLoss", logits, target, **options)
+
+
+@pytest.mark.parametrize("name", ["NLLLoss", "CrossEntropyLoss"])
+def test_of_one_class_rows_may_be_ignored_too(name):
+    criterion = getattr(minirnn, name)(ignore_index=7)
+    assert criterion(np.zeros((2, 1)), np.array([0, 7])) == 0
+
+
+@pytest.mark.parametrize("name", ["NLLLoss", "CrossEntropyLoss"])
+def test_the_mean_of_rows_that_all_weigh_nothing_is_nan_without_a_gradient(name):
+    criterion = getattr(minirnn, name)(np.array([1.0, 0.0]))
+    loss, ctx = criterion.forward(np.full((2, 2), -0.7), np.array([1, 1]))
+    assert np.isnan(loss)
+    assert not criterion.backward(ctx).any()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_what_counts_for_nothing_has_no_influence(reduction):
     """Ignored rows and classes of weight zero may hold anything, also as torch would not have it."""
     weight = np.array([1.0, 0.0, 2.0])
@@ -112,9 +134,9 @@ def test_bce_refuses_what_is_no_probability():
 @pytest.mark.parametrize("name", ["NLLLoss", "BCELoss", "CrossEntropyLoss", "BCEWithLogitsLoss"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_result_is_of_the_inputs_dtype_and_its_context_its_own(name, dtype):
-    criterion = getattr(minirnn, name)()
-    x = np.full((2, 3), 0.25, dtype)
     hard = name in ("NLLLoss", "CrossEntropyLoss")
+    criterion = getattr(minirnn, name)(**{"ignore_index": 7} if hard else {})
+    x = np.full((2, 3), 0.25, dtype)
     target = np.array([0, 2]) if hard else np.eye(3, dtype=dtype)[:2]
     loss, ctx = criterion.forward(x, target)
     expected = criterion.backward(ctx)

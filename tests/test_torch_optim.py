@@ -87,7 +87,12 @@ def test_fifty_steps_and_the_state_both_ways(name, options, maximize):
     last = Side(name, {"lr": 0.5}, False, rng)
     for p, value in zip(last.params, again.values(), strict=True):
         p.data.copy_(torch.as_tensor(value))
-    last.optimizer.load_state_dict(tensors(again.optimizer.torch_state_dict()))
+    mine = again.optimizer.torch_state_dict()
+    theirs = sides[1].optimizer.state_dict()["state"]
+    for index, entry in mine["state"].items():
+        filled = {key for key, value in theirs.get(index, {}).items() if value is not None}
+        assert entry.keys() - {"step"} == filled - {"step"}
+    last.optimizer.load_state_dict(tensors(mine))
     walk([again, last], rng, 35, 50)
 
 
