@@ -169,9 +169,9 @@ TARGET static void NAME(product_of_rows)(REAL *out, const REAL *a, const REAL *c
  * would crowd in a few places of the caches. */
 TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *const *rows, Size n, Size K, Size J,
                                         Size a_row) {
-    enum { BREADTH = 6 * LANES, FAR = 4096 / sizeof(REAL) };
+    enum { BREADTH = 6 * LANES, DISTANT = 4096 / sizeof(REAL) };
     REAL block[DEPTH * BREADTH];
-    if (a_row < FAR) {
+    if (a_row < DISTANT) {
         NAME(product_of_rows)(out, a, rows, n, K, J, 1, a_row, 1);
         return;
     }
@@ -319,7 +319,7 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
 
 INLINE void NAME(rnn_forward)(void *const *at, Span span, int relu) {
     REAL *h = at[0], *masked = at[6];
-    const REAL *w = at[1], *restrict b = at[4], *mask = at[5];
+    const REAL *w = at[1], *b = at[4], *mask = at[5];
     Size H = span.H;
     const REAL *h_prev = h;
     h += span.B * H;
@@ -350,7 +350,7 @@ INLINE void NAME(rnn_backward)(void *const *at, Span span, int relu) {
             dz[j] = relu ? (y[j] <= 0 ? 0 : d[j]) : d[j] * (1 - y[j] * y[j]);
             d[j] = 0;
         }
-        NAME(add_to_previous)(dh, dz, w, mask, masked, n, H, H, H);
+        NAME(add_to_previous)(d, dz, w, mask, masked, n, H, H, H);
     }
     NAME(add_gradients)(at + 8, dz_all, h, span, 1, 0);
 }
@@ -364,7 +364,7 @@ TARGET static void NAME(rnn_relu_backward)(void *const *at, Span span) { NAME(rn
 
 TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
     REAL *gates = at[0], *h = at[1], *c = at[2], *tanh_c = at[3], *masked = at[9];
-    const REAL *w = at[4], *restrict b = at[7], *mask = at[8];
+    const REAL *w = at[4], *b = at[7], *mask = at[8];
     Size H = span.H;
     NAME(begin)(at + 4, gates, span, 4);
     const REAL *h_prev = h, *c_prev = c;
