@@ -444,6 +444,23 @@ def test_c_refuses_what_does_not_fit(bad, loops):
         np.testing.assert_array_equal(arguments[k], v)
 
 
+@pytest.mark.parametrize("name", list(lstm_arguments())[1:11])
+def test_what_a_loop_writes_overlaps_nothing(name, loops):
+    """Else the sizes would change after they were looked at."""
+    arguments = lstm_arguments()
+    spoiled = arguments[name]
+    memory = np.zeros(arguments["gates"].size + spoiled.size - 1)  # so that they share one number
+    arguments["gates"] = memory[: arguments["gates"].size]
+    arguments[name] = memory[-spoiled.size :].view(spoiled.dtype).reshape(spoiled.shape)
+    arguments[name][...] = spoiled
+    before = memory.copy()
+    with pytest.raises(ValueError, match=f"{name}: expected an array apart"):
+        loops.lstm_forward(*arguments.values())
+    np.testing.assert_array_equal(memory, before)
+    arguments["gates"] = arguments["gates"].copy()
+    loops.lstm_forward(*arguments.values())
+
+
 def gru_arguments(T=3, B=4, H=5, features=6):
     """Return valid arguments of gru_backward, by name, in their order."""
     N = T * B
@@ -544,6 +561,8 @@ def test_c_refuses_too_few_arguments_and_arrays_not_to_be_written(loops):
         for room, columns in [(6, 2), (13, 2), (15, 2), (14, 0), (14, -1), (14, 4), (14, 2**62)]:
             with pytest.raises(ValueError, match="as many numbers"):
                 pack(np.empty(room), np.empty(6), columns)
+        with pytest.raises(ValueError, match="as many numbers"):  # and no loop over the columns
+            pack(np.empty(8), np.empty(0), 2**62)
     with pytest.raises(ValueError, match="instruction set"):
         loops.use("mmx")
 

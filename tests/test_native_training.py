@@ -298,8 +298,38 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_c_refuses_what_does_not_fit(name):
     function, arguments, error, message = REFUSED[name]
+    arguments = [x.copy() if isinstance(x, np.ndarray) and x.flags.carray else x for x in arguments]
     before = [np.copy(x) for x in arguments if isinstance(x, np.ndarray)]
     with pytest.raises(error, match=message):
         function(*arguments)
     now = [x for x in arguments if isinstance(x, np.ndarray)]
     assert all((a == b).all() for a, b in zip(before, now, strict=True))
+
+
+OVERLAPPING = {
+    "adam": (in_c.adam, [*np.ones((4, 6)), None, *RATES], [0, 1, 2, 3]),
+    "entropy": (in_c.cross_entropy, [F, F, I3, 1], [0, 1, 2]),
+    "rows": (in_c.add_rows, [F, F, I3, -1], [0, 1, 2]),
+    "sizes": (in_c.batch_sizes, [I3, I3 + 1], [0, 1]),
+    "order": (in_c.arrange, [I3, I3, I3, I3 + 1, I3, 1], [0, 1, 2, 3, 4]),
+}
+
+
+@pytest.mark.parametrize("name", OVERLAPPING)
+def test_what_is_written_overlaps_nothing(name):
+    """Else integers would change after they were looked at."""
+    function, arguments, arrays = OVERLAPPING[name]
+    function(*[np.copy(x) if isinstance(x, np.ndarray) else x for x in arguments])
+    for k in arrays[1:]:
+        spoiled = [np.copy(x) if isinstance(x, np.ndarray) else x for x in arguments]
+        spoiled[k] = spoiled[0].ravel().view(spoiled[k].dtype)[: spoiled[k].size]
+        before = spoiled[0].copy()
+        with pytest.raises(ValueError, match="apart"):
+            function(*spoiled)
+        np.testing.assert_array_equal(spoiled[0], before)
+
+
+def test_rows_of_a_batch_wrap_around_where_they_are_too_many():
+    (order, inverse), rows = np.zeros((2, 1), np.int64), np.zeros(3, np.int64)
+    in_c.arrange(order, inverse, rows, np.array([3]), np.array([0]), 2**62)
+    assert rows.tolist() == [0, 2**62, -(2**63)]

@@ -160,8 +160,8 @@ static int best(void) {
 
 /* ---- arguments ---------------------------------------------------------------------------------------------------- */
 
-/* So large that nothing else overflows when these are multiplied. */
-static const Size MOST_ROWS = (Size)1 << (sizeof(Size) == 8 ? 38 : 16), MOST_HIDDEN = (Size)1 << (sizeof(Size) == 8 ? 20 : 10);
+/* More than any machine has, and so few that nothing overflows when they are multiplied. */
+static const Size MOST_ROWS = (Size)1 << 38, MOST_HIDDEN = (Size)1 << 20;
 
 /* Where a span lies in the whole batch. */
 typedef struct {
@@ -202,7 +202,7 @@ static int find_rows(const Taken *taken, const Array *arrays, Span span, Place *
     while (arrays[k].rows != STATES) k++;
     place->rows = count(taken, k) / span.H - place->states;
     place->states += place->rows;
-    if (place->row + span.N <= place->rows && place->state >= 0 && place->state + span.B + span.N <= place->states) return 1;
+    if (place->row + span.N <= place->rows && place->rows <= MOST_ROWS) return 1; /* then the states are there, too */
     PyErr_Format(PyExc_ValueError, "%s: expected the states of all rows", arrays[k].name);
     return 0;
 }
@@ -238,7 +238,7 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
         Size expected = rows[arrays[k].rows] * width;
         int to_spare = arrays[k].rows == BATCH || (arrays[k].rows == ROOM && given != place->rows * width);
         if (to_spare ? given < expected : arrays[k].rows != ROOM && given != expected) {
-            PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", arrays[k].name, expected, given);
+            PyErr_Format(PyExc_ValueError, "%s: expected %lld numbers, got %lld", arrays[k].name, expected, given);
             return 0;
         }
         if (panels) taken->at[k] = aligned(taken->at[k]);
@@ -293,7 +293,7 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
         return release(&taken);
     Size bytes = 0;
     for (int k = 0; k < n; k++) bytes += own_bytes(&taken, arrays, k, span);
-    char *memory = PyMem_RawMalloc(bytes);
+    char *memory = bytes <= PY_SSIZE_T_MAX ? PyMem_RawMalloc((size_t)bytes) : NULL;
     if (!memory) {
         release(&taken);
         return PyErr_NoMemory();
@@ -332,9 +332,9 @@ static PyObject *pack(Pack *const *packs, PyObject *const *args, Py_ssize_t give
     Size columns = PyLong_AsSsize_t(args[2]);
     if ((columns == -1 && PyErr_Occurred()) || !take_out_and_in(&taken, args)) return release(&taken);
     Size numbers = count(&taken, 1);
-    if (count(&taken, 0) != numbers + LINE / taken.views[0].itemsize || columns < 1 || numbers % columns) {
+    if (count(&taken, 0) != numbers + LINE / taken.views[0].itemsize || columns < 1 || columns > numbers || numbers % columns) {
         release(&taken);
-        return PyErr_Format(PyExc_ValueError, "expected room for as many numbers, in rows of %zd", columns);
+        return PyErr_Format(PyExc_ValueError, "expected room for as many numbers, in rows of %lld", columns);
     }
     Py_BEGIN_ALLOW_THREADS
     packs[is_double(&taken)](aligned(taken.at[0]), taken.at[1], numbers / columns, columns, 0);

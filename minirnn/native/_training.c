@@ -39,7 +39,7 @@ typedef struct {
 
 static int expect(const Taken *taken, int k, const char *name, Size expected) {
     if (count(taken, k) == expected) return 1;
-    PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", name, expected, count(taken, k));
+    PyErr_Format(PyExc_ValueError, "%s: expected %lld numbers, got %lld", name, expected, count(taken, k));
     return 0;
 }
 
@@ -53,7 +53,7 @@ static int within(const Taken *taken, int k, Size limit) {
 
 static int require_within(const Taken *taken, int k, const char *name, Size limit) {
     if (within(taken, k, limit)) return 1;
-    PyErr_Format(PyExc_ValueError, "%s: expected numbers from 0 to below %zd", name, limit);
+    PyErr_Format(PyExc_ValueError, "%s: expected numbers from 0 to below %lld", name, limit);
     return 0;
 }
 
@@ -67,13 +67,16 @@ static int take_adam(Taken *taken, PyObject *const *args, Adam *step) {
     static const char *const names[] = {"data", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
     double numbers[5];
     for (int k = 0; k < 5; k++) {
+        numbers[k] = PyFloat_AsDouble(args[5 + k]);
+        if (numbers[k] == -1 && PyErr_Occurred()) return 0;
+    }
+    for (int k = 0; k < 5; k++) {
         int use = k == 4 ? MAYBE | WRITTEN : k == 1 ? READ : WRITTEN;
         if (!take(taken, args[k], names[k], use, k ? taken->views[0].format : REALS)) return 0;
         if (taken->at[k] && !expect(taken, k, names[k], count(taken, 0))) return 0;
     }
-    for (int k = 0; k < 5; k++) numbers[k] = PyFloat_AsDouble(args[5 + k]);
     *step = (Adam){numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
-    return !PyErr_Occurred();
+    return 1;
 }
 
 /* data, grad, exp_avg, exp_avg_sq, max_exp_avg_sq or None; lr, beta1, beta2, eps, t. */
@@ -192,7 +195,7 @@ static void arrange(void *const *at, Size B, Size longest, Size stride) {
         inverse[k] = place;
     }
     for (Size t = 0; t < longest; t++)
-        for (Size k = 0; k < B && lengths[order[k]] > t; k++) *rows++ = first[order[k]] + t * stride;
+        for (Size k = 0; k < B && lengths[order[k]] > t; k++) *rows++ = (int64_t)((uint64_t)first[order[k]] + (uint64_t)t * (uint64_t)stride);
 }
 
 /* order, inverse (B,), rows (N,), lengths, first (B,), stride: fills the first three, and tells whether lengths descend. */
