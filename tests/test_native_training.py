@@ -22,9 +22,8 @@ INTEGERS = [np.int8, np.uint8, np.int32, np.int64, np.longlong, np.uint64]
 
 
 @pytest.fixture(autouse=True)
-def _on_again():
-    yield
-    minirnn.set_native(minirnn.native_available())
+def _in_c():
+    minirnn.set_native(True)
 
 
 def test_each_has_its_counterpart():

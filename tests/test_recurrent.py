@@ -9,7 +9,6 @@ from helpers import all_close, check_gradients, close, spans
 from makers import F8, LENGTHS, arrays, like_state, named, packed_input
 
 import minirnn
-from minirnn import pairs
 from minirnn.bptt.execution import InThreads, InTurn
 from minirnn.functional.gru import GRUContext, GRURows
 
@@ -301,7 +300,6 @@ def test_what_a_layer_keeps_of_a_pass_follows_the_switches():
         _, ctx = layer.forward(x)
         return type(ctx.saved.contexts[0]), type(ctx.saved.stack.execution)
 
-    native = pairs._native
     try:
         minirnn.set_native(minirnn.native_available())
         before = runs()
@@ -312,7 +310,6 @@ def test_what_a_layer_keeps_of_a_pass_follows_the_switches():
         assert runs() == (GRUContext, InThreads)
     finally:
         minirnn.set_num_threads(1)
-        minirnn.set_native(native)
     assert threaded == (before[0], InThreads)
     assert before == (GRURows if minirnn.native_available() else GRUContext, InTurn)
 
