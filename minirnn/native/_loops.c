@@ -67,15 +67,14 @@ typedef void Elementwise(void *out, const void *x, Size count);
 
 /* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
- * argument but memory for the loop to work in. */
-enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64 };
+ * argument but memory for the loop to work in. INPUT: with I in the place of H. */
+enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128 };
 /* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first. */
 enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES };
 
 typedef struct {
     const char *name;
-    int use, rows, width; /* width * H numbers in a row; those of_input have I in the place of H */
-    int of_input;
+    int use, rows, width; /* width * H numbers in a row */
 } Array;
 
 typedef struct {
@@ -90,11 +89,11 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
 #define FORWARD_ARRAYS(gates, biases) \
     {"w_hh", TRANSPOSED, HIDDEN, gates}, {"b_ih", MAYBE, ONE, gates}, {"b_hh", BESIDE, ONE, gates}, \
     {"b", OWN, ONE, biases}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
-    {"w_ih", MAYBE | TRANSPOSED, HIDDEN, gates, 1}, {"x", BESIDE, ROWS, 1, 1}
+    {"w_ih", MAYBE | TRANSPOSED | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}
 #define BACKWARD_ARRAYS(gates, width, packed) \
     {"w_hh", packed, HIDDEN, gates}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
-    {"w_ih", MAYBE, HIDDEN, gates, 1}, {"x", BESIDE, ROWS, 1, 1}, {"dx", BESIDE | WRITTEN, ROWS, 1, 1}, \
-    {"dw_ih", BESIDE | WRITTEN, HIDDEN, gates, 1}, {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, \
+    {"w_ih", MAYBE | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}, {"dx", BESIDE | WRITTEN | INPUT, ROWS, 1}, \
+    {"dw_ih", BESIDE | WRITTEN | INPUT, HIDDEN, gates}, {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, \
     {"db", BESIDE | WRITTEN, ONE, width}
 #define RNN_FORWARD_ARRAYS {{"h", WRITTEN, STATES, 1}, FORWARD_ARRAYS(1, 1)}
 #define RNN_BACKWARD_ARRAYS \
@@ -227,14 +226,14 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
         Size itemsize = taken->views[k].itemsize, width = arrays[k].width;
         int panels = arrays[k].use & (PACKED | TRANSPOSED) && !is_matrix(taken, k);
         Size given = count(taken, k) - (panels ? LINE / itemsize : 0), in_all = rows[arrays[k].rows] * width;
-        if (arrays[k].of_input && !span->I) {
+        if (arrays[k].use & INPUT && !span->I) {
             span->I = given / in_all;
             if (span->I < 1 || span->I > MOST_HIDDEN) {
                 PyErr_Format(PyExc_ValueError, "%s: expected sizes of a layer", arrays[k].name);
                 return 0;
             }
         }
-        width *= arrays[k].of_input ? span->I : span->H;
+        width *= arrays[k].use & INPUT ? span->I : span->H;
         Size expected = rows[arrays[k].rows] * width;
         int to_spare = arrays[k].rows == BATCH || (arrays[k].rows == ROOM && given != place->rows * width);
         if (to_spare ? given < expected : arrays[k].rows != ROOM && given != expected) {
@@ -267,7 +266,7 @@ static void prepare(Taken *taken, const Array *arrays, Span span, char *memory) 
         void *out = aligned(memory);
         if (!(arrays[k].use & OWN)) {
             Pack *pack = (arrays[k].use & TRANSPOSED ? set->pack_transpose : set->pack)[is_double(taken)];
-            Size rows = arrays[k].width * span.H, columns = arrays[k].of_input ? span.I : span.H;
+            Size rows = arrays[k].width * span.H, columns = arrays[k].use & INPUT ? span.I : span.H;
             pack(out, taken->at[k], rows, columns, arrays[k].use & ROTATED ? rows - span.H : 0);
         }
         taken->at[k] = out;

@@ -9,13 +9,7 @@ import numpy as np
 from ..backend import Array
 from ..functional import gru
 from ..functional.gates import by_gate
-from ..functional.gru import (
-    GATES,
-    STATES,
-    GRURows,
-    step,
-    weight_shapes,
-)
+from ..functional.gru import GATES, STATES, GRURows, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops

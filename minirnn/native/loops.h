@@ -50,8 +50,8 @@ INLINE REAL NAME(sigmoid)(REAL z) {
 #define DEPTH (8192 / VECTOR_BYTES)
 #define HEIGHT 192
 
-/* R rows of P panels' first `columns`, the sums in registers. Numbers from row to row of a and w, and from column to
- * column of a, are a_row, w_row and a_col; a panel begins w_panel numbers after the one before. */
+/* R rows of P panels' first `columns`, of which `kept` go to out, the sums in registers. Numbers from row to row of a
+ * and w, and from column to column of a, are a_row, w_row and a_col; a panel begins w_panel after the one before. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
                        Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns, int kept) {
     REAL sum[6][4][PANEL];

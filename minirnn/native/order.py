@@ -23,10 +23,6 @@ def arrange(
 ) -> tuple[Array, Array, Array] | None:
     """Return which sequence is the k-th longest, the inverse, and where each packed row comes from."""
     B = len(lengths)
-    order, inverse, rows = (
-        np.empty(B, np.intp),
-        np.empty(B, np.intp),
-        np.empty(layout.rows, np.intp),
-    )
+    order, inverse, rows = (np.empty(count, np.intp) for count in (B, B, layout.rows))
     descending = _training.arrange(order, inverse, rows, lengths, first, stride)
     return (order, inverse, rows) if sort or descending else None

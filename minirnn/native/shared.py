@@ -23,9 +23,8 @@ class Cut(NamedTuple):
     """A span of the steps, and the numbers that tell a loop where it lies in arrays of the whole batch."""
 
     span: Span
-    place: tuple[
-        Any, ...
-    ]  # the steps' sizes, the span's first step, its end, its first row; the batch size
+    # The sizes of all steps, the span's first step, its end, its first row; the batch size.
+    place: tuple[Any, ...]
 
 
 def cuts(layout: Layout) -> list[Cut]:
