@@ -132,6 +132,7 @@ class Sigmoid(_Elementwise):
 
 
 class _AlongAxis(_Elementwise):
+    # Each class has its own, as Python 3.11.2 does not show the arguments of one that is inherited.
     def __init__(self, dim: int = -1) -> None:
         self.dim = checks.whole("dim", dim)
         self._along = (self.dim,)
@@ -190,6 +191,9 @@ class Softmax(_AlongAxis):
            [0. , 1. ]])
     """
 
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(dim)
+
     _forward = staticmethod(activation.softmax)
     _backward = staticmethod(activation.softmax_backward)
 
@@ -221,6 +225,9 @@ class LogSoftmax(_AlongAxis):
     >>> LogSoftmax()(np.array([0.0, 1000.0]))  # where the softmax has become 0
     array([-1000.,     0.])
     """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(dim)
 
     _forward = staticmethod(activation.log_softmax)
     _backward = staticmethod(activation.log_softmax_backward)
