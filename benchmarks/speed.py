@@ -24,7 +24,7 @@ import sum_mod
 import torch
 from pairs import CELLS, JOBS, Pair, filled_lengths, uniform_lengths
 from streaming import Streams
-from timing import compare, conditions, marked, progress, seconds, table
+from timing import THREADS, compare, conditions, marked, on_cores, progress, seconds, table
 
 import minirnn
 from minirnn.atomic import atomic_write
@@ -403,7 +403,8 @@ def main(argv=None):
     for name in [args.only] if args.only else SECTIONS:
         section = getattr(bench, name)
         parts.append(f"## {section.__doc__.splitlines()[0].rstrip('.')}")
-        parts.append(section())
+        with on_cores(2 if name == "threads" else THREADS):
+            parts.append(section())
         if folder and name in PICTURES:
             parts.append(PICTURES[name])
     page = "\n\n".join(parts) + "\n"

@@ -23,7 +23,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import compare, conditions, marked, progress, require_equal, seconds, table
+from timing import (
+    THREADS,
+    compare,
+    conditions,
+    marked,
+    on_cores,
+    progress,
+    require_equal,
+    seconds,
+    table,
+)
 from torch.nn.utils import rnn as torch_packing
 
 import minirnn
@@ -373,7 +383,8 @@ def main(argv=None):
     p.add_argument("--budget", type=float, default=10, help="seconds for each row (default 10)")
     p.add_argument("--seeds", type=int, help="train torch's side with so many seeds instead")
     args = p.parse_args(argv)
-    print(conditions(), learning(args.seeds) if args.seeds else report(args.budget), sep="\n\n")
+    with on_cores(THREADS):
+        print(conditions(), learning(args.seeds) if args.seeds else report(args.budget), sep="\n\n")
 
 
 if __name__ == "__main__":
