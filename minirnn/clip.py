@@ -105,8 +105,9 @@ def clip_grad_norm_(
             raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
         scale = max_norm / (total + 1e-6)
         if xp is not np:
+            scale = xp.minimum(scale, 1)
             for g in gradients:
-                g *= xp.minimum(scale, 1).astype(g.dtype)
+                g *= scale.astype(g.dtype)
             return total.astype(gradients[0].dtype)
         if not scale >= 1:  # a NaN goes on into the gradients
             for g in gradients:

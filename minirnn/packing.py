@@ -39,12 +39,12 @@ def _pack(
             f"lengths: expected descending order, got {checks.brief(lengths)}; "
             "pass enforce_sorted=False to have the batch sorted"
         )
-    *indices, rows = arranged
+    *order_and_inverse, rows = arranged
     data = flat.take(get_array_module(flat).asarray(rows), axis=0)
     # Batch sizes do not tell of sequences of length zero, an order does.
     if enforce_sorted and layout.steps and batch_sizes[0] == len(lengths):
-        indices = [None, None]
-    return sealed(layout, batch_sizes, *indices).of(data)
+        order_and_inverse = [None, None]
+    return sealed(layout, batch_sizes, *order_and_inverse).of(data)
 
 
 def _beyond(lengths: Array, T: int) -> ValueError:

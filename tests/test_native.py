@@ -346,6 +346,12 @@ def test_tanh_to_three_units_in_the_last_place(dtype, loops):
     np.testing.assert_array_equal(np.signbit(y[3:]), [False, True])
 
 
+def whole_batch(T, B, H):
+    """Return what a loop takes after its arrays, for one span of so many steps."""
+    sizes = np.full(T, B, np.int64)
+    return {"sizes": sizes, "first": 0, "stop": T, "row": 0, "B": B, "H": H}
+
+
 def lstm_arguments(T=3, B=4, H=5, features=6):
     """Return valid arguments of lstm_forward, by name, in their order."""
     N = T * B
@@ -355,15 +361,7 @@ def lstm_arguments(T=3, B=4, H=5, features=6):
     }  # fmt: skip
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
-    return {
-        **arrays,
-        "sizes": np.full(T, B, np.int64),
-        "first": 0,
-        "stop": T,
-        "row": 0,
-        "B": B,
-        "H": H,
-    }
+    return arrays | whole_batch(T, B, H)
 
 
 def in_panels(loops, w):
@@ -464,15 +462,7 @@ def gru_arguments(T=3, B=4, H=5, features=6):
         "dx": (N, features), "dw_ih": (3 * H, features), "dw_hh": (3 * H, H), "db": (4 * H,),
     }  # fmt: skip
     arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
-    return {
-        **arrays,
-        "sizes": np.full(T, B, np.int64),
-        "first": 0,
-        "stop": T,
-        "row": 0,
-        "B": B,
-        "H": H,
-    }
+    return arrays | whole_batch(T, B, H)
 
 
 @pytest.mark.parametrize("name", list(gru_arguments())[:15])
