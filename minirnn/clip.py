@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cache, reduce
-from typing import Any
 
 import numpy as np
 
 from . import checks
-from .backend import Array, get_array_module, reads_values
+from .backend import Array, get_array_module
+from .functional import norm
+from .pairs import pair_for
 from .parameter import Parameter, flat_pieces, parameter_list
 
 
@@ -95,24 +95,14 @@ def clip_grad_norm_(
     gradients = [piece.grad for piece in flat_pieces(parameters) if piece.grad.size]
     if not gradients:
         return np.zeros((), np.float32)
-    xp = get_array_module(gradients[0])
-    # What is not finite, the norm tells; what is too small to be squared, nobody misses.
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        total = _norm(xp, gradients, p)
-        if error_if_nonfinite and not math.isfinite(total):
-            guilty = [p.name for p in parameters if not xp.isfinite(p.grad).all()]
-            where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
-            raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
-        scale = max_norm / (total + 1e-6)
-        if xp is not np:
-            scale = xp.minimum(scale, 1)
-            for g in gradients:
-                g *= scale.astype(g.dtype)
-            return total.astype(gradients[0].dtype)
-        if not scale >= 1:  # a NaN goes on into the gradients
-            for g in gradients:
-                g *= scale
-        return gradients[0].dtype.type(total)
+    pair = pair_for(norm, gradients[0])
+    total = pair.of(gradients, p)
+    if error_if_nonfinite and not math.isfinite(total):
+        guilty = [p.name for p in parameters if not get_array_module(p.grad).isfinite(p.grad).all()]
+        where = f"not finite in {', '.join(guilty)}" if guilty else "all entries are finite"
+        raise FloatingPointError(f"gradients: expected a finite norm, got {total}; {where}")
+    before: Array = pair.limit(gradients, total, max_norm)
+    return before
 
 
 def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
@@ -159,39 +149,3 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     for piece in flat_pieces(parameters):
         g = piece.grad
         get_array_module(g).clip(g, -clip_value, clip_value, out=g)
-
-
-def _norm(xp: Any, gradients: list[Array], p: float) -> Array:
-    """Return the p-norm of all entries together: a number, on the GPU a scalar array."""
-    if p == 2:
-        squares = _total(xp.vdot(g, g) for g in gradients)
-        if xp is not np and not reads_values(gradients[0]):
-            return xp.sqrt(squares)
-        total = math.sqrt(squares)
-        # Between these limits neither has a square overflowed, nor one been lost that counts.
-        if _smallest(squares.dtype) < total < math.inf:
-            return total if xp is np else xp.sqrt(squares)
-    norm = _norm_by_largest(xp, gradients, p)
-    return float(norm) if xp is np else norm
-
-
-def _norm_by_largest(xp: Any, gradients: list[Array], p: float) -> Array:
-    """Return it where no power may overflow and none be lost that counts."""
-    # Two reductions, where abs would first write an array.
-    largest = abs(reduce(xp.maximum, (xp.maximum(g.max(), -g.min()) for g in gradients)))  # not -0
-    if math.isinf(p):
-        return largest
-    sound = xp.isfinite(largest) & (largest > 0)
-    by = xp.where(sound, largest, 1).astype(largest.dtype)
-    powers = _total((abs(g / by) ** p).sum(dtype=np.float64) for g in gradients)
-    return xp.where(sound, largest.astype(np.float64) * powers ** (1 / p), largest)
-
-
-@cache
-def _smallest(dtype: np.dtype[Any]) -> float:
-    """Return the norm from which on squares that are lost are too small to count in it."""
-    return 2**20 * math.sqrt(np.finfo(dtype).tiny)
-
-
-def _total(terms: Iterable[Array]) -> Array:
-    return reduce(lambda a, b: a + b, terms)

@@ -93,7 +93,6 @@ class Linear(Module):
         self.weight = Parameter(uniform(rng, -bound, bound, (out_features, in_features), dtype))
         self.bias = Parameter(uniform(rng, -bound, bound, (out_features,), dtype)) if bias else None
 
-    @quiet
     def forward(self, input: Any) -> tuple[Any, Context]:
         """Map the last axis of `input`.
 
@@ -116,10 +115,10 @@ class Linear(Module):
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
         checks.floating("input", x, weight)
         save = saving()
-        y, saved = linear.forward(checks.unshared(x) if save else x, weight, bias, save)
+        own = checks.unshared(x) if save else x
+        y, saved = pair_for(linear, weight).forward(own, weight, bias, save)
         return form.restore(y), self._context(saved, form)
 
-    @quiet
     def backward(self, ctx: Context, dy: Any) -> Any:
         """Add to the parameters' gradients and return that of `input`.
 
@@ -134,11 +133,8 @@ class Linear(Module):
         """
         saved, form = self._saved(ctx)
         rows = form.gradient("dy", dy, (self.out_features,), saved.weight)
-        dx, dweight, dbias = linear.backward(saved, rows)
-        self.weight.grad += dweight
-        if self.bias is not None:
-            self.bias.grad += dbias
-        return form.restore(dx)
+        dweight, dbias = self.weight.grad, None if self.bias is None else self.bias.grad
+        return form.restore(pair_for(linear, saved.weight).backward(saved, rows, dweight, dbias))
 
 
 class Embedding(Module):

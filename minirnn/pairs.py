@@ -75,9 +75,10 @@ def native_available() -> bool:
 def set_native(enabled: bool) -> None:
     """Let recurrent layers on the CPU run their loops over time in C, or in NumPy as one reads it.
 
-    So do packing, the gradient of an embedding, a cross entropy of few rows, and Adam's step. In C where it
-    is available, unless the environment variable ``MINIRNN_NATIVE`` is 0. What C lacks (a projection,
-    recurrences of your own) runs in NumPy by itself; results agree to rounding.
+    So do packing, the gradient of an embedding, a Linear and a cross entropy of few rows, the norm of few
+    gradients, and Adam's step. In C where it is available, unless the environment variable ``MINIRNN_NATIVE``
+    is 0. What C lacks (a projection, recurrences of your own) runs in NumPy by itself; results agree to
+    rounding.
 
     Parameters
     ----------

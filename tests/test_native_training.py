@@ -10,14 +10,14 @@ from makers import weight
 
 import minirnn
 from minirnn import functional, pairs
-from minirnn.functional import adam, embedding, indices, loss, order
+from minirnn.functional import adam, embedding, indices, linear, loss, norm, order
 from minirnn.layout import layout_of
 from minirnn.pairs import pair_for
 
 in_c = pytest.importorskip("minirnn.native._training", reason="the loops in C were not built")
 native = {
     pair: importlib.import_module(pair.__name__.replace("functional", "native"))
-    for pair in (adam, embedding, loss, indices, order)
+    for pair in (adam, embedding, linear, loss, norm, indices, order)
 }
 TYPES = [np.float32, np.float64]
 INTEGERS = [np.int8, np.uint8, np.int32, np.int64, np.longlong, np.uint64]
@@ -196,6 +196,92 @@ def test_what_is_not_finite_reaches_its_own_row_of_the_table():
     np.testing.assert_array_equal(table, [[1], [np.nan], [0], [0]])
 
 
+# ---- the affine map ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(0, 3, 2), (1, 1, 1), (16, 16, 10), (5, 17, 3), (90, 10, 10)])
+def test_the_affine_map_as_in_numpy(dtype, bias, shape):
+    (n, wide, out), rng = shape, np.random.default_rng(0)
+    shapes = (n, wide), (out, wide), (n, out), out
+    x, w, dy, b = (rng.standard_normal(s).astype(dtype) for s in shapes)
+    found = []
+    for pair in (linear, native[linear]):
+        grads = np.ones((out, wide), dtype), np.ones(out, dtype) if bias else None
+        with np.errstate(all="raise"):
+            y, ctx = pair.forward(x, w, b if bias else None)
+            dx = pair.backward(ctx, dy, *grads)
+        assert pair.forward(x, w, save=False)[1] is None
+        found.append([y, dx, *grads[: 1 + bias]])
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype == dtype
+        close(b, a, 20 * np.finfo(dtype).eps)
+
+
+def test_an_affine_map_in_any_order_of_memory():
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((3, 5)).T[::-1], rng.standard_normal((4, 5)).T
+    layer, found = minirnn.Linear(3, 4, dtype=np.float64), []
+    for switched in (True, False):
+        minirnn.set_native(switched)
+        layer.zero_grad()
+        y, ctx = layer.forward(x)
+        found.append([y, layer.backward(ctx, dy), layer.weight.grad.copy(), layer.bias.grad.copy()])
+    for a, b in zip(*found, strict=True):
+        close(a, b)
+
+
+def test_weights_of_an_affine_map_that_are_not_aligned():
+    layer, found = minirnn.Linear(3, 4), []
+    skewed = np.zeros(4 * 16 + 1, np.uint8)[1:].view(np.float32)
+    skewed[:] = np.arange(16)
+    layer.weight = minirnn.Parameter(skewed[:12].reshape(4, 3))
+    layer.bias = minirnn.Parameter(skewed[12:])
+    for switched in (True, False):
+        minirnn.set_native(switched)
+        y, ctx = layer.forward(np.ones((2, 3), np.float32))
+        found.append([y, layer.backward(ctx, np.ones_like(y))])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_not_finite_or_too_small_goes_where_it_goes_in_numpy():
+    x, w = np.array([[np.inf, 1.0], [1e-200, 0.0]]), np.array([[1e-200, 0.0]])
+    found = []
+    for pair in (linear, native[linear]):
+        dw, db = np.zeros((1, 2)), np.zeros(1)
+        with np.errstate(invalid="ignore"):
+            y, ctx = pair.forward(x, w)
+            found.append([y, pair.backward(ctx, np.array([[np.nan], [1e-200]]), dw, db), dw, db])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# ---- norms ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("sizes", [(1,), (0, 7), (8, 9, 100), (5000, 5000)])
+@pytest.mark.parametrize("scale", [1e-160, 1e-44, 1e-25, 1.0, 1e25, 3e38, 0.0, np.inf, np.nan])
+def test_a_norm_as_in_numpy(dtype, sizes, scale):
+    rng = np.random.default_rng(0)
+    arrays = [(scale * rng.uniform(0.5, 1, n)).astype(dtype) for n in sizes]
+    total = np.sqrt((np.concatenate(arrays).astype(np.longdouble) ** 2).sum())
+    scaled = []
+    for pair in (norm, native[norm]):
+        with np.errstate(all="raise"):
+            found = pair.of([x for x in arrays if x.size], 2)
+            scaled.append([x.copy() for x in arrays])
+            before = pair.limit(scaled[-1], found, 2.0)
+        np.testing.assert_allclose(found, total, rtol=1e3 * np.finfo(dtype).eps)
+        assert before.dtype == dtype
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(before, dtype(found))
+    for a, b in zip(*scaled, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5)
+
+
 # ---- indices and orders -----------------------------------------------------------------------
 
 
@@ -238,6 +324,8 @@ I6, I3, I2 = np.zeros(6, np.int64), np.zeros(3, np.int64), np.zeros(2, np.int64)
 FIXED = np.ones(6)
 FIXED.flags.writeable = False
 SKEWED = np.zeros(8 * 6 + 1, np.uint8)[1:].view(float)
+TWO, FOUR, SEVEN = np.ones(2), np.ones(4), np.ones(7)
+BACK = (F, F + 1, TWO, FOUR, F + 2, F + 3, 3)
 RATES = (0.1, 0.9, 0.999, 1e-8, 1)
 REFUSED = {
     "adam: too few": (in_c.adam, (F, F, F, F, None), TypeError, "10 arguments"),
@@ -273,6 +361,29 @@ REFUSED = {
     "rows: sizes": (in_c.add_rows, (F, F[:5], I3, -1), ValueError, "rows"),
     "rows: none": (in_c.add_rows, (F, F, I3[:0], -1), ValueError, "rows"),
     "rows: no token": (in_c.add_rows, (F, F, I3, None), TypeError, "integer"),
+    "linear: too few": (in_c.linear, (FOUR, F, F, TWO), TypeError, "5 arguments"),
+    "linear: y": (in_c.linear, (F, F, F, TWO, 3), ValueError, "y: expected 4"),
+    "linear: x": (in_c.linear, (FOUR, SEVEN, F, TWO, 3), ValueError, "x: expected 6"),
+    "linear: weight": (in_c.linear, (FOUR, F, SEVEN, TWO, 3), ValueError, "weight: expected 6"),
+    "linear: bias": (in_c.linear, (FOUR, F, F, FOUR, 3), ValueError, "bias: expected 2"),
+    "linear: none": (in_c.linear, (FOUR, F, F, TWO, 0), ValueError, "y: expected 0"),
+    "linear: types": (in_c.linear, (FOUR, F, G, TWO, 3), TypeError, "weight: .*format d, got f"),
+    "linear: no number": (in_c.linear, (FOUR, F, F, TWO, "3"), TypeError, "integer"),
+    "back: too few": (in_c.linear_backward, BACK[:6], TypeError, "7 arguments"),
+    **{
+        f"back: {name}": (
+            in_c.linear_backward,
+            (*BACK[:k], SEVEN, *BACK[k + 1 :]),
+            ValueError,
+            f"{name}: expected",
+        )
+        for k, name in enumerate(("dx", "dweight", "dbias", "dy", "x", "weight"))
+    },
+    "back: none": (in_c.linear_backward, (*BACK[:6], 0), ValueError, "dx: expected 0"),
+    "back: types": (in_c.linear_backward, (F, G, *BACK[2:]), TypeError, "dweight: .*got f"),
+    "back: no number": (in_c.linear_backward, (*BACK[:6], None), TypeError, "integer"),
+    "squares: too few": (in_c.squares, (), TypeError, "1 arguments"),
+    "squares: types": (in_c.squares, (I3,), TypeError, "format fd"),
     "scale: too few": (in_c.scale, (F,), TypeError, "2 arguments"),
     "scale: no number": (in_c.scale, (F, "1"), TypeError, "real number"),
     "scale: fixed": (in_c.scale, (FIXED, 1.0), (ValueError, BufferError), "only"),
@@ -313,6 +424,8 @@ OVERLAPPING = {
     "adam": (in_c.adam, [*np.ones((4, 6)), None, *RATES], [0, 1, 2, 3]),
     "entropy": (in_c.cross_entropy, [F, F, I3, 1], [0, 1, 2]),
     "rows": (in_c.add_rows, [F, F, I3, -1], [0, 1, 2]),
+    "linear": (in_c.linear, [FOUR, F, F, TWO, 3], [0, 1, 2, 3]),
+    "back": (in_c.linear_backward, [*BACK], [0, 1, 2, 3, 4, 5]),
     "sizes": (in_c.batch_sizes, [I3, I3 + 1], [0, 1]),
     "order": (in_c.arrange, [I3, I3, I3, I3 + 1, I3, 1], [0, 1, 2, 3, 4]),
 }

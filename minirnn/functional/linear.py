@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..backend import Array
+from ..backend import Array, quiet
 from .shared import column_sums
 
 
@@ -18,6 +18,7 @@ class LinearContext(NamedTuple):
     weight: Array  # (out, in)
 
 
+@quiet
 def forward(
     x: Array, weight: Array, bias: Array | None = None, save: bool = True
 ) -> tuple[Array, LinearContext | None]:
@@ -35,6 +36,10 @@ def forward(
     return y, LinearContext(x, weight) if save else None
 
 
-def backward(ctx: LinearContext, dy: Array) -> tuple[Array, Array, Array]:
-    """Return ``dx, dweight, dbias`` for dy of shape (N, out)."""
-    return dy.dot(ctx.weight), dy.T.dot(ctx.x), column_sums(dy)
+@quiet
+def backward(ctx: LinearContext, dy: Array, dweight: Array, dbias: Array | None) -> Array:
+    """Return ``dx`` for dy of shape (N, out), and add to the gradients of weight and bias."""
+    dweight += dy.T.dot(ctx.x)
+    if dbias is not None:
+        dbias += column_sums(dy)
+    return dy.dot(ctx.weight)

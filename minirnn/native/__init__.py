@@ -3,6 +3,7 @@
 All are like those of :mod:`minirnn.functional`, where the equations stand. :mod:`.rnn`, :mod:`.lstm` and
 :mod:`.gru` call ``loops.h``, which has the same equations for a machine, and the products before and after
 them; a projected state they leave to NumPy, and large products to a BLAS that has several threads.
-:mod:`.adam`, :mod:`.embedding`, :mod:`.indices`, :mod:`.loss` and :mod:`.order` call ``training.h``: one pass
-where NumPy takes many, each of which costs a call. :func:`minirnn.pairs.pair_for` picks them.
+:mod:`.adam`, :mod:`.embedding`, :mod:`.indices`, :mod:`.linear`, :mod:`.loss`, :mod:`.norm` and :mod:`.order`
+call ``training.h``: one pass where NumPy takes many, each of which costs a call.
+:func:`minirnn.pairs.pair_for` picks them.
 """

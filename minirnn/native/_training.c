@@ -132,6 +132,58 @@ static PyObject *py_add_rows(PyObject *module, PyObject *const *args, Py_ssize_t
     Py_RETURN_NONE;
 }
 
+/* y (N, out), x (N, in), W (out, in), b (out,) or None, how many come in: fills y. Of few numbers, so others wait. */
+static PyObject *py_linear(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 5) return too_few("linear", 5);
+    Size in = PyLong_AsSsize_t(args[4]);
+    if (PyErr_Occurred() || !take(&taken, args[0], "y", WRITTEN, REALS)) return release(&taken);
+    const char *type = taken.views[0].format;
+    if (!take(&taken, args[1], "x", READ, type) || !take(&taken, args[2], "weight", READ, type) ||
+        !take(&taken, args[3], "bias", MAYBE, type))
+        return release(&taken);
+    Size N = in > 0 ? count(&taken, 1) / in : 0, out = in > 0 ? count(&taken, 2) / in : 0;
+    if (!expect(&taken, 0, "y", N * out) || !expect(&taken, 1, "x", N * in) || !expect(&taken, 2, "weight", out * in) ||
+        (taken.at[3] && !expect(&taken, 3, "bias", out)))
+        return release(&taken);
+    (is_double(&taken) ? linear_double : linear_float)(taken.at, N, in, out);
+    release(&taken);
+    Py_RETURN_NONE;
+}
+
+/* dx (N, in), dW (out, in), db (out,) or None, dy (N, out), x, W, how many come in: fills dx and adds to the next two. */
+static PyObject *py_linear_backward(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    static const char *const names[] = {"dx", "dweight", "dbias", "dy", "x", "weight"};
+    Taken taken = {.taken = 0};
+    if (given != 7) return too_few("linear_backward", 7);
+    Size in = PyLong_AsSsize_t(args[6]);
+    if (in == -1 && PyErr_Occurred()) return NULL;
+    for (int k = 0; k < 6; k++) {
+        int use = k == 2 ? MAYBE | WRITTEN : k < 2 ? WRITTEN : READ;
+        if (!take(&taken, args[k], names[k], use, k ? taken.views[0].format : REALS)) return release(&taken);
+    }
+    Size N = in > 0 ? count(&taken, 0) / in : 0, out = in > 0 ? count(&taken, 1) / in : 0;
+    const Size expected[] = {N * in, out * in, out, N * out, N * in, out * in};
+    for (int k = 0; k < 6; k++)
+        if (taken.at[k] && !expect(&taken, k, names[k], expected[k])) return release(&taken);
+    (is_double(&taken) ? linear_backward_double : linear_backward_float)(taken.at, N, in, out);
+    release(&taken);
+    Py_RETURN_NONE;
+}
+
+/* x: the sum of its squares. */
+static PyObject *py_squares(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    (void)module;
+    Taken taken = {.taken = 0};
+    if (given != 1) return too_few("squares", 1);
+    if (!take(&taken, args[0], "x", READ, REALS)) return release(&taken);
+    double total = is_double(&taken) ? squares_double(taken.at[0], count(&taken, 0)) : squares_float(taken.at[0], count(&taken, 0));
+    release(&taken);
+    return PyFloat_FromDouble(total);
+}
+
 /* x, a factor: multiplies in place. */
 static PyObject *py_scale(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     (void)module;
@@ -229,7 +281,8 @@ static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t 
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    FAST(adam), FAST(cross_entropy), FAST(scale), FAST(add_rows), FAST(within), FAST(batch_sizes), FAST(arrange), {0},
+    FAST(adam), FAST(cross_entropy), FAST(scale), FAST(add_rows), FAST(linear), FAST(linear_backward), FAST(squares),
+    FAST(within), FAST(batch_sizes), FAST(arrange), {0},
 };
 
 static struct PyModuleDef definition = {

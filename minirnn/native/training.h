@@ -62,3 +62,41 @@ static void NAME(add_rows)(void *const *at, Size N, Size width, int64_t left_out
         for (Size j = 0; j < width; j++) own[j] += rows[j];
     }
 }
+
+/* y = x W^T + b. */
+static void NAME(linear)(void *const *at, Size N, Size in, Size out) {
+    REAL *restrict y = at[0];
+    const REAL *restrict x = at[1], *restrict w = at[2], *restrict b = at[3];
+    for (Size n = 0; n < N; n++, x += in, y += out)
+        for (Size k = 0; k < out; k++) {
+            const REAL *restrict w_k = w + k * in;
+            REAL sum = 0;
+            for (Size i = 0; i < in; i++) sum += x[i] * w_k[i];
+            y[k] = b ? sum + b[k] : sum;
+        }
+}
+
+/* dx = dy W; to the gradients of W and b are added dy^T x and dy's columns. */
+static void NAME(linear_backward)(void *const *at, Size N, Size in, Size out) {
+    REAL *restrict dx = at[0], *restrict dw = at[1], *restrict db = at[2];
+    const REAL *restrict dy = at[3], *restrict x = at[4], *restrict w = at[5];
+    memset(dx, 0, sizeof *dx * (size_t)(N * in));
+    for (Size n = 0; n < N; n++, dx += in, x += in, dy += out)
+        for (Size k = 0; k < out; k++) {
+            const REAL d = dy[k], *restrict w_k = w + k * in;
+            REAL *restrict dw_k = dw + k * in;
+            for (Size i = 0; i < in; i++) dx[i] += d * w_k[i];
+            for (Size i = 0; i < in; i++) dw_k[i] += d * x[i];
+            if (db) db[k] += d;
+        }
+}
+
+/* The sum of all squares, in several sums side by side, as vectors take them. */
+static double NAME(squares)(const REAL *x, Size n) {
+    double sums[8] = {0}, total = 0;
+    for (; n >= 8; n -= 8, x += 8)
+        for (int k = 0; k < 8; k++) sums[k] += (double)x[k] * (double)x[k];
+    for (int k = 0; k < n; k++) sums[k] += (double)x[k] * (double)x[k];
+    for (int k = 0; k < 8; k++) total += sums[k];
+    return total;
+}
