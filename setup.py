@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy
 from setuptools import Extension, setup
 
 HERE = Path(__file__).parent
@@ -27,6 +28,7 @@ def extension(name, headers, *flags):
     return Extension(
         f"minirnn.native.{name}",
         [f"minirnn/native/{name}.c"],
+        include_dirs=[numpy.get_include()],
         depends=[f"minirnn/native/{header}" for header in headers],
         extra_compile_args=[] if os.name == "nt" else [*FLAGS, *flags],
         optional=True,

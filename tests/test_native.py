@@ -186,10 +186,10 @@ def test_sums_of_many_rows_keep_their_digits(dtype, most, loops):
         np.zeros(shape, dtype)
         for shape in [(N, H), (1, H), (H, H), (H, 2), (N, 2), (N, 2), (H, 2), (H, H)]
     ]
-    db, states = np.empty(H, dtype), np.ones((N + 1, H), dtype)
+    db, states = np.zeros((2, H), dtype), np.ones((N + 1, H), dtype)
     own, dh, w_hh, *of_input = zeros
     # With a derivative of one, and nothing that comes back through time, dz is the gradient of the output.
-    given = own, dh, dz, None, states, w_hh, None, *of_input, db
+    given = own, dh, dz, None, states, w_hh, None, *of_input, *db
     loops.rnn_relu_backward(*given, np.ones(N, np.int64), 0, N, 0, 1, H)
     np.testing.assert_array_equal(own, dz)
     exact = dz.astype(np.longdouble).sum(0)
@@ -356,7 +356,7 @@ def lstm_arguments(T=3, B=4, H=5, features=6):
     """Return valid arguments of lstm_forward, by name, in their order."""
     N = T * B
     shapes = {
-        "gates": (N, 4 * H), "h": (B + N, H), "c": (B + N, H), "tanh_c": (N, H), "w_hh": (4 * H, H),
+        "gates": (N, 4 * H), "h": (B + N, H), "c": (B + N, H), "w_hh": (4 * H, H),
         "b_ih": (4 * H,), "b_hh": (4 * H,), "mask": (B, H), "w_ih": (4 * H, features), "x": (N, features),
     }  # fmt: skip
     rng = np.random.default_rng(0)
@@ -384,7 +384,7 @@ BAD = {
     "a row that is not the span's": ("row", lambda a: 1, ValueError),
     "a huge row": ("row", lambda a: 2**61, ValueError),
     "a step that is no number": ("stop", lambda a: 1.5, TypeError),
-    "another type": ("tanh_c", lambda a: a.astype(np.float32), TypeError),
+    "another type": ("x", lambda a: a.astype(np.float32), TypeError),
     "integers": ("gates", lambda a: a.astype(np.int64), TypeError),
     "big-endian": ("gates", lambda a: a.astype(">f8"), TypeError),
     "not contiguous": ("h", lambda a: np.asfortranarray(a), ValueError),
@@ -436,7 +436,7 @@ def test_c_refuses_what_does_not_fit(bad, loops):
         np.testing.assert_array_equal(arguments[k], v)
 
 
-@pytest.mark.parametrize("name", list(lstm_arguments())[1:11])
+@pytest.mark.parametrize("name", list(lstm_arguments())[1:10])
 def test_what_a_loop_writes_overlaps_nothing(name, loops):
     """Else the sizes would change after they were looked at."""
     arguments = lstm_arguments()
@@ -459,13 +459,14 @@ def gru_arguments(T=3, B=4, H=5, features=6):
     shapes = {
         "da": (N, 4 * H), "dh": (B, H), "dy": (N, H), "trace": (N, H), "gates": (N, 3 * H), "q": (N, H),
         "h": (B + N, H), "w_hh": (3 * H, H), "mask": (B, H), "w_ih": (3 * H, features), "x": (N, features),
-        "dx": (N, features), "dw_ih": (3 * H, features), "dw_hh": (3 * H, H), "db": (4 * H,),
+        "dx": (N, features), "dw_ih": (3 * H, features), "dw_hh": (3 * H, H),
+        "db_ih": (3 * H,), "db_hh": (3 * H,),
     }  # fmt: skip
     arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
     return arrays | whole_batch(T, B, H)
 
 
-@pytest.mark.parametrize("name", list(gru_arguments())[:15])
+@pytest.mark.parametrize("name", list(gru_arguments())[:16])
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
@@ -497,7 +498,7 @@ def test_c_packs_a_matrix_and_takes_it_packed(loops):
     copies |= {name: in_panels(loops, arguments[name]) for name in ("w_hh", "w_ih")}
     loops.lstm_forward(*arguments.values())
     loops.lstm_forward(*copies.values())
-    for name in ("gates", "h", "c", "tanh_c"):
+    for name in ("gates", "h", "c"):
         np.testing.assert_array_equal(arguments[name], copies[name])
 
 
@@ -508,7 +509,7 @@ def test_c_packs_a_matrix_and_takes_it_packed(loops):
 def test_a_span_is_where_the_whole_is(first, stop, row, well, loops):
     arguments = lstm_arguments()
     arguments["sizes"] = np.array([4, 3, 2])
-    for name in ("gates", "tanh_c", "x"):
+    for name in ("gates", "x"):
         arguments[name] = arguments[name][:9].copy()
     for name in ("h", "c"):
         arguments[name] = arguments[name][:13].copy()
@@ -527,16 +528,16 @@ def test_a_span_is_where_the_whole_is(first, stop, row, well, loops):
         loops.lstm_forward(
             *(arguments | {"first": steps[0], "stop": steps[1], "row": start}).values()
         )
-    for name in ("gates", "h", "c", "tanh_c"):
+    for name in ("gates", "h", "c"):
         np.testing.assert_allclose(arguments[name], whole[name], rtol=1e-12)
 
 
 def test_c_refuses_too_few_arguments_and_arrays_not_to_be_written(loops):
     arguments = lstm_arguments()
-    with pytest.raises(TypeError, match="16 arguments"):
+    with pytest.raises(TypeError, match="15 arguments"):
         loops.lstm_forward(*list(arguments.values())[:-1])
     arguments["h"].flags.writeable = False
-    with pytest.raises((ValueError, BufferError)):
+    with pytest.raises(ValueError, match="read-only"):
         loops.lstm_forward(*arguments.values())
     with pytest.raises(ValueError, match="as many numbers"):
         loops.tanh(np.empty(5), np.empty(6))

@@ -14,6 +14,7 @@
 typedef struct {
     const int64_t *sizes; /* of the T steps */
     Size T, B, N, H, I;   /* steps, entering states, rows, hidden size, features of the input */
+    int wide;             /* whether the biases' gradients are in double, as over many spans, whatever the rest is */
 } Span;
 
 typedef void Loop(void *const *arrays, Span span);
@@ -67,8 +68,8 @@ typedef void Elementwise(void *out, const void *x, Size count);
 
 /* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
- * argument but memory for the loop to work in. INPUT: with I in the place of H. */
-enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128 };
+ * argument but memory for the loop to work in. INPUT: with I in the place of H. SUMS: or in double. */
+enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256 };
 /* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first. */
 enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES };
 
@@ -94,7 +95,7 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
     {"w_hh", packed, HIDDEN, gates}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
     {"w_ih", MAYBE | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}, {"dx", BESIDE | WRITTEN | INPUT, ROWS, 1}, \
     {"dw_ih", BESIDE | WRITTEN | INPUT, HIDDEN, gates}, {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, \
-    {"db", BESIDE | WRITTEN, ONE, width}
+    {"db_ih", MAYBE | WRITTEN | SUMS, ONE, gates}, {"db_hh", BESIDE | WRITTEN | SUMS, ONE, gates}, {"db", OWN | BESIDE, ONE, width}
 #define RNN_FORWARD_ARRAYS {{"h", WRITTEN, STATES, 1}, FORWARD_ARRAYS(1, 1)}
 #define RNN_BACKWARD_ARRAYS \
     {{"dz", WRITTEN, ROOM, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, \
@@ -106,12 +107,11 @@ static const Arguments arguments[LOOPS] = {
     {"rnn_tanh_backward", RNN_BACKWARD_ARRAYS},
     {"rnn_relu_backward", RNN_BACKWARD_ARRAYS},
     {"lstm_forward",
-     {{"gates", WRITTEN, ROOM, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, {"tanh_c", WRITTEN, ROOM, 1},
-      FORWARD_ARRAYS(4, 4)}},
+     {{"gates", WRITTEN, ROOM, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, FORWARD_ARRAYS(4, 4)}},
     {"lstm_backward",
      {{"dz", WRITTEN, ROOM, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1},
       {"trace_h", MAYBE | WRITTEN, ROWS, 1}, {"trace_c", MAYBE | WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4},
-      {"h", READ, STATES, 1}, {"c", READ, STATES, 1}, {"tanh_c", READ, ROWS, 1}, BACKWARD_ARRAYS(4, 4, PACKED)}},
+      {"h", READ, STATES, 1}, {"c", READ, STATES, 1}, BACKWARD_ARRAYS(4, 4, PACKED)}},
     {"gru_forward",
      {{"gates", WRITTEN, ROOM, 3}, {"q", WRITTEN, ROOM, 1}, {"h", WRITTEN, STATES, 1}, {"p", OWN, BATCH, 3},
       FORWARD_ARRAYS(3, 4)}},
@@ -183,7 +183,7 @@ static int take_span(Taken *taken, PyObject *const *args, Span *span, Place *pla
         PyErr_SetString(PyExc_ValueError, "sizes: expected a span of the steps");
         return 0;
     }
-    *span = (Span){sizes + first, stop - first, first ? (Size)sizes[first - 1] : B, 0, H, 0};
+    *span = (Span){sizes + first, stop - first, first ? (Size)sizes[first - 1] : B, 0, H, 0, span->wide};
     *place = (Place){row, first ? B + row - span->B : 0, 0, B};
     for (Size t = 0, before = span->B; t < span->T; before = (Size)span->sizes[t++]) {
         if (span->sizes[t] < 0 || span->sizes[t] > before || span->N > MOST_ROWS) {
@@ -211,7 +211,9 @@ enum { LINE = 64 };
 
 static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LINE) % LINE; }
 
-static int is_matrix(const Taken *taken, int k) { return taken->views[k].ndim == 2; }
+static int is_matrix(const Taken *taken, int k) { return PyArray_NDIM(taken->arrays[k]) == 2; }
+
+static Size itemsize(const Taken *taken) { return PyArray_ITEMSIZE(taken->arrays[0]); }
 
 /* Set I, look whether all arrays have as many numbers as they are to, and go to where the span begins in them; those of
  * the loop's own get no place yet. */
@@ -222,10 +224,10 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
             PyErr_Format(PyExc_TypeError, "%s: expected %s", arrays[k].name, taken->at[k] ? "None" : "an array, got None");
             return 0;
         }
-        if (!taken->views[k].obj) continue;
-        Size itemsize = taken->views[k].itemsize, width = arrays[k].width;
+        if (!taken->at[k]) continue;
+        Size width = arrays[k].width;
         int panels = arrays[k].use & (PACKED | TRANSPOSED) && !is_matrix(taken, k);
-        Size given = count(taken, k) - (panels ? LINE / itemsize : 0), in_all = rows[arrays[k].rows] * width;
+        Size given = count(taken, k) - (panels ? LINE / itemsize(taken) : 0), in_all = rows[arrays[k].rows] * width;
         if (arrays[k].use & INPUT && !span->I) {
             span->I = given / in_all;
             if (span->I < 1 || span->I > MOST_HIDDEN) {
@@ -243,19 +245,18 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
         if (panels) taken->at[k] = aligned(taken->at[k]);
         int whole = arrays[k].rows == ROWS || (arrays[k].rows == ROOM && !to_spare);
         Size first = arrays[k].rows == STATES ? place->state : whole ? place->row : 0;
-        taken->at[k] = (char *)taken->at[k] + first * width * itemsize;
+        taken->at[k] = (char *)taken->at[k] + first * width * itemsize(taken);
     }
     return 1;
 }
 
 /* Return how many bytes of the loop's own one of its arrays takes: as panels, or to work in. */
 static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span) {
-    Size itemsize = taken->views[0].itemsize;
     if (arrays[k].use & OWN) {
         if (arrays[k].use & BESIDE && !taken->at[k - 1]) return 0;
-        return arrays[k].width * span.H * itemsize * (arrays[k].rows == BATCH ? span.B : 1) + LINE;
+        return arrays[k].width * span.H * itemsize(taken) * (arrays[k].rows == BATCH ? span.B : 1) + LINE;
     }
-    return arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && is_matrix(taken, k) ? taken->views[k].len + LINE : 0;
+    return arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && is_matrix(taken, k) ? PyArray_NBYTES(taken->arrays[k]) + LINE : 0;
 }
 
 /* Give the loop its own arrays, out of `memory`, and pack the matrices into theirs. */
@@ -274,10 +275,21 @@ static void prepare(Taken *taken, const Array *arrays, Span span, char *memory) 
     }
 }
 
+/* Say of what type the sums of biases are; both of them, if this is the second. */
+static int set_wide(Span *span, PyArrayObject *sums, int second) {
+    int wide = type_of(sums) == 'd';
+    if (!second || wide == span->wide) {
+        span->wide = wide;
+        return 1;
+    }
+    PyErr_SetString(PyExc_TypeError, "db_hh: expected numbers of the type of db_ih");
+    return 0;
+}
+
 static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     const Array *arrays = arguments[loop].arrays;
     Taken taken = {.taken = 0};
-    Span span;
+    Span span = {.wide = 0};
     Place place;
     int n = 0, expected = 6, well = 1;
     for (; arrays[n].name; n++) expected += !(arrays[n].use & OWN);
@@ -285,24 +297,21 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     for (int k = 0; well && k < n; k++) {
         PyObject *object = arrays[k].use & OWN ? Py_None : *args++;
         int use = arrays[k].use & (BESIDE | OWN) ? arrays[k].use | MAYBE : arrays[k].use;
-        well = take(&taken, object, arrays[k].name, use, k ? taken.views[0].format : REALS);
+        well = take(&taken, object, arrays[k].name, use, !k || use & SUMS ? REALS : its_type(&taken));
+        if (well && use & SUMS && taken.at[k]) well = set_wide(&span, taken.arrays[k], use & BESIDE);
     }
     if (!well || !take_span(&taken, args, &span, &place) || !find_rows(&taken, arrays, span, &place) ||
         !fits(&taken, arrays, &span, &place))
-        return release(&taken);
+        return NULL;
     Size bytes = 0;
     for (int k = 0; k < n; k++) bytes += own_bytes(&taken, arrays, k, span);
     char *memory = bytes <= PY_SSIZE_T_MAX ? PyMem_RawMalloc((size_t)bytes) : NULL;
-    if (!memory) {
-        release(&taken);
-        return PyErr_NoMemory();
-    }
+    if (!memory) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
     prepare(&taken, arrays, span, memory);
     set->loops[is_double(&taken)][loop](taken.at, span);
     Py_END_ALLOW_THREADS
     PyMem_RawFree(memory);
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -321,7 +330,7 @@ METHOD(gru_forward, GRU_FORWARD)
 METHOD(gru_backward, GRU_BACKWARD)
 
 static int take_out_and_in(Taken *taken, PyObject *const *args) {
-    return take(taken, args[0], "out", WRITTEN, REALS) && take(taken, args[1], "input", READ, taken->views[0].format);
+    return take(taken, args[0], "out", WRITTEN, REALS) && take(taken, args[1], "input", READ, its_type(taken));
 }
 
 /* Panels, and in rows of so many columns what goes into them. */
@@ -329,16 +338,14 @@ static PyObject *pack(Pack *const *packs, PyObject *const *args, Py_ssize_t give
     Taken taken = {.taken = 0};
     if (given != 3) return PyErr_Format(PyExc_TypeError, "expected 3 arguments");
     Size columns = PyLong_AsSsize_t(args[2]);
-    if ((columns == -1 && PyErr_Occurred()) || !take_out_and_in(&taken, args)) return release(&taken);
+    if ((columns == -1 && PyErr_Occurred()) || !take_out_and_in(&taken, args)) return NULL;
     Size numbers = count(&taken, 1);
-    if (count(&taken, 0) != numbers + LINE / taken.views[0].itemsize || columns < 1 || columns > numbers || numbers % columns) {
-        release(&taken);
+    if (count(&taken, 0) != numbers + LINE / itemsize(&taken) || columns < 1 || columns > numbers || numbers % columns) {
         return PyErr_Format(PyExc_ValueError, "expected room for as many numbers, in rows of %lld", columns);
     }
     Py_BEGIN_ALLOW_THREADS
     packs[is_double(&taken)](aligned(taken.at[0]), taken.at[1], numbers / columns, columns, 0);
     Py_END_ALLOW_THREADS
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -356,15 +363,13 @@ static PyObject *py_tanh(PyObject *module, PyObject *const *args, Py_ssize_t giv
     (void)module;
     Taken taken = {.taken = 0};
     if (given != 2) return PyErr_Format(PyExc_TypeError, "expected 2 arguments");
-    if (!take_out_and_in(&taken, args)) return release(&taken);
+    if (!take_out_and_in(&taken, args)) return NULL;
     if (count(&taken, 0) != count(&taken, 1)) {
-        release(&taken);
         return PyErr_Format(PyExc_ValueError, "expected room for as many numbers");
     }
     Py_BEGIN_ALLOW_THREADS
     set->tanh[is_double(&taken)](taken.at[0], taken.at[1], count(&taken, 1));
     Py_END_ALLOW_THREADS
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -403,5 +408,6 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_loops", "The lo
 
 PyMODINIT_FUNC PyInit__loops(void) {
     set = sets + best();
+    import_array1(NULL);
     return PyModule_Create(&definition);
 }

@@ -72,7 +72,7 @@ static int take_adam(Taken *taken, PyObject *const *args, Adam *step) {
     }
     for (int k = 0; k < 5; k++) {
         int use = k == 4 ? MAYBE | WRITTEN : k == 1 ? READ : WRITTEN;
-        if (!take(taken, args[k], names[k], use, k ? taken->views[0].format : REALS)) return 0;
+        if (!take(taken, args[k], names[k], use, k ? its_type(taken) : REALS)) return 0;
         if (taken->at[k] && !expect(taken, k, names[k], count(taken, 0))) return 0;
     }
     *step = (Adam){numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
@@ -85,11 +85,10 @@ static PyObject *py_adam(PyObject *module, PyObject *const *args, Py_ssize_t giv
     Taken taken = {.taken = 0};
     Adam step;
     if (given != 10) return too_few("adam", 10);
-    if (!take_adam(&taken, args, &step)) return release(&taken);
+    if (!take_adam(&taken, args, &step)) return NULL;
     Py_BEGIN_ALLOW_THREADS
     (is_double(&taken) ? adam_double : adam_float)(taken.at, count(&taken, 0), step);
     Py_END_ALLOW_THREADS
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -100,15 +99,14 @@ static PyObject *py_cross_entropy(PyObject *module, PyObject *const *args, Py_ss
     if (given != 4) return too_few("cross_entropy", 4);
     double denominator = PyFloat_AsDouble(args[3]), loss;
     if (denominator == -1 && PyErr_Occurred()) return NULL;
-    if (!take(&taken, args[0], "slope", WRITTEN, REALS) || !take(&taken, args[1], "logits", READ, taken.views[0].format) ||
+    if (!take(&taken, args[0], "slope", WRITTEN, REALS) || !take(&taken, args[1], "logits", READ, its_type(&taken)) ||
         !take(&taken, args[2], "targets", READ, INTEGERS) || !expect(&taken, 1, "logits", count(&taken, 0)))
-        return release(&taken);
+        return NULL;
     Size N = count(&taken, 2), C = N ? count(&taken, 0) / N : 0;
-    if (!expect(&taken, 0, "slope", N * C) || !require_within(&taken, 2, "targets", C)) return release(&taken);
+    if (!expect(&taken, 0, "slope", N * C) || !require_within(&taken, 2, "targets", C)) return NULL;
     Py_BEGIN_ALLOW_THREADS
     loss = (is_double(&taken) ? cross_entropy_double : cross_entropy_float)(taken.at, N, C, denominator);
     Py_END_ALLOW_THREADS
-    release(&taken);
     return PyFloat_FromDouble(loss);
 }
 
@@ -119,16 +117,15 @@ static PyObject *py_add_rows(PyObject *module, PyObject *const *args, Py_ssize_t
     if (given != 4) return too_few("add_rows", 4);
     Size left_out = PyLong_AsSsize_t(args[3]);
     if (left_out == -1 && PyErr_Occurred()) return NULL;
-    if (!take(&taken, args[0], "table", WRITTEN, REALS) || !take(&taken, args[1], "rows", READ, taken.views[0].format) ||
+    if (!take(&taken, args[0], "table", WRITTEN, REALS) || !take(&taken, args[1], "rows", READ, its_type(&taken)) ||
         !take(&taken, args[2], "tokens", READ, INTEGERS))
-        return release(&taken);
+        return NULL;
     Size N = count(&taken, 2), width = N ? count(&taken, 1) / N : 0;
     if (!expect(&taken, 1, "rows", N * width) || !require_within(&taken, 2, "tokens", width ? count(&taken, 0) / width : 0))
-        return release(&taken);
+        return NULL;
     Py_BEGIN_ALLOW_THREADS
     (is_double(&taken) ? add_rows_double : add_rows_float)(taken.at, N, width, left_out);
     Py_END_ALLOW_THREADS
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -138,17 +135,16 @@ static PyObject *py_linear(PyObject *module, PyObject *const *args, Py_ssize_t g
     Taken taken = {.taken = 0};
     if (given != 5) return too_few("linear", 5);
     Size in = PyLong_AsSsize_t(args[4]);
-    if (PyErr_Occurred() || !take(&taken, args[0], "y", WRITTEN, REALS)) return release(&taken);
-    const char *type = taken.views[0].format;
+    if (PyErr_Occurred() || !take(&taken, args[0], "y", WRITTEN, REALS)) return NULL;
+    const char *type = its_type(&taken);
     if (!take(&taken, args[1], "x", READ, type) || !take(&taken, args[2], "weight", READ, type) ||
         !take(&taken, args[3], "bias", MAYBE, type))
-        return release(&taken);
+        return NULL;
     Size N = in > 0 ? count(&taken, 1) / in : 0, out = in > 0 ? count(&taken, 2) / in : 0;
     if (!expect(&taken, 0, "y", N * out) || !expect(&taken, 1, "x", N * in) || !expect(&taken, 2, "weight", out * in) ||
         (taken.at[3] && !expect(&taken, 3, "bias", out)))
-        return release(&taken);
+        return NULL;
     (is_double(&taken) ? linear_double : linear_float)(taken.at, N, in, out);
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -162,14 +158,13 @@ static PyObject *py_linear_backward(PyObject *module, PyObject *const *args, Py_
     if (in == -1 && PyErr_Occurred()) return NULL;
     for (int k = 0; k < 6; k++) {
         int use = k == 2 ? MAYBE | WRITTEN : k < 2 ? WRITTEN : READ;
-        if (!take(&taken, args[k], names[k], use, k ? taken.views[0].format : REALS)) return release(&taken);
+        if (!take(&taken, args[k], names[k], use, k ? its_type(&taken) : REALS)) return NULL;
     }
     Size N = in > 0 ? count(&taken, 0) / in : 0, out = in > 0 ? count(&taken, 1) / in : 0;
     const Size expected[] = {N * in, out * in, out, N * out, N * in, out * in};
     for (int k = 0; k < 6; k++)
-        if (taken.at[k] && !expect(&taken, k, names[k], expected[k])) return release(&taken);
+        if (taken.at[k] && !expect(&taken, k, names[k], expected[k])) return NULL;
     (is_double(&taken) ? linear_backward_double : linear_backward_float)(taken.at, N, in, out);
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -178,9 +173,8 @@ static PyObject *py_squares(PyObject *module, PyObject *const *args, Py_ssize_t 
     (void)module;
     Taken taken = {.taken = 0};
     if (given != 1) return too_few("squares", 1);
-    if (!take(&taken, args[0], "x", READ, REALS)) return release(&taken);
+    if (!take(&taken, args[0], "x", READ, REALS)) return NULL;
     double total = is_double(&taken) ? squares_double(taken.at[0], count(&taken, 0)) : squares_float(taken.at[0], count(&taken, 0));
-    release(&taken);
     return PyFloat_FromDouble(total);
 }
 
@@ -190,11 +184,10 @@ static PyObject *py_scale(PyObject *module, PyObject *const *args, Py_ssize_t gi
     Taken taken = {.taken = 0};
     if (given != 2) return too_few("scale", 2);
     double by = PyFloat_AsDouble(args[1]);
-    if (PyErr_Occurred() || !take(&taken, args[0], "x", WRITTEN, REALS)) return release(&taken);
+    if (PyErr_Occurred() || !take(&taken, args[0], "x", WRITTEN, REALS)) return NULL;
     Py_BEGIN_ALLOW_THREADS
     (is_double(&taken) ? scale_double : scale_float)(taken.at, count(&taken, 0), by);
     Py_END_ALLOW_THREADS
-    release(&taken);
     Py_RETURN_NONE;
 }
 
@@ -204,9 +197,8 @@ static PyObject *py_within(PyObject *module, PyObject *const *args, Py_ssize_t g
     Taken taken = {.taken = 0};
     if (given != 2) return too_few("within", 2);
     Size limit = PyLong_AsSsize_t(args[1]);
-    if (PyErr_Occurred() || !take(&taken, args[0], "integers", READ, INTEGERS)) return release(&taken);
+    if (PyErr_Occurred() || !take(&taken, args[0], "integers", READ, INTEGERS)) return NULL;
     int well = within(&taken, 0, limit);
-    release(&taken);
     return PyBool_FromLong(well);
 }
 
@@ -229,9 +221,8 @@ static PyObject *py_batch_sizes(PyObject *module, PyObject *const *args, Py_ssiz
     (void)module;
     Taken taken = {.taken = 0};
     if (given != 2) return too_few("batch_sizes", 2);
-    if (!take(&taken, args[0], "sizes", WRITTEN, INTEGERS) || !take(&taken, args[1], "lengths", READ, INTEGERS)) return release(&taken);
+    if (!take(&taken, args[0], "sizes", WRITTEN, INTEGERS) || !take(&taken, args[1], "lengths", READ, INTEGERS)) return NULL;
     Size steps = batch_sizes(taken.at[0], count(&taken, 0), taken.at[1], count(&taken, 1));
-    release(&taken);
     return PyLong_FromSsize_t(steps);
 }
 
@@ -259,7 +250,7 @@ static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t 
     Size stride = PyLong_AsSsize_t(args[5]), total = 0, longest = 0;
     if (stride == -1 && PyErr_Occurred()) return NULL;
     for (int k = 0; k < 5; k++)
-        if (!take(&taken, args[k], names[k], k < 3 ? WRITTEN : READ, INTEGERS)) return release(&taken);
+        if (!take(&taken, args[k], names[k], k < 3 ? WRITTEN : READ, INTEGERS)) return NULL;
     Size B = count(&taken, 3), N = count(&taken, 2);
     const int64_t *lengths = taken.at[3];
     int descending = 1;
@@ -271,11 +262,10 @@ static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t 
     }
     if (!expect(&taken, 2, "rows", total) || !expect(&taken, 0, "order", B) || !expect(&taken, 1, "inverse", B) ||
         !expect(&taken, 4, "first", B))
-        return release(&taken);
+        return NULL;
     Py_BEGIN_ALLOW_THREADS
     arrange(taken.at, B, longest, stride);
     Py_END_ALLOW_THREADS
-    release(&taken);
     return PyBool_FromLong(descending);
 }
 
@@ -288,4 +278,7 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_training", "What a step of training computes beside the recurrences, in C.", -1, methods};
 
-PyMODINIT_FUNC PyInit__training(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__training(void) {
+    import_array1(NULL);
+    return PyModule_Create(&definition);
+}

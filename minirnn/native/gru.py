@@ -43,7 +43,7 @@ def backward(
     w = packed_once(w_hh, layout, _pack_qrz)
     given = da, dh, dy, trace_h, gates, q, h, w, mask
     for cut in reversed(cuts(layout)):
-        back_through(_loops.gru_backward, given, ctx, cut, dx, dweights, gru)
+        back_through(_loops.gru_backward, given, ctx, cut, dx, dweights, gru.add_gradients)
     return dx
 
 

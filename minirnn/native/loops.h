@@ -283,11 +283,19 @@ INLINE void NAME(column_sums)(REAL *restrict db, const REAL *restrict dz, Size N
     }
 }
 
-/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, db, if they are not left to NumPy, as with a mask. The
+/* Add sums to what a bias's gradient has from `first` on. */
+INLINE void NAME(add_sums)(void *db, Size first, const REAL *restrict sums, Size count, int wide) {
+    for (Size j = 0; j < count; j++)
+        if (wide) ((double *)db)[first + j] += sums[j];
+        else ((REAL *)db)[first + j] += sums[j];
+}
+
+/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, and the biases', if they are not left to NumPy, as with a mask. The
  * GRU's dz has a block more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
 INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Span span, int gates, int gru) {
     const REAL *w_ih = at[0], *x = at[1];
-    REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[5];
+    REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[7];
+    void *db_ih = at[5], *db_hh = at[6];
     if (!w_ih) return;
     Size H = span.H, I = span.I, N = span.N, K = gates * H, width = gru ? K + H : K;
     const REAL *dz_ih = gru ? dz + H : dz, *dz_hh;
@@ -297,7 +305,12 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
         for (Size d = 0; d < depth; d++) w_rows[d] = w_ih + (k + d) * I;
         NAME(product_of_rows)(dx, dz_ih + k, w_rows, N, depth, I, width, 1, k > 0);
     }
-    NAME(column_sums)(db, dz, N, width);
+    if (db_ih) {
+        NAME(column_sums)(db, dz, N, width);
+        NAME(add_sums)(db_ih, 0, db + width - K, K, span.wide);
+        NAME(add_sums)(db_hh, 0, db + width - K, gru ? 2 * H : K, span.wide);
+        if (gru) NAME(add_sums)(db_hh, 2 * H, db, H, span.wide);
+    }
     for (Size first = 0, t = 0, row = 0, before = span.B; first < N; first += DEPTH) {
         Size depth = N - first < DEPTH ? N - first : DEPTH;
         for (Size d = 0; d < depth; d++, row++) {
@@ -363,10 +376,10 @@ TARGET static void NAME(rnn_relu_backward)(void *const *at, Span span) { NAME(rn
 /* ---- LSTM --------------------------------------------------------------------------------------------------------- */
 
 TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
-    REAL *gates = at[0], *h = at[1], *c = at[2], *tanh_c = at[3], *masked = at[9];
-    const REAL *w = at[4], *b = at[7], *mask = at[8];
+    REAL *gates = at[0], *h = at[1], *c = at[2], *masked = at[8];
+    const REAL *w = at[3], *b = at[6], *mask = at[7];
     Size H = span.H;
-    NAME(begin)(at + 4, gates, span, 4);
+    NAME(begin)(at + 3, gates, span, 4);
     const REAL *h_prev = h, *c_prev = c;
     h += span.B * H;
     c += span.B * H;
@@ -376,29 +389,27 @@ TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
         for (Size row = 0; row < n; row++) {
             REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
             const REAL *restrict c_before = c_prev + row * H;
-            REAL *restrict c_t = c + row * H, *restrict tanh_c_t = tanh_c + row * H, *restrict h_t = h + row * H;
+            REAL *restrict c_t = c + row * H, *restrict h_t = h + row * H;
             NAME(sigmoids)(i, b, 2 * H); /* and f */
             NAME(tanhs)(g, b + 2 * H, H);
             NAME(sigmoids)(o, b + 3 * H, H);
             SIMD
             for (Size j = 0; j < H; j++) {
                 c_t[j] = f[j] * c_before[j] + i[j] * g[j];
-                tanh_c_t[j] = NAME(tanh)(c_t[j]);
-                h_t[j] = o[j] * tanh_c_t[j];
+                h_t[j] = o[j] * NAME(tanh)(c_t[j]);
             }
         }
         h_prev = h;
         c_prev = c;
         h += n * H;
         c += n * H;
-        tanh_c += n * H;
         gates += n * 4 * H;
     }
 }
 
 TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
-    REAL *dz = at[0], *dh = at[1], *dc = at[2], *trace_h = at[4], *trace_c = at[5], *masked = at[12];
-    const REAL *dy = at[3], *gates = at[6], *h = at[7], *c = at[8], *tanh_c = at[9], *w = at[10], *mask = at[11];
+    REAL *dz = at[0], *dh = at[1], *dc = at[2], *trace_h = at[4], *trace_c = at[5], *masked = at[11];
+    const REAL *dy = at[3], *gates = at[6], *h = at[7], *c = at[8], *w = at[9], *mask = at[10];
     Size H = span.H, start = span.N;
     for (Size t = span.T - 1; t >= 0; t--) {
         Size n = span.sizes[t];
@@ -408,25 +419,28 @@ TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
         for (Size row = 0; row < n; row++) {
             Size k = start + row;
             const REAL *restrict i = gates + k * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
-            const REAL *restrict tanh_c_t = tanh_c + k * H, *restrict c_before = c_prev + row * H;
+            const REAL *restrict c_t = c + (span.B + k) * H, *restrict c_before = c_prev + row * H;
             REAL *restrict dz_i = dz + k * 4 * H, *restrict dz_f = dz_i + H, *restrict dz_g = dz_f + H;
             REAL *restrict dz_o = dz_g + H, *restrict dh_t = dh + row * H, *restrict dc_t = dc + row * H;
             SIMD
-            for (Size j = 0; j < H; j++) dc_t[j] += dh_t[j] * o[j] * (1 - tanh_c_t[j] * tanh_c_t[j]);
+            for (Size j = 0; j < H; j++) {
+                REAL tanh_c = NAME(tanh)(c_t[j]); /* anew, in less time than memory takes to keep it */
+                dc_t[j] += dh_t[j] * o[j] * (1 - tanh_c * tanh_c);
+                dz_o[j] = dh_t[j] * tanh_c * o[j] * (1 - o[j]);
+                dh_t[j] = 0;
+            }
             if (trace_c) memcpy(trace_c + k * H, dc_t, sizeof(REAL) * H);
             SIMD
             for (Size j = 0; j < H; j++) {
                 dz_i[j] = dc_t[j] * g[j] * i[j] * (1 - i[j]);
                 dz_f[j] = dc_t[j] * c_before[j] * f[j] * (1 - f[j]);
                 dz_g[j] = dc_t[j] * i[j] * (1 - g[j] * g[j]);
-                dz_o[j] = dh_t[j] * tanh_c_t[j] * o[j] * (1 - o[j]);
                 dc_t[j] *= f[j];
-                dh_t[j] = 0;
             }
         }
         NAME(add_to_previous)(dh, dz + start * 4 * H, w, mask, masked, n, 4 * H, H, 4 * H);
     }
-    NAME(add_gradients)(at + 13, dz, h, span, 4, 0);
+    NAME(add_gradients)(at + 12, dz, h, span, 4, 0);
 }
 
 /* ---- GRU ---------------------------------------------------------------------------------------------------------- */

@@ -28,7 +28,6 @@ class LSTMContext(NamedTuple):
     h: Array  # (B + N, H): h_0 over all h_t
     c: Array  # (B + N, H): c_0 over all c_t
     gates: Array  # (N, 4H): i, f, g, o
-    tanh_c: Array  # (N, H)
     w_ih: Array  # (4H, I)
     w_hh: Array  # (4H, H)
     layout: Layout
@@ -44,12 +43,12 @@ def forward(
         return _in_numpy(x, states, weights, layout, mask, save)
     (h, c), x, mask, H = states, read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
-    z, tanh_c = np.empty((rows, 4 * H), x.dtype), np.empty((rows, H), x.dtype)
+    z = np.empty((rows, 4 * H), x.dtype)
     w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
     for span, place in cuts(layout):
         x_w = of_input(x, w_ih, w_x, span, z, span.rows.start if save else 0)
-        _loops.lstm_forward(z, h, c, tanh_c, w, b_ih, b_hh, mask, *x_w, *place, H)
-    return LSTMContext(x, h, c, z, tanh_c, w_ih, w_hh, layout, mask) if save else None
+        _loops.lstm_forward(z, h, c, w, b_ih, b_hh, mask, *x_w, *place, H)
+    return LSTMContext(x, h, c, z, w_ih, w_hh, layout, mask) if save else None
 
 
 def backward(
@@ -62,13 +61,13 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     if isinstance(ctx, lstm.LSTMContext):
         return _back_in_numpy(ctx, dy, dstates, dweights, trace)
-    x, h, c, gates, tanh_c, _, w_hh, layout, mask = ctx
+    x, h, c, gates, _, w_hh, layout, mask = ctx
     (dh, dc), (trace_h, trace_c), dy = dstates, trace or (None, None), read(dy)
     dx, dz = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
     w = packed_once(w_hh, layout, _loops.pack)
-    given = dz, dh, dc, dy, trace_h, trace_c, gates, h, c, tanh_c, w, mask
+    given = dz, dh, dc, dy, trace_h, trace_c, gates, h, c, w, mask
     for cut in reversed(cuts(layout)):
-        back_through(_loops.lstm_backward, given, ctx, cut, dx, dweights, shared)
+        back_through(_loops.lstm_backward, given, ctx, cut, dx, dweights, shared.add_gradients)
     return dx
 
 
@@ -86,11 +85,11 @@ def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:
         return stepper_of(lstm, weights, states, {})
     _, B, H = states[0].shape
     h, c = (s.reshape(2 * B, H) for s in states)
-    z, tanh_c = np.empty((B, 4 * H), w_hh.dtype), np.empty((B, H), w_hh.dtype)
+    z = np.empty((B, 4 * H), w_hh.dtype)
     w, w_x, h_t, place = panels(w_hh), panels(w_ih), h[B:], one_step(B, H)
 
     def step(x: Array) -> Array:
-        _loops.lstm_forward(z, h, c, tanh_c, w, b_ih, b_hh, None, w_x, read(x), *place)
+        _loops.lstm_forward(z, h, c, w, b_ih, b_hh, None, w_x, read(x), *place)
         return h_t
 
     return step

@@ -48,7 +48,7 @@ def backward(
     dx, dz = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
     given = dz, dh, dy, trace_h, h, packed_once(w_hh, layout, _loops.pack), mask
     for cut in reversed(cuts(layout)):
-        back_through(_BACKWARD[nonlinearity], given, ctx, cut, dx, dweights, shared)
+        back_through(_BACKWARD[nonlinearity], given, ctx, cut, dx, dweights, shared.add_gradients)
     return dx
 
 

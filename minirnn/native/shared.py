@@ -88,26 +88,23 @@ def back_through(
     cut: Cut,
     dx: Array,
     dweights: Weights,
-    numpy_way: Any,
+    add_gradients: Callable[..., None],
 ) -> None:
     """Run a loop backward through a span, with what comes after it: in NumPy, with a mask or large products.
 
-    `given` is what the loop takes before the gradients, room for dz first; `numpy_way` is the module with
-    ``add_gradients`` and ``add_to_biases`` for the recurrence's dz.
+    `given` is what the loop takes before the gradients, room for dz first; `add_gradients` is NumPy's way for
+    the recurrence's dz.
     """
     dz, (span, place), H = given[0], cut, ctx.h.shape[1]
     if ctx.mask is not None or not in_c(span, ctx.w_ih):
         loop(*given, *_NOTHING, *place, H)
         dz = dz[: span.rows.stop - span.rows.start]
-        quiet(numpy_way.add_gradients)(ctx, span, dz, dx, dweights)
+        quiet(add_gradients)(ctx, span, dz, dx, dweights)
         return
-    dw_ih, dw_hh, *dbs = dweights[:4]
-    db = np.empty(dz.shape[1], dz.dtype)
-    loop(*given, ctx.w_ih, ctx.x, dx, dw_ih, dw_hh, db, *place, H)
-    numpy_way.add_to_biases(dbs, db)
+    loop(*given, ctx.w_ih, ctx.x, dx, *dweights[:4], *place, H)
 
 
-_NOTHING = (None,) * 6  # in the place of W_ih, x and the gradients
+_NOTHING = (None,) * 7  # in the place of W_ih, x and the gradients
 
 
 def read(x: Any) -> Any:
