@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from . import changes, checks, forms
 from .backend import RNG, Array, generator, shown
 from .bptt import checkpoints, execution, traces
-from .bptt.stack import Quiet, Stack
+from .bptt.stack import Stack, stack_of
 from .changes import Kept
 from .functional import dropout as dropout_pair
 from .functional import gru, gru_before, lstm, rnn
@@ -183,7 +183,7 @@ class Recurrent(Streaming):
             checks.flags(trace=trace)
         saves, sealed = saving(), None
         save = saves or trace
-        form, stack, like, *_ = self._ready(input, save, trace)
+        form, stack, like, _, _ = self._ready(input, save, trace)
         x, states = form.flat(input), self._enter("h_0", h_0, form, like)
         if saves:
             if self.checkpoint:
@@ -231,8 +231,8 @@ class Recurrent(Streaming):
             kind(recurrence, self._values(k), options, layout, mask)
             for k, mask in enumerate(of_passes)
         ]
-        kind_of_stack = Quiet if drops or recurrence is self.recurrence else Stack
-        return kind_of_stack(passes, masks, execution.choose(passes[: self.num_directions], traced))
+        how = execution.choose(passes[: self.num_directions], traced)
+        return stack_of(passes, masks, how, drops or recurrence is self.recurrence)
 
     def _masks(self, layout: Layout, like: Array) -> tuple[list[Array | None], list[Array | None]]:
         """Draw dropout's masks, of each layer's input and of each pass's state; None for none."""

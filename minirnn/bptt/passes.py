@@ -42,10 +42,9 @@ class Pass(NamedTuple):
 
     def forward(self, x: Array, states: States, save: bool = True) -> tuple[Array, Context]:
         """Return h at every step, (N, P), and the context; lead `states`, each (B, size), on to the last."""
+        recurrence, weights, options, layout, mask = self
         every = self.begin(states)
-        ctx = self.recurrence.forward(
-            x, every, self.weights, self.layout, mask=self.mask, save=save, **self.options
-        )
+        ctx = recurrence.forward(x, every, weights, layout, mask=mask, save=save, **options)
         return self.finish(every, states), ctx
 
     def backward(
@@ -62,19 +61,20 @@ class Pass(NamedTuple):
 
     def begin(self, states: States) -> list[Array]:
         """Return arrays for the states at all steps, (B + N, size), with the initial ones in place."""
-        xp, B, N = get_array_module(states[0]), self.layout.batch_size, self.layout.rows
-        every = []
+        empty, layout = get_array_module(states[0]).empty, self.layout
+        B, every = layout.batch_size, []
         for s in states:
-            rows = xp.empty((B + N, s.shape[1]), s.dtype)
+            rows = empty((B + layout.rows, s.shape[1]), s.dtype)
             rows[:B] = s
             every.append(rows)
         return every
 
     def finish(self, every: Sequence[Array], states: States) -> Array:
         """Put the last states in place, and return h at every step."""
+        layout = self.layout
         for k, s in enumerate(states):
-            s[...] = self.layout.last_states(every[k])
-        return every[0][self.layout.batch_size :]
+            s[...] = layout.last_states(every[k])
+        return every[0][layout.batch_size :]
 
     def within(self, layout: Layout, sequences: slice) -> Pass:
         """Return the plain pass over a segment or part of the batch: `sequences`, lying as `layout` says."""

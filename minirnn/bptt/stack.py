@@ -9,7 +9,7 @@ from ..backend import Array, quiet
 from ..functional.recurrence import States, Weights
 from ..functional.shared import masked, masked_
 from . import directions
-from .execution import Execution
+from .execution import Execution, InTurn
 from .passes import Context, Pass
 
 
@@ -96,6 +96,30 @@ class Stack(NamedTuple):
         return dy
 
 
+class Single(Stack):
+    """The same of one layer in one direction, which is most models and needs neither lists nor loops."""
+
+    __slots__ = ()
+
+    def forward(
+        self, x: Array, states: Sequence[States], save: bool = True
+    ) -> tuple[Array, list[Context]]:
+        """Run the pass."""
+        y, ctx = self.passes[0].forward(x, states[0], save)
+        return y, [ctx]
+
+    def backward(
+        self,
+        contexts: Sequence[Context],
+        dy: Array | None,
+        dstates: Sequence[States],
+        dweights: Sequence[Weights],
+        traces: Sequence[States | None],
+    ) -> Array:
+        """Run the pass back."""
+        return self.passes[0].backward(contexts[0], dy, dstates[0], dweights[0], traces[0])
+
+
 class Quiet(Stack):
     """The same where NumPy multiplies, in its pairs or with masks: what is too small there is zero."""
 
@@ -103,3 +127,21 @@ class Quiet(Stack):
 
     forward = quiet(Stack.forward)
     backward = quiet(Stack.backward)
+
+
+class QuietSingle(Single):
+    """Both at once."""
+
+    __slots__ = ()
+
+    forward = quiet(Single.forward)
+    backward = quiet(Single.backward)
+
+
+def stack_of(
+    passes: list[Pass], masks: list[Array | None], execution: Execution, numpy: bool
+) -> Stack:
+    """Return the stack of such passes, masks and execution; `numpy` says whether NumPy computes in it."""
+    single = len(passes) == 1 and masks[0] is None and isinstance(execution, InTurn)
+    kinds = (Single, QuietSingle) if single else (Stack, Quiet)
+    return kinds[numpy](passes, masks, execution)
