@@ -190,7 +190,7 @@ class Recurrent(Streaming):
                 sealed = checks.seal(x)
             else:
                 x = checks.unshared(x, input)
-        y, contexts = stack.forward(x, self._per_pass(states), save)
+        y, contexts = stack.forward(x, states, save)
         if saves:
             y = shown(y)
         ctx = Context(self, _Saved(form, stack, contexts, like, x, sealed) if saves else None)
@@ -198,10 +198,6 @@ class Recurrent(Streaming):
         if not trace:
             return result, ctx
         return (*result, traces.of_states(stack.passes, contexts, form, self.num_directions)), ctx
-
-    def _per_pass(self, states: list[Array]) -> list[list[Array]]:
-        """Return for each pass its own of the state's arrays (L * D, B, size)."""
-        return [[s[k] for s in states] for k in range(len(self._names))]
 
     def _ready(self, input: Any, save: bool, traced: bool) -> _Ready:
         """Return the input's form, and what runs over it: of the call before, if that is still good."""
@@ -293,8 +289,7 @@ class Recurrent(Streaming):
                 "backward: expected doutput or dh_n, the gradient of a loss, got neither"
             )
         checks.unbroken("input", x, sealed)
-        D, passes = self.num_directions, range(len(self._names))
-        dy = None
+        D, dy = self.num_directions, None
         if doutput is not None:
             dy = form.rows("doutput", doutput, D * self.output_size, like)
         dstates = self._enter("dh_n", dh_n, form, like)
@@ -303,9 +298,7 @@ class Recurrent(Streaming):
         long = len(form.layout.spans) > 8
         sums = [wide_biases(own) for own in dweights] if long else dweights
         filled: list[Any] = traces.to_fill(stack.passes, self._state_sizes, like) if trace else []
-        dx = stack.backward(
-            contexts, dy, self._per_pass(dstates), sums, filled or [None] * len(passes)
-        )
+        dx = stack.backward(contexts, dy, dstates, sums, filled or [None] * len(sums))
         if long:
             add_biases(dweights, sums)
         result = form.restore(dx), form.restore_states(dstates)

@@ -39,7 +39,7 @@ def run(kind, execute, recurrence, states_of, traced=True, layers=2, D=2, dtype=
         passes.append(kind(recurrence, w, {}, layout, draw(6, 4)))
         # Ones, since gradients are added to what is there.
         dweights.append([None if a is None else np.ones_like(a) for a in w])
-    states, dstates = ([[draw(6, 4) for _ in states_of] for _ in passes] for _ in range(2))
+    states, dstates = ([draw(layers * D, 6, 4) for _ in states_of] for _ in range(2))
     traces = [
         [np.empty((layout.rows, 4), dtype) for _ in states_of] if traced else None for _ in passes
     ]
@@ -53,8 +53,8 @@ def run(kind, execute, recurrence, states_of, traced=True, layers=2, D=2, dtype=
             found[f"d{name} {of_pass}"] = array
         for n, name in enumerate(states_of):
             found[f"{name}_n {of_pass}"], found[f"d{name}_0 {of_pass}"] = (
-                states[k][n],
-                dstates[k][n],
+                states[n][k],
+                dstates[n][k],
             )
             if traced:
                 found[f"trace of d{name} {of_pass}"] = traces[k][n]
@@ -108,7 +108,7 @@ def test_every_execution_saves_what_is_wanted_and_nothing_else(how, save, three_
 
     layout, w = Layout(np.array([5, 5, 3]), 5), np.ones((4, 4))
     passes = [Pass(Watched, [w, w, None, None], {}, layout, None)] * 2
-    states = [[np.zeros((5, 4))] for _ in passes]
+    states = [np.zeros((2, 5, 4))]
     Stack(passes, [None], EXECUTIONS[how](layout)).forward(np.ones((13, 4)), states, save)
     assert saved
     assert set(saved) == {save}

@@ -30,15 +30,13 @@ class Stack(NamedTuple):
     masks: list[Array | None]
     execution: Execution
 
-    def forward(
-        self, x: Array, states: Sequence[States], save: bool = True
-    ) -> tuple[Array, list[Context]]:
+    def forward(self, x: Array, states: States, save: bool = True) -> tuple[Array, list[Context]]:
         """Run the layers.
 
         Parameters
         ----------
         x : array of shape (N, I)
-        states : list with an entry for each pass, arrays of shape (B, size)
+        states : list of arrays (L * D, B, size)
             The initial states, in whose place the last ones are left.
         save : bool
 
@@ -47,14 +45,14 @@ class Stack(NamedTuple):
         y, contexts : array of shape (N, D * P), the last layer's output; a context for each pass
         """
         passes, masks, execution = self
-        layout, D = passes[0].layout, len(passes) // len(masks)
+        layout, D, own = passes[0].layout, len(passes) // len(masks), _per_pass(states)
         contexts: list[Context] = []
         for layer in range(len(masks)):
             sides = slice(layer * D, (layer + 1) * D)
             if masks[layer] is not None:
                 x = masked(x, masks[layer])
             xs = directions.split(x, layout, D)
-            ys, ctxs = execution.forward(passes[sides], xs, states[sides], save)
+            ys, ctxs = execution.forward(passes[sides], xs, own[sides], save)
             x = directions.join(ys, layout)
             contexts += ctxs
         return x, contexts
@@ -63,7 +61,7 @@ class Stack(NamedTuple):
         self,
         contexts: Sequence[Context],
         dy: Array | None,
-        dstates: Sequence[States],
+        dstates: States,
         dweights: Sequence[Weights],
         traces: Sequence[States | None],
     ) -> Array:
@@ -84,11 +82,11 @@ class Stack(NamedTuple):
         dx : array of shape (N, I)
         """
         passes, masks, execution = self
-        layout, D = passes[0].layout, len(passes) // len(masks)
+        layout, D, own = passes[0].layout, len(passes) // len(masks), _per_pass(dstates)
         for layer in reversed(range(len(masks))):
             sides = slice(layer * D, (layer + 1) * D)
             dys = directions.join_backward(dy, layout, D)
-            of_passes = contexts[sides], dys, dstates[sides], dweights[sides], traces[sides]
+            of_passes = contexts[sides], dys, own[sides], dweights[sides], traces[sides]
             dxs = execution.backward(passes[sides], *of_passes)
             dy = directions.split_backward(dxs, layout)
             if masks[layer] is not None:
@@ -96,28 +94,32 @@ class Stack(NamedTuple):
         return dy
 
 
+def _per_pass(states: States) -> list[list[Array]]:
+    """Return for each pass its own of the states' arrays."""
+    return [[s[k] for s in states] for k in range(len(states[0]))]
+
+
 class Single(Stack):
     """The same of one layer in one direction, which is most models and needs neither lists nor loops."""
 
     __slots__ = ()
 
-    def forward(
-        self, x: Array, states: Sequence[States], save: bool = True
-    ) -> tuple[Array, list[Context]]:
+    def forward(self, x: Array, states: States, save: bool = True) -> tuple[Array, list[Context]]:
         """Run the pass."""
-        y, ctx = self.passes[0].forward(x, states[0], save)
+        y, ctx = self.passes[0].forward(x, [s[0] for s in states], save)
         return y, [ctx]
 
     def backward(
         self,
         contexts: Sequence[Context],
         dy: Array | None,
-        dstates: Sequence[States],
+        dstates: States,
         dweights: Sequence[Weights],
         traces: Sequence[States | None],
     ) -> Array:
         """Run the pass back."""
-        return self.passes[0].backward(contexts[0], dy, dstates[0], dweights[0], traces[0])
+        own = [d[0] for d in dstates]
+        return self.passes[0].backward(contexts[0], dy, own, dweights[0], traces[0])
 
 
 class Quiet(Stack):

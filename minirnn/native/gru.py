@@ -39,7 +39,7 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     x, h, gates, q, _, w_hh, layout, mask = ctx
     (dh,), (trace_h,), dy, H = dstates, trace or (None,), read(dy), w_hh.shape[1]
-    dx, da = np.empty_like(x), np.empty((layout.span_rows, 4 * H), x.dtype)
+    dx, da = np.empty(x.shape, x.dtype), np.empty((layout.span_rows, 4 * H), x.dtype)
     w = packed_once(w_hh, layout, _pack_qrz)
     given = da, dh, dy, trace_h, gates, q, h, w, mask
     for cut in reversed(cuts(layout)):

@@ -63,7 +63,7 @@ def backward(
         return _back_in_numpy(ctx, dy, dstates, dweights, trace)
     x, h, c, gates, _, w_hh, layout, mask = ctx
     (dh, dc), (trace_h, trace_c), dy = dstates, trace or (None, None), read(dy)
-    dx, dz = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
+    dx, dz = np.empty(x.shape, x.dtype), np.empty((layout.span_rows, len(w_hh)), x.dtype)
     w = packed_once(w_hh, layout, _loops.pack)
     given = dz, dh, dc, dy, trace_h, trace_c, gates, h, c, w, mask
     for cut in reversed(cuts(layout)):

@@ -45,7 +45,7 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     x, h, _, w_hh, layout, nonlinearity, mask = ctx
     (dh,), (trace_h,), dy = dstates, trace or (None,), read(dy)
-    dx, dz = np.empty_like(x), np.empty((layout.span_rows, len(w_hh)), x.dtype)
+    dx, dz = np.empty(x.shape, x.dtype), np.empty((layout.span_rows, len(w_hh)), x.dtype)
     given = dz, dh, dy, trace_h, h, packed_once(w_hh, layout, _loops.pack), mask
     for cut in reversed(cuts(layout)):
         back_through(_BACKWARD[nonlinearity], given, ctx, cut, dx, dweights, shared.add_gradients)
