@@ -1,4 +1,4 @@
-"""What a library weighs: peak memory of forward + backward, time to import, size on disk.
+"""What a library weighs: peak memory of forward + backward, pages of it, time to import, size on disk.
 
 Each measurement runs in a fresh interpreter, which holds one of the libraries only.
 """
@@ -9,24 +9,60 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
 
-def peak_memory(library, cell, T, B, H, **options):
+def peak_memory(library, cell, T, B, H, read_only=False, **options):
     """Return the peak of forward + backward, in arrays of (T, B, H), results included, inputs not.
 
-    The first figure is the growth of the process's resident memory, which Linux alone tells, else None;
-    the second, for minirnn, is what NumPy allocated (torch does not say that of itself).
+    With `read_only` the input cannot be written to. The first figure is the growth of the process's
+    resident memory, which Linux alone tells, else None; the second, for minirnn, is what NumPy allocated
+    (torch does not say that of itself).
     """
-    arguments = json.dumps([library, cell, T, B, H, options])
-    result = _python(Path(__file__), arguments)
-    return [None if size is None else size / (4 * T * B * H) for size in json.loads(result)]
+    result = _in_a_process_of_its_own(
+        "memory", library, cell, T, B, H, options | {"read_only": read_only}
+    )
+    return [None if size is None else size / (4 * T * B * H) for size in result]
 
 
-def _measure(library, cell, T, B, H, options):
+def alone(library, cell, T, B, H):
+    """Return the median time of forward + backward in a process that has done nothing else, in seconds.
+
+    And how many pages of memory it gets from the system in each call.
+    """
+    return _in_a_process_of_its_own("time", library, cell, T, B, H, {})
+
+
+def _in_a_process_of_its_own(what, *arguments):
+    return json.loads(_python(Path(__file__), json.dumps([what, *arguments])))
+
+
+def _measure(what, library, cell, T, B, H, options):
     steps = _minirnn_steps if library == "minirnn" else _torch_steps
     run = steps(cell, T, B, H, **options)
+    return _time(run, T) if what == "time" else _memory(run, library, T)
+
+
+def _time(run, T, calls=40):
+    for _ in range(5):
+        run(T)
+    before, times = _pages(), []
+    for _ in range(calls):
+        start = time.perf_counter()
+        run(T)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), (_pages() - before) / calls
+
+
+def _pages():
+    import resource  # where there is none, as on Windows, the other measurements need none
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def _memory(run, library, T):
     run(2)  # what is loaded and allocated once and for all
     resident = _resident_growth(run, T)
     if library == "torch":
@@ -51,13 +87,14 @@ def _status(field):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def _minirnn_steps(cell, T, B, H, **options):
+def _minirnn_steps(cell, T, B, H, read_only=False, **options):
     import numpy as np
 
     import minirnn
 
     layer = getattr(minirnn, cell)(H, H, **options)
     x, dy = np.random.default_rng(0).standard_normal((2, T, B, H), np.float32)
+    x.flags.writeable = not read_only
 
     def run(steps):
         (output, state), ctx = layer.forward(x[:steps])
@@ -66,7 +103,7 @@ def _minirnn_steps(cell, T, B, H, **options):
     return run
 
 
-def _torch_steps(cell, T, B, H):
+def _torch_steps(cell, T, B, H, read_only=False):
     import torch
 
     torch.set_num_threads(1)

@@ -49,7 +49,7 @@ FLOORS = {
     ("LSTM", "dense"): (6.5, 1.6, 1.15, 0.95, 1.05, 0.95, 2.8, 1),
     ("LSTM", "packed"): (13, 8.5, 5, 2, 2, 1.6),
 }
-MEMORY_LIMITS = {"RNN": 2.3, "LSTM": 9, "GRU": 8}
+MEMORY_LIMITS = {"RNN": 2.3, "LSTM": 8.4, "GRU": 8}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -247,21 +247,41 @@ class Bench:
         rows = []
         for cell in self.few(CELLS):
             resident, traced = footprint.peak_memory("minirnn", cell, T, B, H)
+            _, unshared = footprint.peak_memory("minirnn", cell, T, B, H, read_only=True)
             _, checkpointed = footprint.peak_memory("minirnn", cell, T, B, H, checkpoint=True)
             torch_resident, _ = footprint.peak_memory("torch", cell, T, B, H)
             limit = MEMORY_LIMITS[cell]
             mark = f"{traced:.2f}; {limit} {'✓' if traced <= limit else '✗'}"
             sizes = [
-                "" if x is None else f"{x:.2f}" for x in (checkpointed, resident, torch_resident)
+                "" if x is None else f"{x:.2f}"
+                for x in (unshared, checkpointed, resident, torch_resident)
             ]
             rows.append([cell, mark, *sizes])
             progress("memory", *rows[-1])
-        header = ["", "minirnn: allocated; limit", "minirnn, `checkpoint=True`: allocated"]
+        header = ["", "minirnn: allocated; limit", "minirnn, input read-only: allocated"]
+        header += ["minirnn, `checkpoint=True`: allocated"]
         header += ["minirnn: resident", "torch: resident"]
         return (
             f"Forward + backward at T {T}, B {B}, I = H = {H}, in arrays of (T, B, H); results "
             "included, inputs not. Allocated: the peak that tracemalloc sees. Resident: growth of the "
             "process's peak, which can be had of torch too.\n\n" + table(header, rows)
+        )
+
+    def alone(self):
+        """Each library by itself."""
+        rows = []
+        for cell in self.few(CELLS):
+            for T, B, _, H in self.few(FLOOR_SIZES[1:5]):
+                times = {x: footprint.alone(x, cell, T, B, H) for x in ("torch", "minirnn")}
+                said = [f"{seconds(t)}, {pages:.0f}" for t, pages in times.values()]
+                ratio = times["torch"][0] / times["minirnn"][0]
+                rows.append([cell, f"{T}, {B}, {H}, {H}", *said, f"{ratio:.2f}"])
+                progress("alone", *rows[-1])
+        header = ["", "T, B, I, H", "torch: time, pages", "minirnn: time, pages", "ratio"]
+        return (
+            "Forward + backward over equal lengths, each library in a new process, one after the other: "
+            "median time of a call, and how many pages of memory it gets anew from the system, which clears "
+            "each.\n\n" + table(header, rows)
         )
 
     def install(self):
@@ -370,7 +390,7 @@ def in_torch_threads(function):
 
 SECTIONS = (
     "floors", "peers", "training", "dense", "packed", "padding", "bidirectional", "threads", "streaming",
-    "memory", "install", "scaling",
+    "memory", "alone", "install", "scaling",
 )  # fmt: skip
 PICTURES = {
     "floors": "![Ratio against H](cpu-ratio.png)",

@@ -30,6 +30,22 @@ quiet = np.errstate(under="ignore")
 # computes in longdouble or in foreign byte order at speed.
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
+# The largest block of memory that malloc(3) of glibc still puts on the heap, less what it adds to it.
+_LARGEST_ON_HEAP = (32 << 20) - (1 << 16)
+
+
+def _let_freed_memory_stay() -> None:
+    """Have glibc keep the memory that a pass has freed for the next one, if its environment says nothing.
+
+    What is free at the heap's end beyond a threshold it gives back to the system, which hands it out again
+    page by page, each cleared: that takes as long as a small pass. It moves the threshold up to twice the
+    largest block it has seen freed, so it is shown one; what is never written to takes no memory.
+    """
+    np.empty(_LARGEST_ON_HEAP, np.uint8)
+
+
+_let_freed_memory_stay()
+
 
 def load_backend(name: str) -> ModuleType:
     """Import and return the backend `name`; the errors are those of :func:`set_backend`."""

@@ -1,5 +1,7 @@
 """Backends and seeds, and what an import loads."""
 
+import os
+import platform
 import subprocess
 import sys
 import types
@@ -24,6 +26,34 @@ def test_import_loads_numpy_and_the_standard_library_only():
         "print(sorted(new - sys.stdlib_module_names - {'numpy', 'minirnn'}))"
     )
     assert run(code).strip() == "[]"
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have other thresholds"
+)
+@pytest.mark.skipif(
+    any(name.startswith("MALLOC_") for name in os.environ), reason="the environment sets thresholds"
+)
+@pytest.mark.parametrize("native", [False, True])
+def test_a_pass_asks_the_system_for_no_memory_that_the_pass_before_had(native):
+    """A new process gives back 3 MB after each pass, and gets them again in 800 pages."""
+    if native and not minirnn.native_available():
+        pytest.skip("the loops in C were not built")
+    code = f"""
+import resource, numpy as np, minirnn
+minirnn.set_native({native})
+lstm, x = minirnn.LSTM(64, 64), np.ones((50, 32, 64), np.float32)
+def run():
+    (output, _), ctx = lstm.forward(x)
+    lstm.backward(ctx, output)
+for _ in range(5):
+    run()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    run()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
+"""
+    assert int(run(code)) < 20
 
 
 def test_the_environment_sets_the_backend():

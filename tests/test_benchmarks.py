@@ -97,6 +97,10 @@ def test_training_memory_import_and_scaling_are_measured(page):
     _, memory = section(page, "Peak memory")
     assert memory[0] == "RNN"
     assert 1 < float(memory[1].split(";")[0]) < 10
+    _, (cell, size, *of_both, ratio) = section(page, "Each library by itself")
+    assert (cell, size) == ("RNN", "20, 32, 32, 32")
+    assert all(re.fullmatch(r"[\d.]+ [mu]s, \d+", said) for said in of_both)
+    assert float(ratio) > 0
     _, *install = section(page, "Import time and size")
     megabytes = {row[0]: float(row[2].removesuffix(" MB")) for row in install}
     assert 0.05 < megabytes["minirnn"] < megabytes["numpy"] < megabytes["torch"]
