@@ -100,7 +100,8 @@ def integers(name: str, x: Any) -> None:
 
 def storable(name: str, x: Any) -> None:
     """Require `x` to be an array of numbers that minirnn computes or looks up with, or of booleans."""
-    array_module(**{name: x})
+    if type(x) is not np.ndarray:
+        array_module(**{name: x})
     dtype = x.dtype
     if dtype in FLOATS if dtype.kind == "f" else dtype.kind in "biu" and dtype.isnative:
         return

@@ -192,12 +192,7 @@ class Optimizer(Hints):
             for data, grad, state in pieces:
                 work.append((group, data, grad, state, self._steps + 1 - self._started[k]))
         self._steps += 1
-        # An error in the middle would leave a step done by half; what is not finite shows in the loss.
-        with np.errstate(all="ignore"):
-            for group, data, grad, state, t in work:
-                if group["weight_decay"] or group["maximize"]:
-                    grad = _penalised(self, group, data, grad, state[-1])
-                self._update(group, data, grad, state, t)
+        _update(self, work)
         return loss
 
     def _update(
@@ -313,6 +308,15 @@ def _require_as_made(optimizer: Optimizer, k: int) -> None:
     for p in group["params"]:
         if p._requires_grad and not p.writeable:
             raise ValueError(f"{p.name}: expected an array to write to, got a read-only one")
+
+
+# An error in the middle would leave a step done by half; what is not finite shows in the loss.
+@np.errstate(all="ignore")
+def _update(optimizer: Optimizer, work: list[tuple[Any, ...]]) -> None:
+    for group, data, grad, state, t in work:
+        if group["weight_decay"] or group["maximize"]:
+            grad = _penalised(optimizer, group, data, grad, state[-1])
+        optimizer._update(group, data, grad, state, t)
 
 
 def _penalised(

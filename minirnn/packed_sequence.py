@@ -24,6 +24,8 @@ from . import checks
 from .backend import Array, asnumpy, is_array, quiet
 from .layout import Layout, inverse_of, layout_of
 
+_INTP = np.dtype(np.intp)
+
 
 class Packing(NamedTuple):
     """How a batch is packed: all of a PackedSequence but its rows."""
@@ -297,12 +299,12 @@ def host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) 
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
-    if array.dtype != np.intp and array.size and not np.can_cast(array.dtype, np.intp):
+    if array.dtype != _INTP and array.size and not np.can_cast(array.dtype, _INTP):
         limits = np.iinfo(np.intp)
         if not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
             expected = f"from -2**{limits.bits - 1} to 2**{limits.bits - 1} - 1"
             raise ValueError(f"{name}: expected integers {expected}, got {checks.brief(array)}")
-    return array.astype(np.intp)  # a copy: the caller may use the array again
+    return array.astype(_INTP)  # a copy: the caller may use the array again
 
 
 def _permutation(name: str, values: Any) -> Array:

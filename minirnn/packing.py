@@ -22,11 +22,11 @@ from .pairs import pair_for
 
 
 def _pack(
-    flat: Array, lengths: Array, T: int, first: Array, stride: int, enforce_sorted: bool
+    flat: Array, lengths: Array, T: int, first: Array | None, stride: int, enforce_sorted: bool
 ) -> PackedSequence:
     """Gather the packed rows out of `flat`, where step t of sequence k is row ``first[k] + t * stride``.
 
-    k counts the sequences as they were given, of at most T steps.
+    k counts the sequences as they were given, of at most T steps; if `first` is not given, it is k.
     """
     pair = pair_for(order, lengths)
     batch_sizes = pair.batch_sizes(lengths, T)
@@ -126,7 +126,7 @@ def pack_padded_sequence(
     flat = input.reshape(B * T, *input.shape[2:])
     if batch_first:
         return _pack(flat, lengths, T, np.arange(B) * T, 1, enforce_sorted)
-    return _pack(flat, lengths, T, np.arange(B), B, enforce_sorted)
+    return _pack(flat, lengths, T, None, B, enforce_sorted)
 
 
 def _checked(lengths: Array, T: int) -> Array:

@@ -295,11 +295,13 @@ def test_whether_indices_are_within(last):
 @pytest.mark.parametrize(
     "lengths", [[3, 1, 2, 3, 0, 1], [0], [0, 0], [1], [4, 4, 2, 0], [1, 2, 3], [2, 2]], ids=str
 )
-def test_the_order_of_a_packed_batch_as_in_numpy(lengths):
+@pytest.mark.parametrize("apart", [100, None])
+def test_the_order_of_a_packed_batch_as_in_numpy(lengths, apart):
     lengths = np.array(lengths)
     sizes = order.batch_sizes(lengths, 9)
     np.testing.assert_array_equal(native[order].batch_sizes(lengths, 9), sizes)
-    layout, first = layout_of(sizes, len(lengths)), np.arange(len(lengths)) * 100
+    layout = layout_of(sizes, len(lengths))
+    first = None if apart is None else np.arange(len(lengths)) * apart
     for a, b in zip(
         native[order].arrange(lengths, first, 7, layout, True),
         order.arrange(lengths, first, 7, layout, True),

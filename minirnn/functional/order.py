@@ -25,7 +25,7 @@ def batch_sizes(lengths: Array, most: int) -> Array | None:
 
 
 def arrange(
-    lengths: Array, first: Array, stride: int, layout: Layout, sort: bool
+    lengths: Array, first: Array | None, stride: int, layout: Layout, sort: bool
 ) -> tuple[Array, Array, Array] | None:
     """Return which sequence is the k-th longest, the inverse of that, and where each packed row comes from.
 
@@ -33,8 +33,9 @@ def arrange(
 
     Parameters
     ----------
-    lengths, first : arrays of intp, shape (B,)
-        Step t of sequence k is row ``first[k] + t * stride``.
+    lengths : array of intp, shape (B,)
+    first : array of intp, shape (B,), optional
+        Step t of sequence k is row ``first[k] + t * stride``; if not given, ``k + t * stride``.
     stride : int
     layout : Layout
         Of the packed rows.
@@ -45,5 +46,5 @@ def arrange(
     order = np.argsort(-lengths, kind="stable")
     step, sequence = layout.step_and_sequence
     rows = step * stride
-    rows += first[order][sequence]
+    rows += (order if first is None else first[order])[sequence]
     return order, inverse_of(order), rows

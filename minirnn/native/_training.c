@@ -238,10 +238,13 @@ static void arrange(void *const *at, Size B, Size longest, Size stride) {
         inverse[k] = place;
     }
     for (Size t = 0; t < longest; t++)
-        for (Size k = 0; k < B && lengths[order[k]] > t; k++) *rows++ = (int64_t)((uint64_t)first[order[k]] + (uint64_t)t * (uint64_t)stride);
+        for (Size k = 0; k < B && lengths[order[k]] > t; k++) {
+            int64_t begin = first ? first[order[k]] : order[k];
+            *rows++ = (int64_t)((uint64_t)begin + (uint64_t)t * (uint64_t)stride);
+        }
 }
 
-/* order, inverse (B,), rows (N,), lengths, first (B,), stride: fills the first three, and tells whether lengths descend. */
+/* order, inverse (B,), rows (N,), lengths (B,), first (B,) or None, stride: fills the first three, and tells whether lengths descend. */
 static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     (void)module;
     static const char *const names[] = {"order", "inverse", "rows", "lengths", "first"};
@@ -250,7 +253,7 @@ static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t 
     Size stride = PyLong_AsSsize_t(args[5]), total = 0, longest = 0;
     if (stride == -1 && PyErr_Occurred()) return NULL;
     for (int k = 0; k < 5; k++)
-        if (!take(&taken, args[k], names[k], k < 3 ? WRITTEN : READ, INTEGERS)) return NULL;
+        if (!take(&taken, args[k], names[k], k < 3 ? WRITTEN : k == 4 ? MAYBE : READ, INTEGERS)) return NULL;
     Size B = count(&taken, 3), N = count(&taken, 2);
     const int64_t *lengths = taken.at[3];
     int descending = 1;
@@ -261,7 +264,7 @@ static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t 
         if (k && lengths[k] > lengths[k - 1]) descending = 0;
     }
     if (!expect(&taken, 2, "rows", total) || !expect(&taken, 0, "order", B) || !expect(&taken, 1, "inverse", B) ||
-        !expect(&taken, 4, "first", B))
+        (taken.at[4] && !expect(&taken, 4, "first", B)))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     arrange(taken.at, B, longest, stride);

@@ -19,10 +19,14 @@ def batch_sizes(lengths: Array, most: int) -> Array | None:
 
 
 def arrange(
-    lengths: Array, first: Array, stride: int, layout: Layout, sort: bool
+    lengths: Array, first: Array | None, stride: int, layout: Layout, sort: bool
 ) -> tuple[Array, Array, Array] | None:
     """Return which sequence is the k-th longest, the inverse, and where each packed row comes from."""
     B = len(lengths)
-    order, inverse, rows = (np.empty(count, np.intp) for count in (B, B, layout.rows))
+    order, inverse, rows = (
+        np.empty(B, np.intp),
+        np.empty(B, np.intp),
+        np.empty(layout.rows, np.intp),
+    )
     descending = _training.arrange(order, inverse, rows, lengths, first, stride)
     return (order, inverse, rows) if sort or descending else None

@@ -63,17 +63,36 @@ static void NAME(add_rows)(void *const *at, Size N, Size width, int64_t left_out
     }
 }
 
-/* y = x W^T + b. */
+/* y = x W^T + b: each product in several sums side by side, as vectors take them. */
 static void NAME(linear)(void *const *at, Size N, Size in, Size out) {
     REAL *restrict y = at[0];
     const REAL *restrict x = at[1], *restrict w = at[2], *restrict b = at[3];
     for (Size n = 0; n < N; n++, x += in, y += out)
         for (Size k = 0; k < out; k++) {
             const REAL *restrict w_k = w + k * in;
-            REAL sum = 0;
-            for (Size i = 0; i < in; i++) sum += x[i] * w_k[i];
-            y[k] = b ? sum + b[k] : sum;
+            REAL sums[8] = {0}, total = b ? b[k] : 0;
+            Size i = 0;
+            for (; i + 8 <= in; i += 8)
+                for (int j = 0; j < 8; j++) sums[j] += x[i + j] * w_k[i + j];
+            for (int j = 0; i < in; i++, j++) sums[j] += x[i] * w_k[i];
+            for (int j = 0; j < 8; j++) total += sums[j];
+            y[k] = total;
         }
+}
+
+/* C += A B of m columns and rows, the entries of a row of A being so far apart: eight of C's in registers. */
+static void NAME(add_product)(REAL *restrict C, const REAL *restrict A, const REAL *restrict B, Size m, Size apart, Size width) {
+    for (Size first = 0; first < width; first += 8) {
+        REAL sums[8] = {0};
+        Size wide = width - first < 8 ? width - first : 8;
+        if (wide == 8)
+            for (Size k = 0; k < m; k++)
+                for (int j = 0; j < 8; j++) sums[j] += A[k * apart] * B[k * width + first + j];
+        else
+            for (Size k = 0; k < m; k++)
+                for (Size j = 0; j < wide; j++) sums[j] += A[k * apart] * B[k * width + first + j];
+        for (Size j = 0; j < wide; j++) C[first + j] += sums[j];
+    }
 }
 
 /* dx = dy W; to the gradients of W and b are added dy^T x and dy's columns. */
@@ -81,14 +100,10 @@ static void NAME(linear_backward)(void *const *at, Size N, Size in, Size out) {
     REAL *restrict dx = at[0], *restrict dw = at[1], *restrict db = at[2];
     const REAL *restrict dy = at[3], *restrict x = at[4], *restrict w = at[5];
     memset(dx, 0, sizeof *dx * (size_t)(N * in));
-    for (Size n = 0; n < N; n++, dx += in, x += in, dy += out)
-        for (Size k = 0; k < out; k++) {
-            const REAL d = dy[k], *restrict w_k = w + k * in;
-            REAL *restrict dw_k = dw + k * in;
-            for (Size i = 0; i < in; i++) dx[i] += d * w_k[i];
-            for (Size i = 0; i < in; i++) dw_k[i] += d * x[i];
-            if (db) db[k] += d;
-        }
+    for (Size n = 0; n < N; n++) NAME(add_product)(dx + n * in, dy + n * out, w, out, 1, in);
+    for (Size k = 0; k < out; k++) NAME(add_product)(dw + k * in, dy + k, x, N, out, in);
+    for (Size n = 0; db && n < N; n++)
+        for (Size k = 0; k < out; k++) db[k] += dy[n * out + k];
 }
 
 /* The sum of all squares, in several sums side by side, as vectors take them. */
