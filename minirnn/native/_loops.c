@@ -23,9 +23,13 @@ typedef void Elementwise(void *out, const void *x, Size count);
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
+#define FETCH(at) __builtin_prefetch(at, 1) /* it is going to be written */
 #else
 #define INLINE static inline
+#define FETCH(at) (void)(at)
 #endif
+
+enum { LINE = 64 }; /* bytes of the cache's lines */
 
 #define PASTE_(name, type, set) name##_##type##_##set
 #define PASTE(name, type, set) PASTE_(name, type, set)
@@ -207,8 +211,6 @@ static int find_rows(const Taken *taken, const Array *arrays, Span span, Place *
 }
 
 /* Panels begin with a line of the cache, for which their arrays have room: vectors across two lines are slow to load. */
-enum { LINE = 64 };
-
 static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LINE) % LINE; }
 
 static int is_matrix(const Taken *taken, int k) { return PyArray_NDIM(taken->arrays[k]) == 2; }

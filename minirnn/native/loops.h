@@ -50,37 +50,37 @@ INLINE REAL NAME(sigmoid)(REAL z) {
 #define DEPTH (8192 / VECTOR_BYTES)
 #define HEIGHT 192
 
-/* R rows of P panels' first `columns`, of which `kept` go to out, the sums in registers. Numbers from row to row of a
- * and w, and from column to column of a, are a_row, w_row and a_col; a panel begins w_panel after the one before. */
+/* R rows of P panels' first `columns`, of which `kept` go to out, the sums in registers: so the loops over them are
+ * unrolled, and `0 +` is there because GCC takes a mere copy by way of memory. Numbers from row to row of a and w, and
+ * from column to column of a, are a_row, w_row and a_col; a panel begins w_panel after the one before. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
                        Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns, int kept) {
+#define EACH(r, R) _Pragma("GCC unroll 6") for (int r = 0; r < R; r++)
+#define EACH_COLUMN(width) SIMD for (int c = 0; c < width; c++)
     REAL sum[6][4][PANEL];
-    for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++)
-            for (int c = 0; c < columns; c++) sum[r][p][c] = 0;
-    if (add) /* not in the loop above: then GCC has one register too few for AVX2, and keeps a sum in memory */
-        for (int r = 0; r < R; r++)
-            for (int p = 0; p < P; p++)
-                for (int c = 0; c < kept; c++) sum[r][p][c] = out[r * J + p * PANEL + c];
+    EACH(r, R) EACH(p, P) EACH_COLUMN(columns) sum[r][p][c] = 0;
     for (Size k = 0; k < K; k++)
-        for (int r = 0; r < R; r++) {
+        EACH(r, R) {
             REAL a_rk = a[r * a_row + k * a_col];
-            for (int p = 0; p < P; p++) {
-                SIMD
-                for (int c = 0; c < columns; c++) sum[r][p][c] += a_rk * w[p * w_panel + k * w_row + c];
-            }
+            EACH(p, P) EACH_COLUMN(columns) sum[r][p][c] += a_rk * w[p * w_panel + k * w_row + c];
         }
-    for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++)
-            for (int c = 0; c < kept; c++) out[r * J + p * PANEL + c] = sum[r][p][c];
+    if (add)
+        EACH(r, R) EACH(p, P) EACH_COLUMN(kept) out[r * J + p * PANEL + c] += sum[r][p][c];
+    else
+        EACH(r, R) EACH(p, P) EACH_COLUMN(kept) out[r * J + p * PANEL + c] = 0 + sum[r][p][c];
+#undef EACH
+#undef EACH_COLUMN
 }
 
-/* All rows of so many columns, in tiles of nearly as many rows each: few rows are few sums, which wait for each other. */
+/* All rows of so many columns, in tiles of nearly as many rows each: few rows are few sums, which wait for each other.
+ * What the next tile adds to comes nearer meanwhile. */
 INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
                           Size a_row, Size a_col, Size w_row, int add, int columns, int kept) {
 #define ROWS(R) case R: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, add, R, 1, columns, kept); break;
     for (Size tiles = (n + 5) / 6; tiles > 0; tiles--) {
         Size rows = (n + tiles - 1) / tiles;
+        for (Size r = rows; add && r < 2 * rows && r < n; r++)
+            for (int c = 0; c < kept; c += LINE / (int)sizeof(REAL)) FETCH(out + r * J + c);
         switch (rows) { /* a constant number each, so that the sums are registers */
             ROWS(6) ROWS(5) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
         }
@@ -169,7 +169,7 @@ TARGET static void NAME(product_of_rows)(REAL *out, const REAL *a, const REAL *c
  * would crowd in a few places of the caches. */
 TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *const *rows, Size n, Size K, Size J,
                                         Size a_row) {
-    enum { BREADTH = 6 * LANES, DISTANT = 4096 / sizeof(REAL) };
+    enum { BREADTH = 12 * LANES, DISTANT = 4096 / sizeof(REAL) };
     REAL block[DEPTH * BREADTH];
     if (a_row < DISTANT) {
         NAME(product_of_rows)(out, a, rows, n, K, J, 1, a_row, 1);
@@ -300,11 +300,12 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
     Size H = span.H, I = span.I, N = span.N, K = gates * H, width = gru ? K + H : K;
     const REAL *dz_ih = gru ? dz + H : dz, *dz_hh;
     const REAL *x_rows[DEPTH], *h_rows[DEPTH], *w_rows[DEPTH];
-    for (Size k = 0; k < K; k += DEPTH) {
-        Size depth = K - k < DEPTH ? K - k : DEPTH;
-        for (Size d = 0; d < depth; d++) w_rows[d] = w_ih + (k + d) * I;
-        NAME(product_of_rows)(dx, dz_ih + k, w_rows, N, depth, I, width, 1, k > 0);
-    }
+    for (Size row = 0; row < N; row += HEIGHT) /* what they add up to stays in the second-level cache */
+        for (Size k = 0; k < K; k += DEPTH) {
+            Size n = N - row < HEIGHT ? N - row : HEIGHT, depth = K - k < DEPTH ? K - k : DEPTH;
+            for (Size d = 0; d < depth; d++) w_rows[d] = w_ih + (k + d) * I;
+            NAME(product_of_rows)(dx + row * I, dz_ih + row * width + k, w_rows, n, depth, I, width, 1, k > 0);
+        }
     if (db_ih) {
         NAME(column_sums)(db, dz, N, width);
         NAME(add_sums)(db_ih, 0, db + width - K, K, span.wide);
