@@ -172,7 +172,10 @@ class Bench:
         rows = []
         for cell in CELLS:
             for directions in (1, 2):
-                for size in self.few([(50, 64, 128, 128), (100, 32, 256, 256), (50, 64, 512, 512)]):
+                for size in self.few(
+                    [(50, 32, 32, 32), (50, 64, 64, 64), (50, 64, 128, 128), (100, 32, 256, 256),
+                     (50, 64, 512, 512)]
+                ):  # fmt: skip
                     pair = Pair(cell, *size, None, directions == 2)
                     one, torch_one = pair.job("forward+backward")
                     two, torch_two = in_threads(one), in_torch_threads(torch_one)

@@ -53,13 +53,14 @@ _pool: _Pool | None = None
 
 
 def set_num_threads(threads: int) -> None:
-    """Let layers with ``hidden_size >= 128`` run in several threads, on the CPU.
+    """Let layers run in several threads, on the CPU, where there is enough for them to do.
 
-    The directions of a bidirectional layer run side by side. Threads beyond that share the batch, as long as
-    each gets about a million multiplications in a step's recurrent product: with ``hidden_size`` 128, 64
-    sequences of an RNN, 22 of a GRU, 16 of an LSTM; with 256 a quarter of that. NumPy lets go of the
-    interpreter during products and elementwise functions; from these sizes on there is enough of them for
-    a second thread to pay.
+    The directions of a bidirectional layer run side by side. Threads beyond that share the batch. With the
+    loops in C, which need no interpreter for a whole pass, each thread gets at least three million
+    multiplications in all of the recurrent products: with ``hidden_size`` 64, 50 steps of 16 sequences of an
+    RNN, of 6 of a GRU, of 4 of an LSTM. NumPy lets go of the interpreter for each product and elementwise
+    function by itself; without the loops in C threads pay from ``hidden_size`` 128 on, and share the
+    batch as long as each gets about a million multiplications in a step's recurrent product.
 
     With a thread for each direction no bit of any result changes. Where threads share a batch, weight
     gradients are sums of the parts' and agree with one thread's to rounding; results are a function of

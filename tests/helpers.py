@@ -78,3 +78,8 @@ def spans(rows, steps=64):
     finally:
         packing._SPAN_ROWS, packing._SPAN_STEPS = before
         packing.kept.clear()
+
+
+def thread_everything(monkeypatch, busy=99):
+    """Let small layers run in threads too, of which a pass is said to keep so many busy."""
+    monkeypatch.setattr("minirnn.bptt.execution._kept_busy", lambda p: busy)

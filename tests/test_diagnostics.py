@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 from diagnosed import packed
-from helpers import close
+from helpers import close, thread_everything
 
 import minirnn
 from minirnn import diagnostics as see
@@ -24,8 +24,7 @@ def test_threads_share_a_batch_and_it_still_comes_out_whole(rng, monkeypatch):
     layer = minirnn.GRU(3, 4, dtype=np.float64, rng=0)
     x = packed(rng, 3)
     expected = see.jacobian_norms(layer, layer.forward(x)[1])
-    monkeypatch.setattr(execution, "_THREADED_SIZE", 1)
-    monkeypatch.setattr(execution, "_THREADED_STEP", 1)
+    thread_everything(monkeypatch)
     minirnn.set_num_threads(2)
     try:
         _, ctx = layer.forward(x)

@@ -1,5 +1,7 @@
 """Every execution to run passes gives what one after the other gives."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers import all_close, all_equal
@@ -117,6 +119,22 @@ def test_every_execution_saves_what_is_wanted_and_nothing_else(how, save, three_
 @pytest.mark.parametrize("cell", CELLS)
 def test_checkpoints_in_turn_change_no_bit(cell):
     all_equal(*(run(kind, lambda _: InTurn(), *CELLS[cell]) for kind in (Checkpointed, Pass)))
+
+
+@pytest.mark.parametrize(
+    ("D", "steps", "kind"),
+    [(1, 63, InTurn), (1, 64, InParts), (2, 31, InTurn), (2, 32, InThreads)],
+)
+def test_loops_without_the_gil_are_threaded_by_all_that_a_pass_has_to_do(D, steps, kind):
+    """A GRU of 32 gives a thread enough to do from 32 steps of 32 sequences on."""
+    in_c = SimpleNamespace(GATES=gru.GATES, RELEASES_GIL=True)
+    weights = [np.empty((96, 32), np.float32)] * 2
+    p = Pass(in_c, weights, {}, Layout(np.array([32] * steps), 32), None)
+    set_num_threads(2)
+    try:
+        assert type(execution.choose([p] * D, False)) is kind
+    finally:
+        set_num_threads(1)
 
 
 @pytest.mark.parametrize(

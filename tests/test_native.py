@@ -294,14 +294,17 @@ def test_checkpoints_change_no_bit(cell):
 
 @built
 @pytest.mark.parametrize("cell", CELLS)
-def test_threads_agree_with_one(cell):
+def test_threads_agree_with_one(cell, monkeypatch):
+    monkeypatch.setattr("minirnn.bptt.execution._THREADED_PASS", 1 << 18)
     make, own = CELLS[cell]
-    layer = make(8, 160, **own, bidirectional=True, dtype=np.float64, rng=0)
+    layer = make(8, 64, **own, bidirectional=True, dtype=np.float64, rng=0)
     lengths = [6] * 30 + [3] * 20
     one = run(layer, lengths, True)
     minirnn.set_num_threads(4)
     try:
         several = run(layer, lengths, True)
+        _, ctx = layer.forward(np.ones((6, 50, 8)))
+        assert len(ctx.saved.stack.execution.parts) == 2
     finally:
         minirnn.set_num_threads(1)
     for a, b in zip(one, several, strict=True):

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 from diagnosed import LAYERS, LENGTHS, packed
-from helpers import close
+from helpers import close, thread_everything
 
 import minirnn
 from minirnn import diagnostics as see
-from minirnn.bptt import execution
 
 
 def gradients_of(model, forward, upstream):
@@ -167,8 +166,7 @@ def test_per_sample_norms_of_many_steps_and_of_threads(rng, monkeypatch):
     expected = see.per_sample_gradient_norms(layer, ctx, y)
     monkeypatch.setattr(see.samples, "_ENTRIES", 1)
     close(see.per_sample_gradient_norms(layer, ctx, y), expected, 1e-12)
-    monkeypatch.setattr(execution, "_THREADED_SIZE", 1)
-    monkeypatch.setattr(execution, "_THREADED_STEP", 1)
+    thread_everything(monkeypatch)
     minirnn.set_num_threads(2)
     try:
         _, ctx = layer.forward(x)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import all_close, all_equal
+from helpers import all_close, all_equal, thread_everything
 from makers import F8, named, packed_input
 
 import minirnn
@@ -18,7 +18,7 @@ from minirnn.threads import together
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_threads_change_no_bit(make, checkpoint, monkeypatch):
     """Two directions in two threads, nested in callers that are threads themselves."""
-    monkeypatch.setattr("minirnn.bptt.execution._THREADED_SIZE", 1)
+    thread_everything(monkeypatch, busy=1)
     rng = np.random.default_rng(0)
     options = {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.2}
     layer = make(3, 40, checkpoint=checkpoint, **options)
@@ -120,8 +120,7 @@ def test_more_threads_than_sequences(name, hidden_size):
 
 def test_a_part_without_rows(make, monkeypatch):
     """Of two sequences the second is empty: its thread has nothing but the states to hand through."""
-    monkeypatch.setattr("minirnn.bptt.execution._THREADED_SIZE", 1)
-    monkeypatch.setattr("minirnn.bptt.execution._THREADED_STEP", 1)
+    thread_everything(monkeypatch)
     layer = make(3, 4, num_layers=2, bidirectional=True, dtype=F8)
     x = packed_input(np.random.default_rng(0), lengths=[5, 0])
 

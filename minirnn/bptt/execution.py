@@ -24,10 +24,12 @@ Passes: TypeAlias = Sequence[Pass]
 Each: TypeAlias = Sequence[Any]  # an entry for each pass, as `Execution` says
 Ran: TypeAlias = tuple[list[Array], list[Context]]
 
-# A thread pays from this hidden size on, and if its part of the batch gives it so many multiplications in a
-# step's recurrent product: below, the interpreter, which only one of them has at a time, is most of a step.
-_THREADED_SIZE = 128
+# What gives a thread enough to do, in multiplications of the recurrent product. Loops in C release the GIL
+# for a whole pass, so they are the pass's; in NumPy each operation does, so they are a step's, and from a
+# hidden size on: below, what needs the GIL is most of a step.
+_THREADED_PASS = 3 << 20
 _THREADED_STEP = 1 << 20
+_THREADED_SIZE = 128
 
 
 def choose(passes: Sequence[Pass], traced: bool) -> Execution:
@@ -36,14 +38,24 @@ def choose(passes: Sequence[Pass], traced: bool) -> Execution:
     if not isinstance(p.weights[0], np.ndarray):
         at_once = hasattr(p.recurrence, "forward_together") and not isinstance(p, Checkpointed)
         return InOneLaunch() if at_once else InTurn()
-    threads, w_hh = num_threads(), p.weights[1]
-    if threads == 1 or len(w_hh) // len(p.recurrence.GATES) < _THREADED_SIZE:
-        return InTurn()
-    parts = min(threads // len(passes), p.layout.batch_size * w_hh.size // _THREADED_STEP)
-    parts = min(parts, p.layout.batch_size)
+    threads = num_threads()
+    busy = 0 if threads == 1 else _kept_busy(p)
+    parts = min(threads // len(passes), busy, p.layout.batch_size)
     if parts > 1 and not traced:
         return InParts(p.layout.parts(parts))
-    return InTurn() if len(passes) == 1 else InThreads()
+    return InTurn() if busy == 0 or len(passes) == 1 else InThreads()
+
+
+def _kept_busy(p: Pass) -> int:
+    """Return how many threads such a pass could keep busy; 0 if it is too little for one beside another."""
+    w_hh, layout = p.weights[1], p.layout
+    in_a_step: int = layout.batch_size * w_hh.size
+    in_the_pass: int = layout.rows * w_hh.size
+    if getattr(p.recurrence, "RELEASES_GIL", False):
+        return in_the_pass // _THREADED_PASS
+    if len(w_hh) // len(p.recurrence.GATES) < _THREADED_SIZE:
+        return 0
+    return max(1, in_a_step // _THREADED_STEP)
 
 
 class Execution(Protocol):

@@ -28,7 +28,8 @@ Traces: TypeAlias = Sequence[Array] | None  # to be filled
 class Recurrence(Protocol):
     """The contract.
 
-    forward and step may take further arguments by name, the same ones, such as the RNN's `nonlinearity`.
+    forward and step may take further arguments by name, the same ones, such as the RNN's `nonlinearity`. A
+    recurrence whose loops over time let other threads run says so by an attribute ``RELEASES_GIL = True``.
     """
 
     @property

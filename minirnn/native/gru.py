@@ -13,9 +13,19 @@ from ..functional.gru import GATES, STATES, GRURows, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
-from .shared import back_through, cuts, of_input, one_step, packed_once, panels, read
+from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
 
-__all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
+__all__ = [
+    "GATES",
+    "RELEASES_GIL",
+    "STATES",
+    "backward",
+    "forward",
+    "gates",
+    "step",
+    "stepper",
+    "weight_shapes",
+]
 
 
 def forward(

@@ -14,9 +14,19 @@ from ..functional.lstm import GATES, STATES, step, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
 from ..layout import Layout
 from . import _loops
-from .shared import back_through, cuts, of_input, one_step, packed_once, panels, read
+from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
 
-__all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
+__all__ = [
+    "GATES",
+    "RELEASES_GIL",
+    "STATES",
+    "backward",
+    "forward",
+    "gates",
+    "step",
+    "stepper",
+    "weight_shapes",
+]
 
 _in_numpy, _back_in_numpy = quiet(lstm.forward), quiet(lstm.backward)
 

@@ -12,9 +12,19 @@ from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
 from ..layout import Layout
 from . import _loops
-from .shared import back_through, cuts, of_input, one_step, packed_once, panels, read
+from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
 
-__all__ = ["GATES", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes"]
+__all__ = [
+    "GATES",
+    "RELEASES_GIL",
+    "STATES",
+    "backward",
+    "forward",
+    "gates",
+    "step",
+    "stepper",
+    "weight_shapes",
+]
 
 _FORWARD = {"tanh": _loops.rnn_tanh_forward, "relu": _loops.rnn_relu_forward}
 _BACKWARD = {"tanh": _loops.rnn_tanh_backward, "relu": _loops.rnn_relu_backward}

@@ -15,6 +15,9 @@ from ..layout import Layout, Span
 from ..threads import blas_threads
 from . import _loops
 
+# The pairs' loops do, for a whole span.
+RELEASES_GIL = True
+
 Loop: TypeAlias = Callable[..., None]
 Pack: TypeAlias = Callable[[Array, Array, int], None]
 
