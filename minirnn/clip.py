@@ -86,7 +86,8 @@ def clip_grad_norm_(
     """
     parameters = [p for p in parameter_list("parameters", parameters) if p._requires_grad]
     max_norm = checks.number("max_norm", max_norm, "[0, inf]")
-    checks.flags(error_if_nonfinite=error_if_nonfinite)
+    if error_if_nonfinite is not False:
+        checks.flags(error_if_nonfinite=error_if_nonfinite)
     p = checks.number(
         "norm_type",
         math.inf if isinstance(norm_type, str) and norm_type == "inf" else norm_type,

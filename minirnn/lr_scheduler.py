@@ -25,7 +25,7 @@ from .optimizer import Optimizer
 from .torch_hints import SCHEDULE, Hints
 
 
-class LRScheduler(Hints):
+class LRScheduler(Hints, hints=SCHEDULE):
     """Sets every group's rate to ``rate(base_lr, step, group)``; a subclass says what that is.
 
     The first rate is set here and now, so that the optimiser's first step uses it; call :meth:`step`
@@ -73,7 +73,6 @@ class LRScheduler(Hints):
     [0.05]
     """
 
-    _hints = SCHEDULE
     # The constructor's arguments beside the optimiser, which the state dict has as well, and a method that
     # checks and sets them: a state's settings are checked as the constructor's.
     _settings: ClassVar[tuple[str, ...]] = ()

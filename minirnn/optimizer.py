@@ -36,7 +36,7 @@ class Piece(NamedTuple):
     state: Sequence[Array]
 
 
-class Optimizer(Hints):
+class Optimizer(Hints, hints=OPTIMIZER):
     """What all optimisers share: groups of parameters, their state, and the checks.
 
     A gradient is never ``None`` here: a parameter that backward did not reach is stepped with the
@@ -81,7 +81,6 @@ class Optimizer(Hints):
     array([0.5, 2.5])
     """
 
-    _hints = OPTIMIZER
     # torch's names of the arrays that the formula remembers between two steps, of the parameters' size.
     _slots: tuple[str, ...]
     # How many more arrays of that size a step needs to write to; kept, so that it allocates nothing.
@@ -148,7 +147,9 @@ class Optimizer(Hints):
         """
         for name, interval in self._ranges.items():
             checks.number(name, settings[name], interval)
-        checks.flags(**{name: settings[name] for name in self._switches})
+        for name in self._switches:
+            if settings[name] is not False:
+                checks.flags(**{name: settings[name]})
 
     def slots_under(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of what the formula remembers under these settings."""
@@ -218,7 +219,8 @@ class Optimizer(Hints):
         TypeError
             If `set_to_none` is neither True nor False.
         """
-        checks.flags(set_to_none=set_to_none)
+        if set_to_none is not False:
+            checks.flags(set_to_none=set_to_none)
         for group in self.param_groups:
             for piece in flat_pieces(group["params"]):
                 piece.zero_grad()

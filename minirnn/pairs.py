@@ -30,12 +30,12 @@ def pair_for(recurrence: Any, x: Array) -> Any:
         :mod:`minirnn.native`, if that was built, is not switched off and knows the dtype. Else
         `recurrence` itself; a pair without counterparts runs on the GPU through CuPy.
     """
-    if not isinstance(x, np.ndarray):
-        place = "cuda"
-    elif _native and x.dtype in _NATIVE_TYPES and type(x) is np.ndarray and native_available():
+    if type(x) is np.ndarray and _native and x.dtype in _NATIVE_TYPES and native_available():
         place = "native"
-    else:
+    elif isinstance(x, np.ndarray):
         return recurrence
+    else:
+        place = "cuda"
     return _counterpart(place, getattr(recurrence, "__name__", "")) or recurrence
 
 
@@ -114,7 +114,7 @@ def set_native(enabled: bool) -> None:
 
 
 # Of numbers, and of the integers that C reads as lengths and indices.
-_NATIVE_TYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64))
+_NATIVE_TYPES = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)}
 _wish = os.environ.get("MINIRNN_NATIVE", "")
 if _wish not in ("", "0", "1"):
     raise ValueError(f"MINIRNN_NATIVE: expected 0 or 1, got {_wish!r}")

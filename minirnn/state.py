@@ -29,10 +29,9 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Stateful(Hints):
+class Stateful(Hints, hints=MODULE):
     """What a module does with its parameters, wherever in it they lie."""
 
-    _hints = MODULE
     # Attributes that are arrays, or None: part of the state though not trained, as a loss's weights are.
     _buffers: ClassVar[tuple[str, ...]] = ()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 
@@ -108,10 +109,38 @@ def missing(what: str, name: str, hints: Mapping[str, str]) -> AttributeError:
     return AttributeError(f"{what} has no attribute {name!r}{hint}")
 
 
-class Hints:
-    """Constructors and attributes that explain themselves; for classes that torch has too."""
+class _Missing:
+    """An attribute that there is not: to look it up is the error that says what to write.
 
-    _hints: ClassVar[Mapping[str, str]] = {}
+    One for each name, since a ``__getattr__`` would make every look at what there is slower.
+    """
+
+    def __init__(self, name: str, hint: str) -> None:
+        self.name, self.hint = name, hint
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        what = (
+            f"type object {owner.__name__!r}" if instance is None else f"{owner.__name__!r} object"
+        )
+        raise missing(what, self.name, {self.name: self.hint})
+
+
+class Hints:
+    """Constructors and attributes that explain themselves; for classes that torch has too.
+
+    A class says by ``hints=`` which attributes it and its heirs do not have, and what to write instead.
+    """
+
+    def __init_subclass__(
+        cls, hints: Mapping[str, str] = MappingProxyType({}), **options: Any
+    ) -> None:
+        super().__init_subclass__(**options)
+        for name, hint in hints.items():
+            setattr(cls, name, _Missing(name, hint))
+
+    def __dir__(self) -> list[str]:
+        found = {name: inspect.getattr_static(self, name, None) for name in super().__dir__()}
+        return [name for name, value in found.items() if not isinstance(value, _Missing)]
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Refuse options of torch's that a constructor of minirnn's does not have, and say why."""
@@ -124,8 +153,3 @@ class Hints:
             if own and name not in inspect.signature(init).parameters:
                 raise TypeError(f"{name}: {cls.__name__} has no such option: {_OPTIONS[name]}")
         return super().__new__(cls)
-
-    if not TYPE_CHECKING:  # else every attribute would be known, of any type
-
-        def __getattr__(self, name: str) -> Any:
-            raise missing(f"{type(self).__name__!r} object", name, self._hints)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Generic, TypeVar
 
 import numpy as np
 import pytest
@@ -78,6 +79,26 @@ ATTRIBUTES = [
 def test_attributes_of_torch_say_what_to_write(call, hint):
     with pytest.raises(AttributeError, match=rf"has no attribute .*[:;] .*{hint}"):
         call()
+
+
+def test_a_class_has_none_of_them_and_an_heir_may_have_its_own():
+    with pytest.raises(
+        AttributeError, match=r"type object 'Linear' has no attribute 'cuda': .*cupy"
+    ):
+        minirnn.Linear.cuda  # noqa: B018
+
+    class Own(minirnn.Linear, Generic[TypeVar("T")]):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.buffers = [1]
+
+        def cuda(self):
+            return "here"
+
+    assert Own[int]().cuda() == "here"
+    assert Own().buffers == [1]
+    assert {"cuda", "buffers", "weight", "forward"} <= set(dir(Own()))
+    assert not {"cuda", "buffers"} & set(dir(minirnn.Linear(2, 2)))
 
 
 def test_other_attributes_are_plainly_not_there():

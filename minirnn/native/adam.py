@@ -23,5 +23,5 @@ def update(
         adam.update(data, grad, state, t, lr, betas, eps)
         return
     m, v, *largest, _ = state
-    arrays = data, grad, m, v, largest[0] if largest else None
-    _training.adam(*arrays, lr, *betas, eps, t)
+    most = largest[0] if largest else None
+    _training.adam(data, grad, m, v, most, lr, *betas, eps, t)
