@@ -24,8 +24,6 @@ from . import checks
 from .backend import Array, asnumpy, is_array, quiet
 from .layout import Layout, inverse_of, layout_of
 
-_INTP = np.dtype(np.intp)
-
 
 class Packing(NamedTuple):
     """How a batch is packed: all of a PackedSequence but its rows."""
@@ -299,12 +297,14 @@ def host_integers(name: str, values: Any, shape: tuple[int, ...] | None = None) 
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.ndim != 1 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name}: expected shape {shape or '(n,)'}, got {array.shape}")
-    if array.dtype != _INTP and array.size and not np.can_cast(array.dtype, _INTP):
+    if array.dtype == np.intp:
+        return array.copy()  # the caller may use the array again
+    if array.size and not np.can_cast(array.dtype, np.intp):
         limits = np.iinfo(np.intp)
         if not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
             expected = f"from -2**{limits.bits - 1} to 2**{limits.bits - 1} - 1"
             raise ValueError(f"{name}: expected integers {expected}, got {checks.brief(array)}")
-    return array.astype(_INTP)  # a copy: the caller may use the array again
+    return array.astype(np.intp)
 
 
 def _permutation(name: str, values: Any) -> Array:
