@@ -50,24 +50,24 @@ INLINE REAL NAME(sigmoid)(REAL z) {
 #define DEPTH (8192 / VECTOR_BYTES)
 #define HEIGHT 192
 
-/* R rows of P panels' first `columns`, of which `kept` go to out, the sums in registers: so the loops over them are
- * unrolled, and `0 +` is there because GCC takes a mere copy by way of memory. Numbers from row to row of a and w, and
- * from column to column of a, are a_row, w_row and a_col; a panel begins w_panel after the one before. */
+/* R rows of P panels' first `columns`, of which `kept` are added to out, the sums in registers: so the loops over them are
+ * unrolled, and out is zero before where it is not to be added to, because GCC takes a mere copy by way of memory. Numbers
+ * from row to row of a and w, and from column to column of a, are a_row, w_row and a_col; a panel begins w_panel after
+ * the one before. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
                        Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns, int kept) {
 #define EACH(r, R) _Pragma("GCC unroll 6") for (int r = 0; r < R; r++)
 #define EACH_COLUMN(width) SIMD for (int c = 0; c < width; c++)
     REAL sum[6][4][PANEL];
+    if (!add)
+        EACH(r, R) EACH(p, P) EACH_COLUMN(kept) out[r * J + p * PANEL + c] = 0;
     EACH(r, R) EACH(p, P) EACH_COLUMN(columns) sum[r][p][c] = 0;
     for (Size k = 0; k < K; k++)
         EACH(r, R) {
             REAL a_rk = a[r * a_row + k * a_col];
             EACH(p, P) EACH_COLUMN(columns) sum[r][p][c] += a_rk * w[p * w_panel + k * w_row + c];
         }
-    if (add)
-        EACH(r, R) EACH(p, P) EACH_COLUMN(kept) out[r * J + p * PANEL + c] += sum[r][p][c];
-    else
-        EACH(r, R) EACH(p, P) EACH_COLUMN(kept) out[r * J + p * PANEL + c] = 0 + sum[r][p][c];
+    EACH(r, R) EACH(p, P) EACH_COLUMN(kept) out[r * J + p * PANEL + c] += sum[r][p][c];
 #undef EACH
 #undef EACH_COLUMN
 }
@@ -165,20 +165,26 @@ TARGET static void NAME(product_of_rows)(REAL *out, const REAL *a, const REAL *c
     }
 }
 
-/* out += a.T @ w. What is used of a column of `a` at a time is laid side by side too, where it lies so far apart that it
- * would crowd in a few places of the caches. */
-TARGET static void NAME(add_transposed)(REAL *out, const REAL *a, const REAL *const *rows, Size n, Size K, Size J,
-                                        Size a_row) {
+/* Where a.T @ w is added up: what it is added to, the rows of w, at most DEPTH, and how many numbers each has. */
+typedef struct {
+    REAL *out;
+    const REAL *rows[DEPTH];
+    Size J;
+} NAME(Sum);
+
+/* Add them up, so many at once, as `a` is large and is to come from memory once. What is used of its columns at a time is
+ * laid side by side too, where they lie so far apart that they would crowd in a few places of the caches. */
+TARGET static void NAME(add_transposed)(const NAME(Sum) *sums, int count, const REAL *a, Size n, Size K, Size a_row) {
     enum { BREADTH = 12 * LANES, DISTANT = 4096 / sizeof(REAL) };
     REAL block[DEPTH * BREADTH];
-    if (a_row < DISTANT) {
-        NAME(product_of_rows)(out, a, rows, n, K, J, 1, a_row, 1);
-        return;
-    }
-    for (; n > 0; n -= BREADTH, out += BREADTH * J, a += BREADTH) {
-        Size breadth = n < BREADTH ? n : BREADTH;
-        for (Size k = 0; k < K; k++) memcpy(block + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
-        NAME(product_of_rows)(out, block, rows, breadth, K, J, 1, BREADTH, 1);
+    int distant = a_row >= DISTANT;
+    Size most = distant ? BREADTH : HEIGHT;
+    for (Size first = 0; first < n; first += most, a += most) {
+        Size breadth = n - first < most ? n - first : most;
+        for (Size k = 0; distant && k < K; k++) memcpy(block + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
+        for (const NAME(Sum) *sum = sums; sum < sums + count; sum++)
+            NAME(product_of_rows)(sum->out + first * sum->J, distant ? block : a, sum->rows, breadth, K, sum->J, 1,
+                                  distant ? BREADTH : a_row, 1);
     }
 }
 
@@ -290,22 +296,16 @@ INLINE void NAME(add_sums)(void *db, Size first, const REAL *restrict sums, Size
         else ((REAL *)db)[first + j] += sums[j];
 }
 
-/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, and the biases', if they are not left to NumPy, as with a mask. The
- * GRU's dz has a block more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
+/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, and the biases', if they are not left to NumPy, as with
+ * a mask: those of products for some rows at a time, which stay in a cache from one to the next. The GRU's dz has a block more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
 INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Span span, int gates, int gru) {
     const REAL *w_ih = at[0], *x = at[1];
     REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[7];
     void *db_ih = at[5], *db_hh = at[6];
     if (!w_ih) return;
     Size H = span.H, I = span.I, N = span.N, K = gates * H, width = gru ? K + H : K;
-    const REAL *dz_ih = gru ? dz + H : dz, *dz_hh;
-    const REAL *x_rows[DEPTH], *h_rows[DEPTH], *w_rows[DEPTH];
-    for (Size row = 0; row < N; row += HEIGHT) /* what they add up to stays in the second-level cache */
-        for (Size k = 0; k < K; k += DEPTH) {
-            Size n = N - row < HEIGHT ? N - row : HEIGHT, depth = K - k < DEPTH ? K - k : DEPTH;
-            for (Size d = 0; d < depth; d++) w_rows[d] = w_ih + (k + d) * I;
-            NAME(product_of_rows)(dx + row * I, dz_ih + row * width + k, w_rows, n, depth, I, width, 1, k > 0);
-        }
+    const REAL *dz_ih = gru ? dz + H : dz, *w_rows[DEPTH];
+    NAME(Sum) dw[] = {{.J = I}, {.J = H}};
     if (db_ih) {
         NAME(column_sums)(db, dz, N, width);
         NAME(add_sums)(db_ih, 0, db + width - K, K, span.wide);
@@ -316,16 +316,23 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
         Size depth = N - first < DEPTH ? N - first : DEPTH;
         for (Size d = 0; d < depth; d++, row++) {
             for (; row == span.sizes[t]; row = 0, before = span.sizes[t++]) h += before * H;
-            x_rows[d] = x + (first + d) * I;
-            h_rows[d] = h + row * H;
+            dw[0].rows[d] = x + (first + d) * I;
+            dw[1].rows[d] = h + row * H;
         }
-        NAME(add_transposed)(dw_ih, dz_ih + first * width, x_rows, K, depth, I, width);
-        dz_hh = dz + first * width;
-        if (gru) {
-            NAME(add_transposed)(dw_hh + 2 * H * H, dz_hh, h_rows, H, depth, H, width);
-            dz_hh += H;
+        const REAL *dz_first = dz_ih + first * width;
+        for (Size k = 0; k < K; k += DEPTH) {
+            Size some = K - k < DEPTH ? K - k : DEPTH;
+            for (Size d = 0; d < some; d++) w_rows[d] = w_ih + (k + d) * I;
+            NAME(product_of_rows)(dx + first * I, dz_first + k, w_rows, depth, some, I, width, 1, k > 0);
         }
-        NAME(add_transposed)(dw_hh, dz_hh, h_rows, gru ? 2 * H : K, depth, H, width);
+        dw[0].out = dw_ih;
+        dw[1].out = dw_hh;
+        NAME(add_transposed)(dw, 2, dz_first, gru ? 2 * H : K, depth, width);
+        if (!gru) continue;
+        dw[0].out += 2 * H * I;
+        dw[1].out += 2 * H * H;
+        NAME(add_transposed)(dw, 1, dz_first + 2 * H, H, depth, width);
+        NAME(add_transposed)(dw + 1, 1, dz_first - H, H, depth, width);
     }
 }
 
