@@ -495,6 +495,139 @@ def test_c_refuses_gradients_that_do_not_fit(name, spoil, error, loops):
         loops.gru_backward(*arguments.values())
 
 
+def draw_step(cell, features, H, B, dtype, bias=True):
+    """Return what a step of a cell takes: x, the states, the weights."""
+    layer = CELLS[cell][0](features, H, bias=bias, dtype=dtype, rng=0)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((B, features)).astype(dtype)
+    sizes = layer._state_sizes
+    return x, [rng.standard_normal((B, n)).astype(dtype) for n in sizes], layer._values(0)
+
+
+def steps_of_both(cell, x, states, weights):
+    """Return the states after a step in C, and those in NumPy."""
+    recurrence = CELLS[cell][0](1, 1).recurrence
+    found = []
+    for pair in (pair_for(recurrence, x), recurrence):
+        found.append([np.full_like(s, 7) for s in states])
+        with np.errstate(invalid="ignore"):
+            pair.step(x, states, weights, found[-1], **CELLS[cell][1])
+    assert "native" in pair_for(recurrence, x).__name__
+    return found
+
+
+# Features and hidden sizes with any rest beside vectors, and few, some and so many rows that C packs first.
+@built
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("size", [(3, 16), (10, 37), (31, 8), (2, 1), (64, 70), (150, 33)])
+@pytest.mark.parametrize("bias", [True, False], ids=["biases", "no biases"])
+def test_a_step_is_that_of_numpy(cell, size, bias, loops):
+    for dtype, ulps in [(np.float64, 1e-14), (np.float32, 4e-6)]:
+        for B in (1, 2, 3, 4, 7, 12, 40):
+            x, states, weights = draw_step(cell, *size, B, dtype, bias)
+            native, numpy = steps_of_both(cell, x, states, weights)
+            for a, b in zip(native, numpy, strict=True):
+                close(a, b, ulps)
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_step_takes_no_number_where_numpy_does(cell, value, loops):
+    for place in ("x", "h"):
+        for column in (0, 20):
+            x, states, weights = draw_step(cell, 21, 23, 6, np.float64)
+            (x if place == "x" else states[0])[2, column] = value
+            native, numpy = steps_of_both(cell, x, states, weights)
+            for a, b in zip(native, numpy, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+                assert np.isfinite(a[[0, 1, 3, 4, 5]]).all()
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_step_takes_arrays_in_any_order_of_memory(cell):
+    x, states, weights = draw_step(cell, 5, 6, 4, np.float64)
+    native, numpy = steps_of_both(
+        cell, np.asfortranarray(x), [s[::-1].copy()[::-1] for s in states], weights
+    )
+    for a, b in zip(native, numpy, strict=True):
+        close(a, b, 1e-14)
+
+
+def step_arguments(B=4, H=5, features=6):
+    """Return valid arguments of lstm_step, by name, in their order."""
+    shapes = {
+        "h_new": (B, H), "c_new": (B, H), "h": (B, H), "c": (B, H), "w_ih": (4 * H, features),
+        "x": (B, features), "w_hh": (4 * H, H), "b_ih": (4 * H,), "b_hh": (4 * H,),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("B", [1, 4])  # as it lies; packed
+@pytest.mark.parametrize("name", list(step_arguments()))
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lambda a: a[:-1], ValueError),
+        (lambda a: np.zeros((len(a) + 1, *a.shape[1:])), ValueError),
+        (lambda a: a[..., :-1].copy(), ValueError),
+        (lambda a: np.zeros((*a.shape[:-1], a.shape[-1] + 1)), ValueError),
+        (lambda a: np.zeros((len(a), 0)), ValueError),
+        (lambda a: np.zeros(a.size + 64 // a.itemsize), ValueError),
+        (lambda a: a.astype(np.float32), TypeError),
+        (lambda a: a.astype(">f8"), TypeError),
+        (lambda a: np.repeat(a, 2, axis=-1)[..., ::2], ValueError),
+        (lambda a: None, TypeError),
+    ],
+    ids=[
+        "too short", "too long", "too narrow", "too wide", "empty", "panels", "another type",
+        "big-endian", "not contiguous", "nothing",
+    ],
+)  # fmt: skip
+def test_c_refuses_a_step_that_does_not_fit(name, B, spoil, error, loops):
+    arguments = step_arguments(B)
+    loops.lstm_step(*arguments.values())
+    arguments[name] = spoil(arguments[name])
+    before = {k: v.copy() for k, v in arguments.items() if v is not None}
+    with pytest.raises((error, TypeError)):
+        loops.lstm_step(*arguments.values())
+    for k, v in before.items():
+        np.testing.assert_array_equal(arguments[k], v)
+
+
+@pytest.mark.parametrize("written", ["h_new", "c_new"])
+@pytest.mark.parametrize("name", list(step_arguments()))
+def test_what_a_step_writes_overlaps_nothing(written, name, loops):
+    if name == written:
+        return
+    arguments = step_arguments()
+    room = arguments[written].size
+    memory = np.zeros(room + arguments[name].size - 1)  # so that they share one number
+    for one, part in [(name, memory[room - 1 :]), (written, memory[:room])]:
+        arguments[one] = part.reshape(arguments[one].shape)
+    with pytest.raises(ValueError, match="expected an array apart"):
+        loops.lstm_step(*arguments.values())
+    assert not memory.any()
+    arguments[written] = arguments[written].copy()
+    loops.lstm_step(*arguments.values())
+
+
+def test_c_refuses_a_step_of_fewer_arguments_and_takes_one_of_nobody(loops):
+    arguments = step_arguments()
+    with pytest.raises(TypeError, match="lstm_step: expected 9 arguments"):
+        loops.lstm_step(*list(arguments.values())[:-1])
+    with pytest.raises(TypeError, match="lstm_step: expected 9 arguments"):
+        loops.lstm_step(*arguments.values(), 1)
+    with pytest.raises(ValueError, match=r"h_new: expected shape \(B, H\)"):
+        loops.lstm_step(*(arguments | {"h_new": np.zeros(20)}).values())
+    arguments["c_new"].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        loops.lstm_step(*arguments.values())
+    loops.lstm_step(*step_arguments(0).values())
+
+
 def test_c_packs_a_matrix_and_takes_it_packed(loops):
     arguments = lstm_arguments()
     copies = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}

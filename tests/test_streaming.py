@@ -44,11 +44,12 @@ def test_streaming_without_biases(make, batch):
 
 
 @pytest.mark.parametrize("make", LIBRARY, indirect=True)
-def test_streaming_allocates_its_result_and_nothing_else(make):
+@pytest.mark.parametrize("batch", [16, 40])
+def test_streaming_allocates_its_result_and_nothing_else(make, batch):
     layer = make(64, 512, num_layers=2)
-    x = np.ones((16, 64), np.float32)
+    x = np.ones((batch, 64), np.float32)
     _, state = layer.step(x)
-    result = 16 * x.itemsize * (2 * sum(layer._state_sizes) + layer.output_size)
+    result = batch * x.itemsize * (2 * sum(layer._state_sizes) + layer.output_size)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     kept = layer.step(x, state)

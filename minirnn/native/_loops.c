@@ -31,6 +31,9 @@ typedef void Elementwise(void *out, const void *x, Size count);
 
 enum { LINE = 64 }; /* bytes of the cache's lines */
 
+/* Whether n rows are so few that to multiply them by a matrix of so many columns takes less time than to pack it. */
+static int are_few(Size n, Size columns) { return n <= columns / 4; }
+
 #define PASTE_(name, type, set) name##_##type##_##set
 #define PASTE(name, type, set) PASTE_(name, type, set)
 #define NAME(name) PASTE(name, TYPE, SET)
@@ -72,8 +75,9 @@ enum { LINE = 64 }; /* bytes of the cache's lines */
 
 /* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
- * argument but memory for the loop to work in. INPUT: with I in the place of H. SUMS: or in double. */
-enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256 };
+ * argument but memory for the loop to work in. INPUT: with I in the place of H. SUMS: or in double. LYING: a matrix whose
+ * transpose is packed if the batch has many rows. */
+enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256, LYING = 512 };
 /* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first. */
 enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES };
 
@@ -88,7 +92,8 @@ typedef struct {
 } Arguments;
 
 enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
-       LSTM_FORWARD, LSTM_BACKWARD, GRU_FORWARD, GRU_BACKWARD, LOOPS };
+       LSTM_FORWARD, LSTM_BACKWARD, GRU_FORWARD, GRU_BACKWARD,
+       RNN_TANH_STEP, RNN_RELU_STEP, LSTM_STEP, GRU_STEP, LOOPS };
 
 /* W_ih, of whose size I follows, comes before what is of the input. Without it the input's products are NumPy's. */
 #define FORWARD_ARRAYS(gates, biases) \
@@ -104,6 +109,11 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
 #define RNN_BACKWARD_ARRAYS \
     {{"dz", WRITTEN, ROOM, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, \
      {"h", READ, STATES, 1}, BACKWARD_ARRAYS(1, 1, PACKED)}
+/* A step has no span, but the state before it and the one after it, whose shape is B and H. */
+#define STEP_ARRAYS(gates, biases) \
+    {"w_ih", LYING | INPUT, HIDDEN, gates}, {"x", INPUT, ROWS, 1}, {"w_hh", LYING, HIDDEN, gates}, \
+    {"b_ih", MAYBE, ONE, gates}, {"b_hh", BESIDE, ONE, gates}, {"b", OWN, ONE, biases}
+#define RNN_STEP_ARRAYS {{"h_new", WRITTEN, ROWS, 1}, {"h", READ, ROWS, 1}, STEP_ARRAYS(1, 1)}
 
 static const Arguments arguments[LOOPS] = {
     {"rnn_tanh_forward", RNN_FORWARD_ARRAYS},
@@ -122,12 +132,21 @@ static const Arguments arguments[LOOPS] = {
     {"gru_backward",
      {{"da", WRITTEN, ROOM, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1},
       {"gates", READ, ROWS, 3}, {"q", READ, ROWS, 1}, {"h", READ, STATES, 1}, BACKWARD_ARRAYS(3, 4, PACKED | ROTATED)}},
+    {"rnn_tanh_step", RNN_STEP_ARRAYS},
+    {"rnn_relu_step", RNN_STEP_ARRAYS},
+    {"lstm_step",
+     {{"h_new", WRITTEN, ROWS, 1}, {"c_new", WRITTEN, ROWS, 1}, {"h", READ, ROWS, 1}, {"c", READ, ROWS, 1},
+      {"gates", OWN, BATCH, 4}, STEP_ARRAYS(4, 4)}},
+    {"gru_step",
+     {{"h_new", WRITTEN, ROWS, 1}, {"h", READ, ROWS, 1}, {"gates", OWN, BATCH, 3}, {"p", OWN, BATCH, 3},
+      {"q", OWN, BATCH, 1}, STEP_ARRAYS(3, 4)}},
 };
 
 #define LOOPS_OF(type, set) \
     {rnn_tanh_forward_##type##_##set, rnn_relu_forward_##type##_##set, rnn_tanh_backward_##type##_##set, \
      rnn_relu_backward_##type##_##set, lstm_forward_##type##_##set, lstm_backward_##type##_##set, \
-     gru_forward_##type##_##set, gru_backward_##type##_##set}
+     gru_forward_##type##_##set, gru_backward_##type##_##set, rnn_tanh_step_##type##_##set, \
+     rnn_relu_step_##type##_##set, lstm_step_##type##_##set, gru_step_##type##_##set}
 #define TABLE_OF(set) \
     {#set, {LOOPS_OF(float, set), LOOPS_OF(double, set)}, {pack_float_##set, pack_double_##set}, \
      {pack_transpose_float_##set, pack_transpose_double_##set}, {tanh_all_float_##set, tanh_all_double_##set}}
@@ -199,6 +218,21 @@ static int take_span(Taken *taken, PyObject *const *args, Span *span, Place *pla
     return 1;
 }
 
+/* A step: one row for each sequence, as the first array, the state after it, has them. */
+static int take_step(const Taken *taken, const Array *arrays, Span *span, Place *place) {
+    PyArrayObject *state = taken->arrays[0];
+    if (PyArray_NDIM(state) != 2 || PyArray_DIM(state, 0) > MOST_ROWS || PyArray_DIM(state, 1) < 1 ||
+        PyArray_DIM(state, 1) > MOST_HIDDEN) {
+        PyErr_Format(PyExc_ValueError, "%s: expected shape (B, H)", arrays[0].name);
+        return 0;
+    }
+    span->B = span->N = PyArray_DIM(state, 0);
+    span->H = PyArray_DIM(state, 1);
+    span->T = 1;
+    place->rows = span->B;
+    return 1;
+}
+
 /* Set how many rows there are in all, by the states; return whether the span lies among them. */
 static int find_rows(const Taken *taken, const Array *arrays, Span span, Place *place) {
     int k = 0;
@@ -258,7 +292,9 @@ static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span)
         if (arrays[k].use & BESIDE && !taken->at[k - 1]) return 0;
         return arrays[k].width * span.H * itemsize(taken) * (arrays[k].rows == BATCH ? span.B : 1) + LINE;
     }
-    return arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && is_matrix(taken, k) ? PyArray_NBYTES(taken->arrays[k]) + LINE : 0;
+    int packed = arrays[k].use & LYING ? !are_few(span.B, arrays[k].use & INPUT ? span.I : span.H)
+                                       : arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && is_matrix(taken, k);
+    return packed ? PyArray_NBYTES(taken->arrays[k]) + LINE : 0;
 }
 
 /* Give the loop its own arrays, out of `memory`, and pack the matrices into theirs. */
@@ -268,7 +304,7 @@ static void prepare(Taken *taken, const Array *arrays, Span span, char *memory) 
         if (!bytes) continue;
         void *out = aligned(memory);
         if (!(arrays[k].use & OWN)) {
-            Pack *pack = (arrays[k].use & TRANSPOSED ? set->pack_transpose : set->pack)[is_double(taken)];
+            Pack *pack = (arrays[k].use & (TRANSPOSED | LYING) ? set->pack_transpose : set->pack)[is_double(taken)];
             Size rows = arrays[k].width * span.H, columns = arrays[k].use & INPUT ? span.I : span.H;
             pack(out, taken->at[k], rows, columns, arrays[k].use & ROTATED ? rows - span.H : 0);
         }
@@ -288,12 +324,39 @@ static int set_wide(Span *span, PyArrayObject *sums, int second) {
     return 0;
 }
 
+/* Memory for a call to work in. One of no great size is kept, so that a step of a stream asks the system for none; whoever
+ * has taken it has it alone, as only who holds the GIL does either. */
+static struct { char *memory; size_t bytes; } kept;
+#ifdef __SANITIZE_ADDRESS__
+static const size_t MOST_KEPT = 0; /* which is to see where each call's memory ends */
+#else
+static const size_t MOST_KEPT = (size_t)4 << 20;
+#endif
+
+static char *take_memory(size_t *bytes) {
+    if (kept.bytes < *bytes || !kept.memory) return PyMem_RawMalloc(*bytes);
+    char *memory = kept.memory;
+    *bytes = kept.bytes;
+    kept.memory = NULL;
+    return memory;
+}
+
+static void put_back_memory(char *memory, size_t bytes) {
+    char *spare = memory;
+    if (bytes <= MOST_KEPT && (!kept.memory || kept.bytes < bytes)) {
+        spare = kept.memory;
+        kept.memory = memory;
+        kept.bytes = bytes;
+    }
+    PyMem_RawFree(spare);
+}
+
 static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     const Array *arrays = arguments[loop].arrays;
     Taken taken = {.taken = 0};
     Span span = {.wide = 0};
-    Place place;
-    int n = 0, expected = 6, well = 1;
+    Place place = {0};
+    int n = 0, step = loop >= RNN_TANH_STEP, expected = step ? 0 : 6, well = 1;
     for (; arrays[n].name; n++) expected += !(arrays[n].use & OWN);
     if (given != expected) return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", arguments[loop].name, expected);
     for (int k = 0; well && k < n; k++) {
@@ -302,18 +365,19 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
         well = take(&taken, object, arrays[k].name, use, !k || use & SUMS ? REALS : its_type(&taken));
         if (well && use & SUMS && taken.at[k]) well = set_wide(&span, taken.arrays[k], use & BESIDE);
     }
-    if (!well || !take_span(&taken, args, &span, &place) || !find_rows(&taken, arrays, span, &place) ||
-        !fits(&taken, arrays, &span, &place))
-        return NULL;
+    well = well && (step ? take_step(&taken, arrays, &span, &place)
+                         : take_span(&taken, args, &span, &place) && find_rows(&taken, arrays, span, &place));
+    if (!well || !fits(&taken, arrays, &span, &place)) return NULL;
     Size bytes = 0;
     for (int k = 0; k < n; k++) bytes += own_bytes(&taken, arrays, k, span);
-    char *memory = bytes <= PY_SSIZE_T_MAX ? PyMem_RawMalloc((size_t)bytes) : NULL;
+    size_t room = (size_t)bytes;
+    char *memory = bytes <= PY_SSIZE_T_MAX ? take_memory(&room) : NULL;
     if (!memory) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
     prepare(&taken, arrays, span, memory);
     set->loops[is_double(&taken)][loop](taken.at, span);
     Py_END_ALLOW_THREADS
-    PyMem_RawFree(memory);
+    put_back_memory(memory, room);
     Py_RETURN_NONE;
 }
 
@@ -330,6 +394,10 @@ METHOD(lstm_forward, LSTM_FORWARD)
 METHOD(lstm_backward, LSTM_BACKWARD)
 METHOD(gru_forward, GRU_FORWARD)
 METHOD(gru_backward, GRU_BACKWARD)
+METHOD(rnn_tanh_step, RNN_TANH_STEP)
+METHOD(rnn_relu_step, RNN_RELU_STEP)
+METHOD(lstm_step, LSTM_STEP)
+METHOD(gru_step, GRU_STEP)
 
 static int take_out_and_in(Taken *taken, PyObject *const *args) {
     return take(taken, args[0], "out", WRITTEN, REALS) && take(taken, args[1], "input", READ, its_type(taken));
@@ -402,6 +470,7 @@ static PyObject *py_use(PyObject *module, PyObject *name) {
 static PyMethodDef methods[] = {
     FAST(rnn_tanh_forward), FAST(rnn_relu_forward), FAST(rnn_tanh_backward), FAST(rnn_relu_backward),
     FAST(lstm_forward), FAST(lstm_backward), FAST(gru_forward), FAST(gru_backward),
+    FAST(rnn_tanh_step), FAST(rnn_relu_step), FAST(lstm_step), FAST(gru_step),
     FAST(pack), FAST(pack_transpose), FAST(tanh),
     {"instruction_sets", py_instruction_sets, METH_NOARGS, NULL}, {"use", py_use, METH_O, NULL}, {0},
 };

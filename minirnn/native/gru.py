@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import Array
 from ..functional import gru
 from ..functional.gates import by_gate
-from ..functional.gru import GATES, STATES, GRURows, step, weight_shapes
+from ..functional.gru import GATES, STATES, GRURows, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
@@ -65,6 +65,12 @@ def _pack_qrz(panels: Array, w_hh: Array, columns: int) -> None:
 def gates(ctx: GRURows) -> dict[str, Array]:
     """Return the gates' values by name, arrays of shape (N, H)."""
     return by_gate(ctx.gates, GATES)
+
+
+def step(x: Array, states: States, weights: Weights, new: States) -> None:
+    """Take one step."""
+    (h,), (h_new,), (w_ih, w_hh, *biases) = states, new, weights
+    _loops.gru_step(h_new, read(h), w_ih, read(x), w_hh, *biases)
 
 
 def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:

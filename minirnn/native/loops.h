@@ -215,6 +215,69 @@ TARGET static void NAME(pack_transpose)(void *out, const void *w, Size J, Size K
     }
 }
 
+/* ---- out = a @ w.T or, with `add`, out += a @ w.T, of shapes (n, J), (n, K) and (J, K) ------------------------------- */
+
+/* So many sums at a time as registers hold. */
+#define TALL (VECTOR_BYTES == 64 ? 4 : 3)
+#define BROAD 8
+
+/* Add what vectors of so many numbers give, from the k-th on, to the sums of Q rows of a by R of w; return where they end. */
+INLINE Size NAME(add_dots)(REAL total[TALL][BROAD], const REAL *restrict a, const REAL *restrict w, Size K, Size k,
+                           int Q, int R, int width) {
+    REAL sum[TALL][BROAD][16];
+    for (int q = 0; q < Q; q++)
+        for (int r = 0; r < R; r++)
+            for (int c = 0; c < width; c++) sum[q][r][c] = 0;
+    for (; k + width <= K; k += width)
+        for (int q = 0; q < Q; q++)
+            for (int r = 0; r < R; r++) {
+                SIMD
+                for (int c = 0; c < width; c++) sum[q][r][c] += a[q * K + k + c] * w[r * K + k + c];
+            }
+#define FOLD(half) /* not in a loop over them, where GCC would add up number by number */ \
+    for (int q = 0; q < Q && (half) < width; q++) \
+        for (int r = 0; r < R; r++) { \
+            SIMD \
+            for (int c = 0; c < (half); c++) sum[q][r][c] += sum[q][r][c + (half)]; \
+        }
+    FOLD(8) FOLD(4) FOLD(2) FOLD(1)
+#undef FOLD
+    for (int q = 0; q < Q; q++)
+        for (int r = 0; r < R; r++) total[q][r] += sum[q][r][0];
+    return k;
+}
+
+INLINE void NAME(dots)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J, int add,
+                       int Q, int R) {
+    REAL total[TALL][BROAD];
+    for (int q = 0; q < Q; q++)
+        for (int r = 0; r < R; r++) total[q][r] = add ? out[q * J + r] : 0;
+    Size k = NAME(add_dots)(total, a, w, K, 0, Q, R, LANES);
+    if (k < K && LANES > 8) k = NAME(add_dots)(total, a, w, K, k, Q, R, 8);
+    if (k < K && LANES > 4) k = NAME(add_dots)(total, a, w, K, k, Q, R, 4);
+    if (k < K && LANES > 2) k = NAME(add_dots)(total, a, w, K, k, Q, R, 2);
+    if (k < K) NAME(add_dots)(total, a, w, K, k, Q, R, 1);
+    for (int q = 0; q < Q; q++)
+        for (int r = 0; r < R; r++) out[q * J + r] = total[q][r];
+}
+
+/* Few rows read w as it lies, which for one product takes less time than to pack it; for many it is in panels. */
+TARGET static void NAME(product_transposed)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, int add) {
+    Size j = 0, row = 0;
+    if (!are_few(n, K)) {
+        NAME(product)(out, a, w, n, K, J, K, add);
+        return;
+    }
+#define DOTS(Q, R) \
+    for (; row + (Q) <= n; row += (Q)) NAME(dots)(out + row * J + j, a + row * K, w + j * K, K, J, add, Q, R);
+    for (; n == 1 && j + BROAD <= J; j += BROAD, row = 0) DOTS(1, BROAD)
+    for (; j + 4 <= J; j += 4, row = 0) {
+        DOTS(TALL, 4) DOTS(2, 4) DOTS(1, 4)
+    }
+    for (; j < J; j++, row = 0) DOTS(1, 1)
+#undef DOTS
+}
+
 TARGET static void NAME(tanh_all)(void *out, const void *x, Size count) {
     REAL *restrict y = out;
     const REAL *restrict from = x;
@@ -268,13 +331,25 @@ INLINE void NAME(relus)(REAL *restrict z, const REAL *restrict b, Size count) {
 
 /* ---- before the loop forward, and after the one backward ------------------------------------------------------------ */
 
+INLINE void NAME(add_biases)(REAL *restrict b, const REAL *restrict b_ih, const REAL *restrict b_hh, Size count) {
+    for (Size j = 0; j < count; j++) b[j] = b_ih ? b_ih[j] + b_hh[j] : 0;
+}
+
 /* The sum of the biases, and what the input gives to all steps: out = x W_ih^T. */
 INLINE void NAME(begin)(void *const *at, REAL *out, Span span, int gates) {
-    const REAL *restrict b_ih = at[1], *restrict b_hh = at[2], *w_ih = at[6], *x = at[7];
-    REAL *restrict b = at[3];
+    const REAL *w_ih = at[6], *x = at[7];
     Size K = gates * span.H;
-    for (Size j = 0; j < K; j++) b[j] = b_ih ? b_ih[j] + b_hh[j] : 0;
+    NAME(add_biases)(at[3], at[1], at[2], K);
     if (w_ih) NAME(product)(out, x, w_ih, span.N, span.I, K, span.I, 0);
+}
+
+/* The same for a step by itself, with what its state gives: from_h = h W_hh^T, or added to `out`, if that is the same. */
+INLINE void NAME(begin_step)(void *const *at, REAL *out, const REAL *h, REAL *from_h, Span span, int gates) {
+    const REAL *w_ih = at[0], *x = at[1], *w_hh = at[2];
+    Size K = gates * span.H;
+    NAME(add_biases)(at[5], at[3], at[4], K);
+    NAME(product_transposed)(out, x, w_ih, span.B, span.I, K, 0);
+    NAME(product_transposed)(from_h, h, w_hh, span.B, span.H, K, from_h == out);
 }
 
 /* db = dz.sum(0), in double: of many rows float would lose the small ones. */
@@ -338,19 +413,24 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
 
 /* ---- RNN ---------------------------------------------------------------------------------------------------------- */
 
+/* z_t becomes h_t in its place. */
+INLINE void NAME(rnn_states)(REAL *h, const REAL *b, Size n, Size H, int relu) {
+    for (Size row = 0; row < n; row++)
+        if (relu) NAME(relus)(h + row * H, b, H);
+        else NAME(tanhs)(h + row * H, b, H);
+}
+
 INLINE void NAME(rnn_forward)(void *const *at, Span span, int relu) {
     REAL *h = at[0], *masked = at[6];
     const REAL *w = at[1], *b = at[4], *mask = at[5];
     Size H = span.H;
     const REAL *h_prev = h;
     h += span.B * H;
-    NAME(begin)(at + 1, h, span, 1); /* z_t becomes h_t in its place */
+    NAME(begin)(at + 1, h, span, 1);
     for (Size t = 0; t < span.T; t++) {
         Size n = span.sizes[t];
         NAME(product)(h, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, H, H, 1);
-        for (Size row = 0; row < n; row++)
-            if (relu) NAME(relus)(h + row * H, b, H);
-            else NAME(tanhs)(h + row * H, b, H);
+        NAME(rnn_states)(h, b, n, H, relu);
         h_prev = h;
         h += n * H;
     }
@@ -376,12 +456,37 @@ INLINE void NAME(rnn_backward)(void *const *at, Span span, int relu) {
     NAME(add_gradients)(at + 8, dz_all, h, span, 1, 0);
 }
 
+INLINE void NAME(rnn_step)(void *const *at, Span span, int relu) {
+    REAL *h_new = at[0];
+    NAME(begin_step)(at + 2, h_new, at[1], h_new, span, 1);
+    NAME(rnn_states)(h_new, at[7], span.B, span.H, relu);
+}
+
 TARGET static void NAME(rnn_tanh_forward)(void *const *at, Span span) { NAME(rnn_forward)(at, span, 0); }
 TARGET static void NAME(rnn_relu_forward)(void *const *at, Span span) { NAME(rnn_forward)(at, span, 1); }
+TARGET static void NAME(rnn_tanh_step)(void *const *at, Span span) { NAME(rnn_step)(at, span, 0); }
+TARGET static void NAME(rnn_relu_step)(void *const *at, Span span) { NAME(rnn_step)(at, span, 1); }
 TARGET static void NAME(rnn_tanh_backward)(void *const *at, Span span) { NAME(rnn_backward)(at, span, 0); }
 TARGET static void NAME(rnn_relu_backward)(void *const *at, Span span) { NAME(rnn_backward)(at, span, 1); }
 
 /* ---- LSTM --------------------------------------------------------------------------------------------------------- */
+
+/* z_t becomes the gates in their place. */
+INLINE void NAME(lstm_states)(REAL *gates, REAL *h, REAL *c, const REAL *c_prev, const REAL *b, Size n, Size H) {
+    for (Size row = 0; row < n; row++) {
+        REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
+        const REAL *restrict c_before = c_prev + row * H;
+        REAL *restrict c_t = c + row * H, *restrict h_t = h + row * H;
+        NAME(sigmoids)(i, b, 2 * H); /* and f */
+        NAME(tanhs)(g, b + 2 * H, H);
+        NAME(sigmoids)(o, b + 3 * H, H);
+        SIMD
+        for (Size j = 0; j < H; j++) {
+            c_t[j] = f[j] * c_before[j] + i[j] * g[j];
+            h_t[j] = o[j] * NAME(tanh)(c_t[j]);
+        }
+    }
+}
 
 TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
     REAL *gates = at[0], *h = at[1], *c = at[2], *masked = at[8];
@@ -394,25 +499,19 @@ TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
     for (Size t = 0; t < span.T; t++) {
         Size n = span.sizes[t];
         NAME(product)(gates, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, 4 * H, H, 1);
-        for (Size row = 0; row < n; row++) {
-            REAL *i = gates + row * 4 * H, *f = i + H, *g = f + H, *o = g + H;
-            const REAL *restrict c_before = c_prev + row * H;
-            REAL *restrict c_t = c + row * H, *restrict h_t = h + row * H;
-            NAME(sigmoids)(i, b, 2 * H); /* and f */
-            NAME(tanhs)(g, b + 2 * H, H);
-            NAME(sigmoids)(o, b + 3 * H, H);
-            SIMD
-            for (Size j = 0; j < H; j++) {
-                c_t[j] = f[j] * c_before[j] + i[j] * g[j];
-                h_t[j] = o[j] * NAME(tanh)(c_t[j]);
-            }
-        }
+        NAME(lstm_states)(gates, h, c, c_prev, b, n, H);
         h_prev = h;
         c_prev = c;
         h += n * H;
         c += n * H;
         gates += n * 4 * H;
     }
+}
+
+TARGET static void NAME(lstm_step)(void *const *at, Span span) {
+    REAL *gates = at[4];
+    NAME(begin_step)(at + 5, gates, at[2], gates, span, 4);
+    NAME(lstm_states)(gates, at[0], at[1], at[3], at[10], span.B, span.H);
 }
 
 TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
@@ -453,7 +552,33 @@ TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
 
 /* ---- GRU ---------------------------------------------------------------------------------------------------------- */
 
-/* The biases: those of r and z added up, n's of W_ih, n's of W_hh. */
+/* Of all biases added up: those of r and z, n's of W_ih, n's of W_hh. */
+INLINE void NAME(part_biases)(REAL *restrict b, const REAL *restrict b_ih, const REAL *restrict b_hh, Size H) {
+    for (Size j = 2 * H; j < 3 * H; j++) {
+        b[j] = b_ih ? b_ih[j] : 0;
+        b[H + j] = b_hh ? b_hh[j] : 0;
+    }
+}
+
+/* What the input gives becomes the gates in their place; p is what h_{t-1} gives. */
+INLINE void NAME(gru_states)(REAL *gates, REAL *q, REAL *h, const REAL *h_prev, const REAL *p, const REAL *b,
+                             Size count, Size H) {
+    for (Size row = 0; row < count; row++) {
+        REAL *rz = gates + row * 3 * H, *r = rz, *z = r + H, *n = z + H;
+        const REAL *restrict p_rz = p + row * 3 * H, *restrict p_n = p_rz + 2 * H;
+        const REAL *restrict before = h_prev + row * H;
+        REAL *restrict q_t = q + row * H, *restrict h_t = h + row * H;
+        SIMD
+        for (Size j = 0; j < 2 * H; j++) rz[j] = NAME(sigmoid)(rz[j] + p_rz[j] + b[j]);
+        SIMD
+        for (Size j = 0; j < H; j++) {
+            q_t[j] = p_n[j] + b[3 * H + j];
+            n[j] = NAME(tanh)(n[j] + b[2 * H + j] + r[j] * q_t[j]);
+            h_t[j] = n[j] + z[j] * (before[j] - n[j]);
+        }
+    }
+}
+
 TARGET static void NAME(gru_forward)(void *const *at, Span span) {
     REAL *gates = at[0], *q = at[1], *h = at[2], *p = at[3], *b = at[7], *masked = at[9];
     const REAL *w = at[4], *b_ih = at[5], *b_hh = at[6], *mask = at[8];
@@ -461,32 +586,23 @@ TARGET static void NAME(gru_forward)(void *const *at, Span span) {
     const REAL *h_prev = h;
     h += span.B * H;
     NAME(begin)(at + 4, gates, span, 3);
-    for (Size j = 2 * H; j < 3 * H; j++) {
-        b[j] = b_ih ? b_ih[j] : 0;
-        b[H + j] = b_hh ? b_hh[j] : 0;
-    }
+    NAME(part_biases)(b, b_ih, b_hh, H);
     for (Size t = 0; t < span.T; t++) {
         Size count = span.sizes[t];
         NAME(product)(p, NAME(entering)(h_prev, mask, masked, count * H), w, count, H, 3 * H, H, 0);
-        for (Size row = 0; row < count; row++) {
-            REAL *rz = gates + row * 3 * H, *r = rz, *z = r + H, *n = z + H;
-            const REAL *restrict p_rz = p + row * 3 * H, *restrict p_n = p_rz + 2 * H;
-            const REAL *restrict before = h_prev + row * H;
-            REAL *restrict q_t = q + row * H, *restrict h_t = h + row * H;
-            SIMD
-            for (Size j = 0; j < 2 * H; j++) rz[j] = NAME(sigmoid)(rz[j] + p_rz[j] + b[j]);
-            SIMD
-            for (Size j = 0; j < H; j++) {
-                q_t[j] = p_n[j] + b[3 * H + j];
-                n[j] = NAME(tanh)(n[j] + b[2 * H + j] + r[j] * q_t[j]);
-                h_t[j] = n[j] + z[j] * (before[j] - n[j]);
-            }
-        }
+        NAME(gru_states)(gates, q, h, h_prev, p, b, count, H);
         h_prev = h;
         h += count * H;
         q += count * H;
         gates += count * 3 * H;
     }
+}
+
+TARGET static void NAME(gru_step)(void *const *at, Span span) {
+    REAL *gates = at[2], *p = at[3], *b = at[10];
+    NAME(begin_step)(at + 5, gates, at[1], p, span, 3);
+    NAME(part_biases)(b, at[8], at[9], span.H);
+    NAME(gru_states)(gates, at[4], at[0], at[1], p, b, span.B, span.H);
 }
 
 /* As there, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
@@ -520,6 +636,8 @@ TARGET static void NAME(gru_backward)(void *const *at, Span span) {
 }
 
 #undef SIMD
+#undef TALL
+#undef BROAD
 #undef PANEL
 #undef DEPTH
 #undef HEIGHT

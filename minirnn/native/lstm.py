@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import Array, quiet
 from ..functional import lstm, shared
 from ..functional.gates import by_gate
-from ..functional.lstm import GATES, STATES, step, weight_shapes
+from ..functional.lstm import GATES, STATES, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
 from ..layout import Layout
 from . import _loops
@@ -86,6 +86,15 @@ def gates(ctx: LSTMContext | lstm.LSTMContext) -> dict[str, Array]:
     if isinstance(ctx, lstm.LSTMContext):
         return lstm.gates(ctx)
     return by_gate(ctx.gates, GATES)
+
+
+def step(x: Array, states: States, weights: Weights, new: States) -> None:
+    """Take one step."""
+    (h, c), (h_new, c_new), (w_ih, w_hh, b_ih, b_hh, w_hr) = states, new, weights
+    if w_hr is not None:
+        lstm.step(x, states, weights, new)
+        return
+    _loops.lstm_step(h_new, c_new, read(h), read(c), w_ih, read(x), w_hh, b_ih, b_hh)
 
 
 def stepper(weights: Weights, states: States) -> Callable[[Array], Array]:

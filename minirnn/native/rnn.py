@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import Array
 from ..functional import shared
 from ..functional.recurrence import Mask, States, Traces, Weights
-from ..functional.rnn import GATES, STATES, RNNContext, gates, step, weight_shapes
+from ..functional.rnn import GATES, STATES, RNNContext, gates, weight_shapes
 from ..layout import Layout
 from . import _loops
 from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
@@ -28,6 +28,7 @@ __all__ = [
 
 _FORWARD = {"tanh": _loops.rnn_tanh_forward, "relu": _loops.rnn_relu_forward}
 _BACKWARD = {"tanh": _loops.rnn_tanh_backward, "relu": _loops.rnn_relu_backward}
+_STEP = {"tanh": _loops.rnn_tanh_step, "relu": _loops.rnn_relu_step}
 
 
 def forward(
@@ -60,6 +61,14 @@ def backward(
     for cut in reversed(cuts(layout)):
         back_through(_BACKWARD[nonlinearity], given, ctx, cut, dx, dweights, shared.add_gradients)
     return dx
+
+
+def step(
+    x: Array, states: States, weights: Weights, new: States, nonlinearity: str = "tanh"
+) -> None:
+    """Take one step."""
+    (h,), (h_new,), (w_ih, w_hh, *biases) = states, new, weights
+    _STEP[nonlinearity](h_new, read(h), w_ih, read(x), w_hh, *biases)
 
 
 def stepper(
