@@ -219,6 +219,17 @@ def test_the_affine_map_as_in_numpy(dtype, bias, shape):
         close(b, a, 20 * np.finfo(dtype).eps)
 
 
+def test_a_bias_gradient_of_many_rows_keeps_its_digits():
+    """Added up in float32, one after the other, it would lose the last one."""
+    dy = np.random.default_rng(0).uniform(0.05, 0.15, (8000, 1)).astype(np.float32)
+    x, weight = np.ones((8000, 3), np.float32), np.ones((1, 3), np.float32)
+    dweight, db = np.zeros((1, 3), np.float32), np.zeros(1, np.float32)
+    pair = native[linear]
+    pair.backward(pair.forward(x, weight)[1], dy, dweight, db)
+    np.testing.assert_allclose(db, dy.sum(dtype=np.float64), rtol=1e-7)
+    np.testing.assert_allclose(dweight, dy.sum(dtype=np.float64), rtol=2e-6)
+
+
 def test_an_affine_map_in_any_order_of_memory():
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((3, 5)).T[::-1], rng.standard_normal((4, 5)).T

@@ -102,8 +102,11 @@ static void NAME(linear_backward)(void *const *at, Size N, Size in, Size out) {
     memset(dx, 0, sizeof *dx * (size_t)(N * in));
     for (Size n = 0; n < N; n++) NAME(add_product)(dx + n * in, dy + n * out, w, out, 1, in);
     for (Size k = 0; k < out; k++) NAME(add_product)(dw + k * in, dy + k, x, N, out, in);
-    for (Size n = 0; db && n < N; n++)
-        for (Size k = 0; k < out; k++) db[k] += dy[n * out + k];
+    for (Size k = 0; db && k < out; k++) {
+        double sum = 0; /* of many rows float would lose the small ones */
+        for (Size n = 0; n < N; n++) sum += dy[n * out + k];
+        db[k] += (REAL)sum;
+    }
 }
 
 /* The sum of all squares, in several sums side by side, as vectors take them. */
