@@ -37,7 +37,7 @@ class Packing(NamedTuple):
         """Return `rows` packed in this way."""
         fields = rows, self.batch_sizes, self.sorted_indices, self.unsorted_indices
         packed = tuple.__new__(PackedSequence, fields)
-        packed._packing = self
+        packed.packing = self
         return packed
 
     def check(self, name: str, x: Any) -> None:
@@ -158,7 +158,7 @@ class PackedSequence(_Arithmetic, _Fields):
     array([11., 44., 22., 33.])
     """
 
-    _packing: Packing
+    packing: Packing  # all but the rows: what two sequences have in common that are packed in the same way
 
     def __new__(  # noqa: D102 (described by the class)
         cls,
@@ -198,7 +198,7 @@ class PackedSequence(_Arithmetic, _Fields):
 
     def _with(self, data: Array) -> PackedSequence:
         """Return `data`, which has a row for each of this batch's, packed in the same way."""
-        return self._packing.of(data)
+        return self.packing.of(data)
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self)
@@ -211,19 +211,14 @@ class PackedSequence(_Arithmetic, _Fields):
         return cls(*iterable)  # also what _replace calls
 
     @property
-    def packing(self) -> Packing:
-        """All but the rows: what two sequences have in common that are packed in the same way."""
-        return self._packing
-
-    @property
     def layout(self) -> Layout:
         """Where each step lies in the rows; shared by all that :meth:`map` makes from this batch."""
-        return self._packing.layout
+        return self.packing.layout
 
     @property
     def batch_size(self) -> int:
         """The number of sequences, those of length zero included."""
-        return self._packing.layout.batch_size
+        return self.packing.layout.batch_size
 
     @quiet
     def _combine(self, operation: Callable[[Any, Any], Any], other: Any) -> PackedSequence:
