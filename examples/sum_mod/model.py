@@ -36,7 +36,8 @@ class SumMod(minirnn.Module):
         if isinstance(dread, minirnn.PackedSequence):
             doutput, dstate = dread.map(lambda d: d if doutput is None else d + doutput.data), None
         else:  # only the last layer's last state has reached the loss
-            dh_n = minirnn.get_array_module(dread).zeros_like(h_of(ctx.state))
+            h_n = h_of(ctx.state)
+            dh_n = minirnn.get_array_module(h_n).zeros(h_n.shape, h_n.dtype)
             dh_n[-1] = dread
             dstate = (dh_n, None) if isinstance(ctx.state, tuple) else dh_n
         dx, dstate = self.rnn.backward(ctx.rnn, doutput, dstate)
