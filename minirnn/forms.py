@@ -7,6 +7,7 @@ on every row or entry by itself asks for less, :func:`per_row` and :func:`per_en
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,16 +91,14 @@ class Form:
         copy: bool = True,
     ) -> list[Array]:
         """Return the state's arrays as (passes, B, size), sorted as the rows; zero for what is not given."""
-        xp, B = get_array_module(like), self.layout.batch_size
-        if state is None:
-            return [xp.zeros((passes, B, size), like.dtype) for size in sizes]
-        arrays = []
+        B, arrays = self.layout.batch_size, []
         for (label, x), size in zip(unpack_state(name, state, len(sizes)), sizes, strict=True):
+            shape = passes, B, size
             if x is None:
-                arrays.append(xp.zeros((passes, B, size), like.dtype))
+                arrays.append(get_array_module(like).zeros(shape, like.dtype))
             else:
                 checks.floating(label, x, like)
-                x = self._sorted(label, x, (passes, B, size))
+                x = self._sorted(label, x, shape)
                 arrays.append(x.copy() if copy else x)
         return arrays
 
@@ -230,12 +229,18 @@ def unpack_state(name: str, state: Any, count: int) -> list[tuple[str, Array | N
         return [(name, state)]
     if state is None:
         state = (None, None)
-    if not isinstance(state, tuple | list) or len(state) != 2:
+    if not isinstance(state, _PAIR) or len(state) != 2:
         raise TypeError(f"{name}: expected a pair of h and c, got {type(state).__name__}")
-    h, c = state
-    if "h_" in name:
-        return [(name, h), (name.replace("h_", "c_"), c)]
-    return [(f"{name}[0]", h), (f"{name}[1]", c)]
+    (name_h, name_c), (h, c) = _names_of_both(name), state
+    return [(name_h, h), (name_c, c)]
+
+
+_PAIR = (tuple, list)
+
+
+@cache
+def _names_of_both(name: str) -> tuple[str, str]:
+    return (name, name.replace("h_", "c_")) if "h_" in name else (f"{name}[0]", f"{name}[1]")
 
 
 def nothing_in(state: Any) -> bool:

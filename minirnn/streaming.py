@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from . import checks, forms
+from . import changes, checks, forms
 from .backend import Array, get_array_module, quiet
+from .changes import Kept
 from .forms import pack_state
 from .functional.recurrence import stepper_of
 from .layout import equal_lengths
@@ -115,9 +116,20 @@ class Stepper:
         )
 
 
+class _Ready(NamedTuple):
+    """What a step found for its input: the next one of this shape finds the same, until something changes."""
+
+    form: forms.Form
+    shapes: list[tuple[int, ...]]  # of the state's arrays, (L, B, size)
+    step: Callable[..., None]
+    weights: list[list[Array | None]]  # of each layer
+    options: dict[str, Any]
+
+
 class Streaming(RecurrentWeights):
     """A stack of layers that can take one time step at a time."""
 
+    _kept_step: Kept[_Ready] | None = None
     input_size: int
     num_layers: int
     bidirectional: bool
@@ -128,7 +140,6 @@ class Streaming(RecurrentWeights):
     ) -> list[Array]:
         return form.states(name, state, len(self._names), self._state_sizes, like, copy)
 
-    @quiet
     def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
         """Take one time step at inference: streaming, equal to the forward pass over all steps.
 
@@ -157,22 +168,38 @@ class Streaming(RecurrentWeights):
             raise ValueError("step: a bidirectional layer cannot run step by step")
         like = self._like
         checks.floating("x_t", x_t, like)
+        form, shapes, step, weights, options = self._ready_for(x_t)
+        before = self._enter("state", state, form, like, copy=False)
+        batched, empty = x_t.ndim == 2, get_array_module(like).empty
+        after = [empty(shape, like.dtype) for shape in shapes]
+        x = x_t if batched else x_t[None]
+        for k, own in enumerate(weights):
+            new = [s[k] for s in after]
+            step(x, [s[k] for s in before], own, new, **options)
+            x = new[0]
+        return (x if batched else x[0]).copy(), form.restore_states(after)
+
+    def _ready_for(self, x_t: Array) -> _Ready:
+        """Return what runs over an input of this shape: that of the step before, if it is still good."""
+        key, kept = (changes.stamp(), x_t.shape), self._kept_step
+        if kept is not None and kept.key == key:
+            return kept.value
         if x_t.ndim not in (1, 2) or x_t.shape[-1] != self.input_size or not len(x_t):
             raise ValueError(
                 f"x_t: expected shape (B, {self.input_size}) or ({self.input_size},), got {x_t.shape}"
             )
-        batched = x_t.ndim == 2
-        x = x_t if batched else x_t[None]
-        form = (forms.Padded if batched else forms.Unbatched)(equal_lengths(1, len(x)))
-        xp, shape = get_array_module(x), (self.num_layers, len(x))
-        after = [xp.empty((*shape, size), x.dtype) for size in self._state_sizes]
-        before = self._enter("state", state, form, like, copy=False)
-        recurrence = pair_for(self.recurrence, x)
-        for k in range(self.num_layers):
-            new = [s[k] for s in after]
-            recurrence.step(x, [s[k] for s in before], self._values(k), new, **self._options)
-            x = new[0]
-        return (x if batched else x[0]).copy(), form.restore_states(after)
+        batched, layers = x_t.ndim == 2, self.num_layers
+        B = len(x_t) if batched else 1
+        recurrence = pair_for(self.recurrence, x_t)
+        ready = _Ready(
+            (forms.Padded if batched else forms.Unbatched)(equal_lengths(1, B)),
+            [(layers, B, size) for size in self._state_sizes],
+            quiet(recurrence.step) if recurrence is self.recurrence else recurrence.step,
+            [self._values(k) for k in range(layers)],
+            self._options,
+        )
+        object.__setattr__(self, "_kept_step", Kept(key, ready))
+        return ready
 
     def stepper(self, batch_size: int = 1, state: Any = None) -> Stepper:
         """Return :meth:`step` prepared for a stream: checked once, arrays made once, the state kept.

@@ -78,6 +78,46 @@ def test_streaming_refuses(x_t, state, error, message):
         minirnn.GRU(3, 4).step(x_t, state)
 
 
+def test_a_step_hears_of_what_has_changed():
+    """What it found for one input it keeps for the next."""
+    layer, x = (
+        minirnn.RNN(3, 4, 2, dtype=F8, rng=0),
+        np.random.default_rng(0).standard_normal((2, 3)),
+    )
+
+    def agrees():
+        y, state = layer.step(x)
+        close(y, layer(x[None])[0][0], 1e-6 if y.dtype == np.float32 else 1e-14)
+        assert y.dtype == x.dtype
+        return y, state
+
+    before, _ = agrees()
+    layer.weight_hh_l0.data[...] += 1  # in its place
+    layer.weight_ih_l1.data = layer.weight_ih_l1.data * 2
+    assert (agrees()[0] != before).all()
+    layer.nonlinearity = "relu"
+    assert (agrees()[0] >= 0).all()
+    for rows in (x[:1], x[0][None], np.concatenate([x, x])):
+        x = rows
+        agrees()
+    y, state = layer.step(x[1])
+    close(y, agrees()[0][1], 1e-14)
+    with pytest.raises(ValueError, match="state: expected shape"):
+        layer.step(x, state)
+    with pytest.raises(TypeError, match="x_t: expected a NumPy or CuPy array"):
+        layer.step(x.tolist())
+    with pytest.raises(ValueError, match="x_t: expected shape"):
+        layer.step(x[:, :2])
+    layer.to(np.float32)
+    with pytest.raises(TypeError, match="x_t: expected dtype float32"):
+        layer.step(x)
+    x = x.astype(np.float32)
+    y, _ = agrees()
+    minirnn.set_native(False)
+    close(layer.step(x)[0], y, 1e-6)
+    np.testing.assert_array_equal(copy.deepcopy(layer).step(x)[0], layer.step(x)[0])
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_a_copy_of_a_stepper_goes_on_by_itself(make, copied):
     layer = make(3, 4, num_layers=2)

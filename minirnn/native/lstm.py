@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _in_numpy, _back_in_numpy = quiet(lstm.forward), quiet(lstm.backward)
+_step_in_numpy = quiet(lstm.step)
 
 
 class LSTMContext(NamedTuple):
@@ -92,7 +93,7 @@ def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step."""
     (h, c), (h_new, c_new), (w_ih, w_hh, b_ih, b_hh, w_hr) = states, new, weights
     if w_hr is not None:
-        lstm.step(x, states, weights, new)
+        _step_in_numpy(x, states, weights, new)
         return
     _loops.lstm_step(h_new, c_new, read(h), read(c), w_ih, read(x), w_hh, b_ih, b_hh)
 
