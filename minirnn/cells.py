@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import checks
+from . import changes, checks
 from .backend import RNG, Array, generator, get_array_module, quiet
 from .bptt.passes import Pass
+from .changes import Kept
 from .forms import nothing_in, pack_state, unpack_state
 from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
@@ -23,6 +24,7 @@ class _Cell(RecurrentWeights):
     """What the three cells share: a pass over a batch of length one."""
 
     _result: ClassVar[str] = "h"
+    _kept_pass: Kept[Pass] | None = None
 
     def __init__(
         self,
@@ -82,8 +84,13 @@ class _Cell(RecurrentWeights):
         return self._leave(new, batched), Context(self, None)
 
     def _pass(self, B: int, like: Array) -> Pass:
-        recurrence = pair_for(self.recurrence, like)
-        return Pass(recurrence, self._values(0), self._options, equal_lengths(1, B), None)
+        """Return the pass over so many sequences: that of the call before, if it is still good."""
+        key, kept = (changes.stamp(), B), self._kept_pass
+        if kept is None or kept.key != key:
+            recurrence, layout = pair_for(self.recurrence, like), equal_lengths(1, B)
+            kept = Kept(key, Pass(recurrence, self._values(0), self._options, layout, None))
+            object.__setattr__(self, "_kept_pass", kept)
+        return kept.value
 
     def _enter(self, name: str, state: Any, p: Pass, batched: bool, like: Array) -> list[Array]:
         """Return the state's arrays, or those of its gradient; of what is not given they are zero."""

@@ -1,5 +1,7 @@
 """One step at a time: the cells, against torch."""
 
+import copy
+
 import numpy as np
 import pytest
 from helpers import close
@@ -56,3 +58,30 @@ def test_cells_agree_with_torch(cell, sizes, bias, batched, with_state, seed):
             close(a, b.grad)
     for key, p in theirs.named_parameters():
         close(getattr(ours, key).grad, p.grad)
+
+
+def test_a_cell_hears_of_what_has_changed():
+    """What it found for one input it keeps for the next."""
+    cell, layer = (make(3, 4, dtype=F8, rng=0) for make in (minirnn.RNNCell, minirnn.RNN))
+    x = np.random.default_rng(0).standard_normal((5, 3))
+
+    def agrees():
+        layer.load_state_dict({f"{k}_l0": w for k, w in cell.state_dict().items()})
+        h, ctx = cell.forward(x)
+        for y in (h, cell(x)):
+            close(y, layer.step(x)[0], 1e-14)
+        assert cell.backward(ctx, np.ones_like(h))[0].shape == x.shape
+        return h
+
+    before = agrees()
+    cell.weight_hh.data[...] += 1  # in its place
+    cell.weight_ih.data = cell.weight_ih.data * 2
+    assert (agrees() != before).all()
+    cell.nonlinearity = layer.nonlinearity = "relu"
+    assert (agrees() >= 0).all()
+    for rows in (x[:2], x[2], x):
+        x = rows
+        h = agrees()
+    minirnn.set_native(False)
+    close(agrees(), h, 1e-14)
+    np.testing.assert_array_equal(copy.deepcopy(cell)(x), cell(x))
