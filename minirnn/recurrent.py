@@ -210,7 +210,10 @@ class Recurrent(Streaming):
         if last is not None and last.form.layout is form.layout:
             return _Ready(form, *last[1:])
         drops = bool(self.training and (self.dropout or self.recurrent_dropout))
-        stack = self._stack(form.layout, like, save, traced, drops)
+        if last is None:
+            stack = self._stack(form.layout, like, save, traced, drops)
+        else:
+            stack = last.stack.over(form.layout, traced)
         packing = input.packing if isinstance(input, PackedSequence) else None
         shape = input.shape if packing is None else input.data.shape
         ready = _Ready(form, stack, like, shape, packing)

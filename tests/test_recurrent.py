@@ -5,11 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import all_close, check_gradients, close, spans
+from helpers import all_close, check_gradients, close, spans, thread_everything
 from makers import F8, LENGTHS, arrays, like_state, named, packed_input
 
 import minirnn
-from minirnn.bptt.execution import InThreads, InTurn
+from minirnn.bptt.execution import InParts, InThreads, InTurn
 from minirnn.functional.gru import GRUContext, GRURows
 
 
@@ -293,7 +293,8 @@ def test_what_is_too_small_for_the_dtype_raises_nothing(make, options, scale):
             layer.step(x[0])
 
 
-def test_what_a_layer_keeps_of_a_pass_follows_the_switches():
+def test_what_a_layer_keeps_of_a_pass_follows_the_switches(monkeypatch):
+    thread_everything(monkeypatch, busy=1)
     layer, x = minirnn.GRU(3, 128, bidirectional=True), np.ones((2, 2, 3), np.float32)
 
     def runs():
@@ -312,6 +313,19 @@ def test_what_a_layer_keeps_of_a_pass_follows_the_switches():
         minirnn.set_num_threads(1)
     assert threaded == (before[0], InThreads)
     assert before == (GRURows if minirnn.native_available() else GRUContext, InTurn)
+
+
+def test_another_batch_has_an_execution_of_its_own(monkeypatch):
+    monkeypatch.setattr("minirnn.bptt.execution._kept_busy", lambda p: p.layout.rows // 10)
+    layer, found = minirnn.GRU(3, 4, rng=0), []
+    minirnn.set_num_threads(2)
+    try:
+        for steps in (4, 10, 4):
+            _, ctx = layer.forward(np.ones((steps, 4, 3), np.float32))
+            found.append(type(ctx.saved.stack.execution))
+    finally:
+        minirnn.set_num_threads(1)
+    assert found == [InTurn, InParts, InTurn]
 
 
 def test_what_a_layer_keeps_of_a_pass_is_for_inputs_of_its_kind():

@@ -76,6 +76,10 @@ class Pass(NamedTuple):
             s[...] = layout.last_states(every[k])
         return every[0][layout.batch_size :]
 
+    def over(self, layout: Layout) -> Pass:
+        """Return the pass over another batch, without a mask, which would be the batch's."""
+        return type(self)(self.recurrence, self.weights, self.options, layout, None)
+
     def within(self, layout: Layout, sequences: slice) -> Pass:
         """Return the plain pass over a segment or part of the batch: `sequences`, lying as `layout` says."""
         mask = None if self.mask is None else self.mask[sequences]

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from ..backend import Array, quiet
 from ..functional.recurrence import States, Weights
 from ..functional.shared import masked, masked_
-from . import directions
+from ..layout import Layout
+from . import directions, execution
 from .execution import Execution, InTurn
 from .passes import Context, Pass
 
@@ -93,6 +94,15 @@ class Stack(NamedTuple):
                 masked_(dy, masks[layer])
         return dy
 
+    def over(self, layout: Layout, traced: bool) -> Stack:
+        """Return the same without masks for another batch, whose steps lie as `layout` says."""
+        D = len(self.passes) // len(self.masks)
+        passes = [p.over(layout) for p in self.passes]
+        how = execution.choose(passes[:D], traced)
+        return stack_of(
+            passes, [None] * len(self.masks), how, isinstance(self, Quiet | QuietSingle)
+        )
+
 
 def _per_pass(states: States) -> list[list[Array]]:
     """Return for each pass its own of the states' arrays."""
@@ -140,10 +150,8 @@ class QuietSingle(Single):
     backward = quiet(Single.backward)
 
 
-def stack_of(
-    passes: list[Pass], masks: list[Array | None], execution: Execution, numpy: bool
-) -> Stack:
+def stack_of(passes: list[Pass], masks: list[Array | None], how: Execution, numpy: bool) -> Stack:
     """Return the stack of such passes, masks and execution; `numpy` says whether NumPy computes in it."""
-    single = len(passes) == 1 and masks[0] is None and isinstance(execution, InTurn)
+    single = len(passes) == 1 and masks[0] is None and isinstance(how, InTurn)
     kinds = (Single, QuietSingle) if single else (Stack, Quiet)
-    return kinds[numpy](passes, masks, execution)
+    return kinds[numpy](passes, masks, how)

@@ -15,16 +15,8 @@ from . import _loops
 from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
 
 __all__ = [
-    "GATES",
-    "RELEASES_GIL",
-    "STATES",
-    "backward",
-    "forward",
-    "gates",
-    "step",
-    "stepper",
-    "weight_shapes",
-]
+    "GATES", "RELEASES_GIL", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes",
+]  # fmt: skip
 
 _FORWARD = {"tanh": _loops.rnn_tanh_forward, "relu": _loops.rnn_relu_forward}
 _BACKWARD = {"tanh": _loops.rnn_tanh_backward, "relu": _loops.rnn_relu_backward}
