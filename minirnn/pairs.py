@@ -73,7 +73,7 @@ def native_available() -> bool:
 
 
 def set_native(enabled: bool) -> None:
-    """Let recurrent layers on the CPU run their loops over time in C, or in NumPy as one reads it.
+    """Let recurrent layers on the CPU run loops over time and single steps in C, or in NumPy as one reads it.
 
     So do packing, the gradient of an embedding, a Linear and a cross entropy of few rows, the norm of few
     gradients, and Adam's step. In C where it is available, unless the environment variable ``MINIRNN_NATIVE``

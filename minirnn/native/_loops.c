@@ -24,9 +24,11 @@ typedef void Elementwise(void *out, const void *x, Size count);
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define FETCH(at) __builtin_prefetch(at, 1) /* it is going to be written */
+#define FETCH_TO_READ(at) __builtin_prefetch(at)
 #else
 #define INLINE static inline
 #define FETCH(at) (void)(at)
+#define FETCH_TO_READ(at) (void)(at)
 #endif
 
 enum { LINE = 64 }; /* bytes of the cache's lines */

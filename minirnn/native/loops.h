@@ -221,9 +221,10 @@ TARGET static void NAME(pack_transpose)(void *out, const void *w, Size J, Size K
 #define TALL (VECTOR_BYTES == 64 ? 4 : 3)
 #define BROAD 8
 
-/* Add what vectors of so many numbers give, from the k-th on, to the sums of Q rows of a by R of w; return where they end. */
+/* Add what vectors of so many numbers give, from the k-th on, to the sums of Q rows of a by R of w; return where they end.
+ * One row is multiplied before w has come: what lies `ahead` comes nearer meanwhile. */
 INLINE Size NAME(add_dots)(REAL total[TALL][BROAD], const REAL *restrict a, const REAL *restrict w, Size K, Size k,
-                           int Q, int R, int width) {
+                           Size ahead, int Q, int R, int width) {
     REAL sum[TALL][BROAD][16];
     for (int q = 0; q < Q; q++)
         for (int r = 0; r < R; r++)
@@ -231,6 +232,7 @@ INLINE Size NAME(add_dots)(REAL total[TALL][BROAD], const REAL *restrict a, cons
     for (; k + width <= K; k += width)
         for (int q = 0; q < Q; q++)
             for (int r = 0; r < R; r++) {
+                if (R == BROAD && width == LANES) FETCH_TO_READ(w + ahead + r * K + k);
                 SIMD
                 for (int c = 0; c < width; c++) sum[q][r][c] += a[q * K + k + c] * w[r * K + k + c];
             }
@@ -247,16 +249,16 @@ INLINE Size NAME(add_dots)(REAL total[TALL][BROAD], const REAL *restrict a, cons
     return k;
 }
 
-INLINE void NAME(dots)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J, int add,
-                       int Q, int R) {
+INLINE void NAME(dots)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J, Size ahead,
+                       int add, int Q, int R) {
     REAL total[TALL][BROAD];
     for (int q = 0; q < Q; q++)
         for (int r = 0; r < R; r++) total[q][r] = add ? out[q * J + r] : 0;
-    Size k = NAME(add_dots)(total, a, w, K, 0, Q, R, LANES);
-    if (k < K && LANES > 8) k = NAME(add_dots)(total, a, w, K, k, Q, R, 8);
-    if (k < K && LANES > 4) k = NAME(add_dots)(total, a, w, K, k, Q, R, 4);
-    if (k < K && LANES > 2) k = NAME(add_dots)(total, a, w, K, k, Q, R, 2);
-    if (k < K) NAME(add_dots)(total, a, w, K, k, Q, R, 1);
+    Size k = NAME(add_dots)(total, a, w, K, 0, ahead, Q, R, LANES);
+    if (k < K && LANES > 8) k = NAME(add_dots)(total, a, w, K, k, 0, Q, R, 8);
+    if (k < K && LANES > 4) k = NAME(add_dots)(total, a, w, K, k, 0, Q, R, 4);
+    if (k < K && LANES > 2) k = NAME(add_dots)(total, a, w, K, k, 0, Q, R, 2);
+    if (k < K) NAME(add_dots)(total, a, w, K, k, 0, Q, R, 1);
     for (int q = 0; q < Q; q++)
         for (int r = 0; r < R; r++) out[q * J + r] = total[q][r];
 }
@@ -269,7 +271,8 @@ TARGET static void NAME(product_transposed)(REAL *out, const REAL *a, const REAL
         return;
     }
 #define DOTS(Q, R) \
-    for (; row + (Q) <= n; row += (Q)) NAME(dots)(out + row * J + j, a + row * K, w + j * K, K, J, add, Q, R);
+    for (; row + (Q) <= n; row += (Q)) \
+        NAME(dots)(out + row * J + j, a + row * K, w + j * K, K, J, j + 2 * (R) <= J ? (R) * K : 0, add, Q, R);
     for (; n == 1 && j + BROAD <= J; j += BROAD, row = 0) DOTS(1, BROAD)
     for (; j + 4 <= J; j += 4, row = 0) {
         DOTS(TALL, 4) DOTS(2, 4) DOTS(1, 4)
