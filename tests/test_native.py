@@ -532,6 +532,18 @@ def test_a_step_is_that_of_numpy(cell, size, bias, loops):
 
 @built
 @pytest.mark.parametrize("cell", CELLS)
+def test_a_step_of_large_products_is_left_to_numpy(cell, monkeypatch):
+    x, states, weights = draw_step(cell, 5, 60, 3, np.float32)
+    monkeypatch.setattr("minirnn.native.shared._MOST", 3 * (weights[0].size + weights[1].size))
+    native, numpy = steps_of_both(cell, x, states, weights)
+    assert any((a != b).any() for a, b in zip(native, numpy, strict=True))
+    monkeypatch.setattr("minirnn.native.shared._MOST", minirnn.native.shared._MOST - 1)
+    for a, b in zip(*steps_of_both(cell, x, states, weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@built
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_step_takes_no_number_where_numpy_does(cell, value, loops):
     for place in ("x", "h"):

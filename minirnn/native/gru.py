@@ -6,18 +6,30 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, quiet
 from ..functional import gru
 from ..functional.gates import by_gate
 from ..functional.gru import GATES, STATES, GRURows, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
-from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
+from .shared import (
+    RELEASES_GIL,
+    back_through,
+    cuts,
+    of_input,
+    one_step,
+    packed_once,
+    panels,
+    read,
+    step_in_c,
+)
 
 __all__ = [
     "GATES", "RELEASES_GIL", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes",
 ]  # fmt: skip
+
+_step_in_numpy = quiet(gru.step)
 
 
 def forward(
@@ -62,6 +74,9 @@ def gates(ctx: GRURows) -> dict[str, Array]:
 def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step."""
     (h,), (h_new,), (w_ih, w_hh, *biases) = states, new, weights
+    if not step_in_c(x, w_ih, w_hh):
+        _step_in_numpy(x, states, weights, new)
+        return
     _loops.gru_step(h_new, read(h), w_ih, read(x), w_hh, *biases)
 
 

@@ -14,7 +14,17 @@ from ..functional.lstm import GATES, STATES, weight_shapes
 from ..functional.recurrence import Mask, States, Traces, Weights, stepper_of
 from ..layout import Layout
 from . import _loops
-from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
+from .shared import (
+    RELEASES_GIL,
+    back_through,
+    cuts,
+    of_input,
+    one_step,
+    packed_once,
+    panels,
+    read,
+    step_in_c,
+)
 
 __all__ = [
     "GATES", "RELEASES_GIL", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes",
@@ -84,7 +94,7 @@ def gates(ctx: LSTMContext | lstm.LSTMContext) -> dict[str, Array]:
 def step(x: Array, states: States, weights: Weights, new: States) -> None:
     """Take one step."""
     (h, c), (h_new, c_new), (w_ih, w_hh, b_ih, b_hh, w_hr) = states, new, weights
-    if w_hr is not None:
+    if w_hr is not None or not step_in_c(x, w_ih, w_hh):
         _step_in_numpy(x, states, weights, new)
         return
     _loops.lstm_step(h_new, c_new, read(h), read(c), w_ih, read(x), w_hh, b_ih, b_hh)

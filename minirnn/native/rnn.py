@@ -6,13 +6,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import Array
-from ..functional import shared
+from ..backend import Array, quiet
+from ..functional import rnn, shared
 from ..functional.recurrence import Mask, States, Traces, Weights
 from ..functional.rnn import GATES, STATES, RNNContext, gates, weight_shapes
 from ..layout import Layout
 from . import _loops
-from .shared import RELEASES_GIL, back_through, cuts, of_input, one_step, packed_once, panels, read
+from .shared import (
+    RELEASES_GIL,
+    back_through,
+    cuts,
+    of_input,
+    one_step,
+    packed_once,
+    panels,
+    read,
+    step_in_c,
+)
 
 __all__ = [
     "GATES", "RELEASES_GIL", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes",
@@ -20,6 +30,7 @@ __all__ = [
 
 _FORWARD = {"tanh": _loops.rnn_tanh_forward, "relu": _loops.rnn_relu_forward}
 _BACKWARD = {"tanh": _loops.rnn_tanh_backward, "relu": _loops.rnn_relu_backward}
+_step_in_numpy = quiet(rnn.step)
 _STEP = {"tanh": _loops.rnn_tanh_step, "relu": _loops.rnn_relu_step}
 
 
@@ -60,6 +71,9 @@ def step(
 ) -> None:
     """Take one step."""
     (h,), (h_new,), (w_ih, w_hh, *biases) = states, new, weights
+    if not step_in_c(x, w_ih, w_hh):
+        _step_in_numpy(x, states, weights, new, nonlinearity)
+        return
     _STEP[nonlinearity](h_new, read(h), w_ih, read(x), w_hh, *biases)
 
 

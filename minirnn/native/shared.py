@@ -60,6 +60,12 @@ def in_c(span: Span, w: Array) -> bool:
     return many <= _MOST
 
 
+def step_in_c(x: Array, w_ih: Array, w_hh: Array) -> bool:
+    """Tell whether C is to compute a step's products."""
+    many: int = len(x) * (w_ih.size + w_hh.size)
+    return many <= _MOST
+
+
 def packed_once(w: Array, layout: Layout, pack: Pack = _loops.pack_transpose) -> Array:
     """Return `w`, which C packs for itself, or if several spans would do so its panels."""
     return w if len(layout.spans) == 1 else panels(w, pack)
