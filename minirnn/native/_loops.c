@@ -31,7 +31,11 @@ typedef void Elementwise(void *out, const void *x, Size count);
 #define FETCH_TO_READ(at) (void)(at)
 #endif
 
-enum { LINE = 64 }; /* bytes of the cache's lines */
+enum { LINE = 64 };
+
+/* Bytes of a block in which numbers of a few columns are laid side by side, which as they come lie so far apart that they
+ * would crowd in a few places of the caches. It would be most of a small stack. */
+enum { BLOCK = 12 * 8192, APART = 4096 }; /* bytes of the cache's lines */
 
 /* Whether n rows are so few that to multiply them by a matrix of so many columns takes less time than to pack it. */
 static int are_few(Size n, Size columns) { return n <= columns / 4; }
@@ -78,8 +82,9 @@ static int are_few(Size n, Size columns) { return n <= columns / 4; }
 /* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
  * argument but memory for the loop to work in. INPUT: with I in the place of H. SUMS: or in double. LYING: a matrix whose
- * transpose is packed if the batch has many rows. */
-enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256, LYING = 512 };
+ * transpose is packed if the batch has many rows. SPREAD: a block, if rows of so many numbers have their
+ * columns far apart. */
+enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256, LYING = 512, SPREAD = 1024 };
 /* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first. */
 enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES };
 
@@ -106,7 +111,8 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
     {"w_hh", packed, HIDDEN, gates}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
     {"w_ih", MAYBE | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}, {"dx", BESIDE | WRITTEN | INPUT, ROWS, 1}, \
     {"dw_ih", BESIDE | WRITTEN | INPUT, HIDDEN, gates}, {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, \
-    {"db_ih", MAYBE | WRITTEN | SUMS, ONE, gates}, {"db_hh", BESIDE | WRITTEN | SUMS, ONE, gates}, {"db", OWN | BESIDE, ONE, width}
+    {"db_ih", MAYBE | WRITTEN | SUMS, ONE, gates}, {"db_hh", BESIDE | WRITTEN | SUMS, ONE, gates}, {"db", OWN | BESIDE, ONE, width}, \
+    {"block", OWN | SPREAD, ONE, width}
 #define RNN_FORWARD_ARRAYS {{"h", WRITTEN, STATES, 1}, FORWARD_ARRAYS(1, 1)}
 #define RNN_BACKWARD_ARRAYS \
     {{"dz", WRITTEN, ROOM, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, \
@@ -292,6 +298,7 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
 static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span) {
     if (arrays[k].use & OWN) {
         if (arrays[k].use & BESIDE && !taken->at[k - 1]) return 0;
+        if (arrays[k].use & SPREAD) return arrays[k].width * span.H * itemsize(taken) < APART ? 0 : BLOCK + LINE;
         return arrays[k].width * span.H * itemsize(taken) * (arrays[k].rows == BATCH ? span.B : 1) + LINE;
     }
     int packed = arrays[k].use & LYING ? !are_few(span.B, arrays[k].use & INPUT ? span.I : span.H)

@@ -173,18 +173,17 @@ typedef struct {
 } NAME(Sum);
 
 /* Add them up, so many at once, as `a` is large and is to come from memory once. What is used of its columns at a time is
- * laid side by side too, where they lie so far apart that they would crowd in a few places of the caches. */
-TARGET static void NAME(add_transposed)(const NAME(Sum) *sums, int count, const REAL *a, Size n, Size K, Size a_row) {
-    enum { BREADTH = 12 * LANES, DISTANT = 4096 / sizeof(REAL) };
-    REAL block[DEPTH * BREADTH];
-    int distant = a_row >= DISTANT;
-    Size most = distant ? BREADTH : HEIGHT;
+ * laid side by side too, in the block, if there is one as they lie far apart. */
+TARGET static void NAME(add_transposed)(const NAME(Sum) *sums, int count, const REAL *a, Size n, Size K, Size a_row,
+                                        REAL *restrict block) {
+    enum { BREADTH = BLOCK / DEPTH / sizeof(REAL) };
+    Size most = block ? BREADTH : HEIGHT;
     for (Size first = 0; first < n; first += most, a += most) {
         Size breadth = n - first < most ? n - first : most;
-        for (Size k = 0; distant && k < K; k++) memcpy(block + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
+        for (Size k = 0; block && k < K; k++) memcpy(block + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
         for (const NAME(Sum) *sum = sums; sum < sums + count; sum++)
-            NAME(product_of_rows)(sum->out + first * sum->J, distant ? block : a, sum->rows, breadth, K, sum->J, 1,
-                                  distant ? BREADTH : a_row, 1);
+            NAME(product_of_rows)(sum->out + first * sum->J, block ? block : a, sum->rows, breadth, K, sum->J, 1,
+                                  block ? BREADTH : a_row, 1);
     }
 }
 
@@ -375,10 +374,11 @@ INLINE void NAME(add_sums)(void *db, Size first, const REAL *restrict sums, Size
 }
 
 /* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, and the biases', if they are not left to NumPy, as with
- * a mask: those of products for some rows at a time, which stay in a cache from one to the next. The GRU's dz has a block more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
+ * a mask: those of products for some rows at a time, which stay in a cache from one to the next. The GRU's dz has a block
+ * more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
 INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Span span, int gates, int gru) {
     const REAL *w_ih = at[0], *x = at[1];
-    REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[7];
+    REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[7], *block = at[8];
     void *db_ih = at[5], *db_hh = at[6];
     if (!w_ih) return;
     Size H = span.H, I = span.I, N = span.N, K = gates * H, width = gru ? K + H : K;
@@ -405,12 +405,12 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
         }
         dw[0].out = dw_ih;
         dw[1].out = dw_hh;
-        NAME(add_transposed)(dw, 2, dz_first, gru ? 2 * H : K, depth, width);
+        NAME(add_transposed)(dw, 2, dz_first, gru ? 2 * H : K, depth, width, block);
         if (!gru) continue;
         dw[0].out += 2 * H * I;
         dw[1].out += 2 * H * H;
-        NAME(add_transposed)(dw, 1, dz_first + 2 * H, H, depth, width);
-        NAME(add_transposed)(dw + 1, 1, dz_first - H, H, depth, width);
+        NAME(add_transposed)(dw, 1, dz_first + 2 * H, H, depth, width, block);
+        NAME(add_transposed)(dw + 1, 1, dz_first - H, H, depth, width, block);
     }
 }
 
