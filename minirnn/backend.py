@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -39,9 +40,11 @@ def _let_freed_memory_stay() -> None:
 
     What is free at the heap's end beyond a threshold it gives back to the system, which hands it out again
     page by page, each cleared: that takes as long as a small pass. It moves the threshold up to twice the
-    largest block it has seen freed, so it is shown one; what is never written to takes no memory.
+    largest block it has seen freed, so it is shown one; what is never written to takes no memory, but of
+    addresses there may be too few, where they are limited.
     """
-    np.empty(_LARGEST_ON_HEAP, np.uint8)
+    with suppress(MemoryError):
+        np.empty(_LARGEST_ON_HEAP, np.uint8)
 
 
 _let_freed_memory_stay()

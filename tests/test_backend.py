@@ -56,6 +56,24 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
     assert int(run(code)) < 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process's addresses have no limit")
+def test_an_import_needs_no_room_for_memory_that_is_to_stay():
+    """As where ``ulimit -v`` leaves a process little more than it has."""
+    code = """
+import resource, numpy as np
+from minirnn import backend
+with open("/proc/self/statm") as file:
+    has = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (has + (16 << 20), resource.RLIM_INFINITY))
+try:
+    np.empty(backend._LARGEST_ON_HEAP, np.uint8)
+except MemoryError:
+    backend._let_freed_memory_stay()
+    print("went on")
+"""
+    assert run(code).strip() == "went on"
+
+
 def test_the_environment_sets_the_backend():
     code = "import os; os.environ['MINIRNN_BACKEND'] = 'jax'; import minirnn"
     with pytest.raises(subprocess.CalledProcessError) as error:
