@@ -495,6 +495,23 @@ def test_c_refuses_gradients_that_do_not_fit(name, spoil, error, loops):
         loops.gru_backward(*arguments.values())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_of_biases_are_of_the_rest_s_type_or_wider(dtype, loops):
+    arguments = {
+        k: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
+        for k, v in gru_arguments().items()
+    }
+    names = "db_ih", "db_hh"
+    arguments |= {name: np.zeros(len(arguments["w_hh"]), np.float64) for name in names}
+    loops.gru_backward(*arguments.values())
+    arguments |= {name: arguments[name].astype(np.float32) for name in names}
+    if dtype == np.float32:
+        loops.gru_backward(*arguments.values())
+        return
+    with pytest.raises(TypeError, match="db_ih: expected float64, got float32"):
+        loops.gru_backward(*arguments.values())
+
+
 def draw_step(cell, features, H, B, dtype, bias=True):
     """Return what a step of a cell takes: x, the states, the weights."""
     layer = CELLS[cell][0](features, H, bias=bias, dtype=dtype, rng=0)

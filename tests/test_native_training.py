@@ -1,6 +1,7 @@
 """What a step of training computes in C: what NumPy computes, and nothing read or written out of bounds."""
 
 import importlib
+import mmap
 import sys
 
 import numpy as np
@@ -446,6 +447,27 @@ def test_c_refuses_what_does_not_fit(name):
         function(*arguments)
     now = [x for x in arguments if isinstance(x, np.ndarray)]
     assert all((a == b).all() for a, b in zip(before, now, strict=True))
+
+
+def test_numbers_of_a_type_that_is_not_numpy_s_own():
+    """Its character may be any: this one's is that of the end of a string."""
+    multiarray = pytest.importorskip("numpy._core._multiarray_umath")
+    if not hasattr(multiarray, "_get_sfloat_dtype"):
+        pytest.skip("this NumPy has no such type to test with")
+    with pytest.raises(TypeError, match="x: expected float32 or float64"):
+        in_c.squares(np.zeros(3).view(multiarray._get_sfloat_dtype()(1.0)))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.maxsize < 2**32, reason="no room for them")
+def test_numbers_too_many_to_be_counted():
+    """Rows by features are 2^64 here, of which 64 bits know nothing."""
+    try:  # pages that are never looked at
+        memory = mmap.mmap(-1, 2**34, mmap.MAP_PRIVATE, mmap.PROT_READ)
+    except OSError as error:
+        pytest.skip(f"no room for them: {error}")
+    many, none = np.frombuffer(memory, np.float32), np.empty(0, np.float32)
+    with pytest.raises(ValueError, match="y: expected"):
+        in_c.linear(none, many, many, None, 1)
 
 
 OVERLAPPING = {

@@ -81,9 +81,9 @@ static int are_few(Size n, Size columns) { return n <= columns / 4; }
 
 /* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
- * argument but memory for the loop to work in. INPUT: with I in the place of H. SUMS: or in double. LYING: a matrix whose
- * transpose is packed if the batch has many rows. SPREAD: a block, if rows of so many numbers have their
- * columns far apart. */
+ * argument but memory for the loop to work in. INPUT: with I in the place of H. SUMS: in double where the rest is in
+ * float, if wanted. LYING: a matrix whose transpose is packed if the batch has many rows. SPREAD: a block, if rows of so
+ * many numbers have their columns far apart. */
 enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256, LYING = 512, SPREAD = 1024 };
 /* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first. */
 enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES };
@@ -255,9 +255,7 @@ static int find_rows(const Taken *taken, const Array *arrays, Span span, Place *
 /* Panels begin with a line of the cache, for which their arrays have room: vectors across two lines are slow to load. */
 static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LINE) % LINE; }
 
-static int is_matrix(const Taken *taken, int k) { return PyArray_NDIM(taken->arrays[k]) == 2; }
-
-static Size itemsize(const Taken *taken) { return PyArray_ITEMSIZE(taken->arrays[0]); }
+static Size itemsize(const Taken *taken) { return is_double(taken) ? sizeof(double) : sizeof(float); }
 
 /* Set I, look whether all arrays have as many numbers as they are to, and go to where the span begins in them; those of
  * the loop's own get no place yet. */
@@ -270,7 +268,7 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
         }
         if (!taken->at[k]) continue;
         Size width = arrays[k].width;
-        int panels = arrays[k].use & (PACKED | TRANSPOSED) && !is_matrix(taken, k);
+        int panels = arrays[k].use & (PACKED | TRANSPOSED) && !taken->matrices[k];
         Size given = count(taken, k) - (panels ? LINE / itemsize(taken) : 0), in_all = rows[arrays[k].rows] * width;
         if (arrays[k].use & INPUT && !span->I) {
             span->I = given / in_all;
@@ -302,8 +300,8 @@ static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span)
         return arrays[k].width * span.H * itemsize(taken) * (arrays[k].rows == BATCH ? span.B : 1) + LINE;
     }
     int packed = arrays[k].use & LYING ? !are_few(span.B, arrays[k].use & INPUT ? span.I : span.H)
-                                       : arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && is_matrix(taken, k);
-    return packed ? PyArray_NBYTES(taken->arrays[k]) + LINE : 0;
+                                       : arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && taken->matrices[k];
+    return packed ? count(taken, k) * itemsize(taken) + LINE : 0;
 }
 
 /* Give the loop its own arrays, out of `memory`, and pack the matrices into theirs. */
@@ -371,7 +369,8 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     for (int k = 0; well && k < n; k++) {
         PyObject *object = arrays[k].use & OWN ? Py_None : *args++;
         int use = arrays[k].use & (BESIDE | OWN) ? arrays[k].use | MAYBE : arrays[k].use;
-        well = take(&taken, object, arrays[k].name, use, !k || use & SUMS ? REALS : its_type(&taken));
+        int any = !k || (use & SUMS && !is_double(&taken));
+        well = take(&taken, object, arrays[k].name, use, any ? REALS : its_type(&taken));
         if (well && use & SUMS && taken.at[k]) well = set_wide(&span, taken.arrays[k], use & BESIDE);
     }
     well = well && (step ? take_step(&taken, arrays, &span, &place)

@@ -43,6 +43,9 @@ static int expect(const Taken *taken, int k, const char *name, Size expected) {
     return 0;
 }
 
+/* How many numbers so many rows have, or more than any array has. */
+static Size times(Size rows, Size width) { return width && rows > PY_SSIZE_T_MAX / width ? -1 : rows * width; }
+
 /* Whether an array of integers has only those from 0 to below a limit. */
 static int within(const Taken *taken, int k, Size limit) {
     const int64_t *numbers = taken->at[k];
@@ -141,7 +144,7 @@ static PyObject *py_linear(PyObject *module, PyObject *const *args, Py_ssize_t g
         !take(&taken, args[3], "bias", MAYBE, type))
         return NULL;
     Size N = in > 0 ? count(&taken, 1) / in : 0, out = in > 0 ? count(&taken, 2) / in : 0;
-    if (!expect(&taken, 0, "y", N * out) || !expect(&taken, 1, "x", N * in) || !expect(&taken, 2, "weight", out * in) ||
+    if (!expect(&taken, 0, "y", times(N, out)) || !expect(&taken, 1, "x", N * in) || !expect(&taken, 2, "weight", out * in) ||
         (taken.at[3] && !expect(&taken, 3, "bias", out)))
         return NULL;
     (is_double(&taken) ? linear_double : linear_float)(taken.at, N, in, out);
@@ -161,7 +164,7 @@ static PyObject *py_linear_backward(PyObject *module, PyObject *const *args, Py_
         if (!take(&taken, args[k], names[k], use, k ? its_type(&taken) : REALS)) return NULL;
     }
     Size N = in > 0 ? count(&taken, 0) / in : 0, out = in > 0 ? count(&taken, 1) / in : 0;
-    const Size expected[] = {N * in, out * in, out, N * out, N * in, out * in};
+    const Size expected[] = {N * in, out * in, out, times(N, out), N * in, out * in};
     for (int k = 0; k < 6; k++)
         if (taken.at[k] && !expect(&taken, k, names[k], expected[k])) return NULL;
     (is_double(&taken) ? linear_backward_double : linear_backward_float)(taken.at, N, in, out);

@@ -14,10 +14,14 @@ typedef long long Size; /* where addresses have 32 bits too: products of sizes a
 enum { READ = 0, WRITTEN = 1, MAYBE = 2 }; /* MAYBE: or None */
 enum { MOST = 24 };
 
+/* What there is to know of them is written down at once: while other threads run, they may give an array another shape. */
 typedef struct {
     PyArrayObject *arrays[MOST]; /* NULL for None */
     void *at[MOST];
+    Size counts[MOST];
+    int matrices[MOST]; /* whether they are */
     int uses[MOST];
+    char type; /* the first one's */
     int taken;
 } Taken;
 
@@ -28,7 +32,11 @@ static const char *dtypes(const char *types) {
     return strchr(types, 'q') ? "int64" : types[1] ? "float32 or float64" : *types == 'f' ? "float32" : "float64";
 }
 
-static char type_of(PyArrayObject *array) { return PyArray_DESCR(array)->type; }
+/* '?' for what is not of NumPy's own, as its character may be any. */
+static char type_of(PyArrayObject *array) {
+    int number = PyArray_TYPE(array);
+    return number < 0 || PyTypeNum_ISUSERDEF(number) ? '?' : PyArray_DESCR(array)->type;
+}
 
 /* Whether the last array and the k-th, one of them to be written, have memory in common. */
 static int overlap(const Taken *taken, int k) {
@@ -66,6 +74,9 @@ static int take(Taken *taken, PyObject *object, const char *name, int use, const
     }
     taken->arrays[k] = array;
     taken->at[k] = PyArray_DATA(array);
+    taken->counts[k] = PyArray_SIZE(array);
+    taken->matrices[k] = PyArray_NDIM(array) == 2;
+    if (!k) taken->type = type_of(array);
     for (int other = 0; other < k; other++)
         if (overlap(taken, other)) {
             PyErr_Format(PyExc_ValueError, "%s: expected an array apart from those that are written", name);
@@ -74,9 +85,9 @@ static int take(Taken *taken, PyObject *object, const char *name, int use, const
     return 1;
 }
 
-static Size count(const Taken *taken, int k) { return PyArray_SIZE(taken->arrays[k]); }
+static Size count(const Taken *taken, int k) { return taken->counts[k]; }
 
-static int is_double(const Taken *taken) { return type_of(taken->arrays[0]) == 'd'; }
+static int is_double(const Taken *taken) { return taken->type == 'd'; }
 
 /* The types of numbers that go with the first array's: its own. */
 static const char *its_type(const Taken *taken) { return is_double(taken) ? "d" : "f"; }
