@@ -127,12 +127,27 @@ def test_checkpoints_in_turn_change_no_bit(cell):
 )
 def test_loops_without_the_gil_are_threaded_by_all_that_a_pass_has_to_do(D, steps, kind):
     """A GRU of 32 gives a thread enough to do from 32 steps of 32 sequences on."""
-    in_c = SimpleNamespace(GATES=gru.GATES, RELEASES_GIL=True)
+    in_c = SimpleNamespace(GATES=gru.GATES, releases_gil=lambda weights: True)
     weights = [np.empty((96, 32), np.float32)] * 2
     p = Pass(in_c, weights, {}, Layout(np.array([32] * steps), 32), None)
     set_num_threads(2)
     try:
         assert type(execution.choose([p] * D, False)) is kind
+    finally:
+        set_num_threads(1)
+
+
+def test_a_projection_which_c_lacks_is_threaded_as_numpy_is():
+    """Else threads would wait for one interpreter."""
+    native = pytest.importorskip("minirnn.native.lstm", reason="the loops in C were not built")
+    set_num_threads(2)
+    try:
+        for P, kind in [(0, InParts), (16, InTurn)]:
+            h = P or 32
+            shapes = (128, 8), (128, h), (128,), (128,)
+            weights = [*map(np.empty, shapes), np.empty((P, 32)) if P else None]
+            p = Pass(native, weights, {}, Layout(np.array([32] * 128), 32), None)
+            assert type(execution.choose([p], False)) is kind
     finally:
         set_num_threads(1)
 

@@ -51,7 +51,8 @@ def _kept_busy(p: Pass) -> int:
     w_hh, layout = p.weights[1], p.layout
     in_a_step: int = layout.batch_size * w_hh.size
     in_the_pass: int = layout.rows * w_hh.size
-    if getattr(p.recurrence, "RELEASES_GIL", False):
+    releases_gil = getattr(p.recurrence, "releases_gil", None)
+    if releases_gil is not None and releases_gil(p.weights):
         return in_the_pass // _THREADED_PASS
     if len(w_hh) // len(p.recurrence.GATES) < _THREADED_SIZE:
         return 0

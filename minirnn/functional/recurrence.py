@@ -29,7 +29,7 @@ class Recurrence(Protocol):
     """The contract.
 
     forward and step may take further arguments by name, the same ones, such as the RNN's `nonlinearity`. A
-    recurrence whose loops over time let other threads run says so by an attribute ``RELEASES_GIL = True``.
+    recurrence whose loops over time let other threads run says so by a function ``releases_gil(weights)``.
     """
 
     @property

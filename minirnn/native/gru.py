@@ -14,7 +14,6 @@ from ..functional.recurrence import Mask, States, Traces, Weights
 from ..layout import Layout
 from . import _loops
 from .shared import (
-    RELEASES_GIL,
     back_through,
     cuts,
     of_input,
@@ -22,11 +21,12 @@ from .shared import (
     packed_once,
     panels,
     read,
+    releases_gil,
     step_in_c,
 )
 
 __all__ = [
-    "GATES", "RELEASES_GIL", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes",
+    "GATES", "STATES", "backward", "forward", "gates", "releases_gil", "step", "stepper", "weight_shapes",
 ]  # fmt: skip
 
 _step_in_numpy = quiet(gru.step)

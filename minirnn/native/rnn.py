@@ -13,7 +13,6 @@ from ..functional.rnn import GATES, STATES, RNNContext, gates, weight_shapes
 from ..layout import Layout
 from . import _loops
 from .shared import (
-    RELEASES_GIL,
     back_through,
     cuts,
     of_input,
@@ -21,11 +20,12 @@ from .shared import (
     packed_once,
     panels,
     read,
+    releases_gil,
     step_in_c,
 )
 
 __all__ = [
-    "GATES", "RELEASES_GIL", "STATES", "backward", "forward", "gates", "step", "stepper", "weight_shapes",
+    "GATES", "STATES", "backward", "forward", "gates", "releases_gil", "step", "stepper", "weight_shapes",
 ]  # fmt: skip
 
 _FORWARD = {"tanh": _loops.rnn_tanh_forward, "relu": _loops.rnn_relu_forward}

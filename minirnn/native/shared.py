@@ -15,11 +15,13 @@ from ..layout import Layout, Span
 from ..threads import blas_threads
 from . import _loops
 
-# The pairs' loops do, for a whole span.
-RELEASES_GIL = True
-
 Loop: TypeAlias = Callable[..., None]
 Pack: TypeAlias = Callable[[Array, Array, int], None]
+
+
+def releases_gil(weights: Weights) -> bool:
+    """Tell whether loops with such weights run in C: those with a projection are NumPy's."""
+    return len(weights) < 5 or weights[4] is None
 
 
 class Cut(NamedTuple):
