@@ -110,15 +110,20 @@ def missing(what: str, name: str, hints: Mapping[str, str]) -> AttributeError:
 
 
 class _Missing:
-    """An attribute that there is not: to look it up is the error that says what to write.
+    """An attribute that a class has not: to look it up is the error that says what to write.
 
-    One for each name, since a ``__getattr__`` would make every look at what there is slower.
+    One for each name, since a ``__getattr__`` would make every look at what there is slower. What comes
+    after the class in an heir's bases may have it.
     """
 
-    def __init__(self, name: str, hint: str) -> None:
-        self.name, self.hint = name, hint
+    def __init__(self, owner: type, name: str, hint: str) -> None:
+        self.owner, self.name, self.hint = owner, name, hint
 
     def __get__(self, instance: Any, owner: type) -> Any:
+        if any(
+            self.name in vars(base) for base in owner.__mro__[owner.__mro__.index(self.owner) + 1 :]
+        ):
+            return getattr(super(self.owner, owner if instance is None else instance), self.name)
         what = (
             f"type object {owner.__name__!r}" if instance is None else f"{owner.__name__!r} object"
         )
@@ -136,11 +141,15 @@ class Hints:
     ) -> None:
         super().__init_subclass__(**options)
         for name, hint in hints.items():
-            setattr(cls, name, _Missing(name, hint))
+            setattr(cls, name, _Missing(cls, name, hint))
 
     def __dir__(self) -> list[str]:
         found = {name: inspect.getattr_static(self, name, None) for name in super().__dir__()}
-        return [name for name, value in found.items() if not isinstance(value, _Missing)]
+        return [
+            name
+            for name, value in found.items()
+            if not isinstance(value, _Missing) or hasattr(self, name)
+        ]
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Refuse options of torch's that a constructor of minirnn's does not have, and say why."""

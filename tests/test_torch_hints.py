@@ -101,6 +101,35 @@ def test_a_class_has_none_of_them_and_an_heir_may_have_its_own():
     assert not {"cuda", "buffers"} & set(dir(minirnn.Linear(2, 2)))
 
 
+def test_what_comes_after_a_class_may_have_what_it_has_not():
+    class Mixin:
+        cuda = "a class's"
+
+        @property
+        def cpu(self):
+            return self.buffers
+
+        def __init__(self):
+            super().__init__()
+            self.buffers = "an instance's"
+
+    class Both(minirnn.Module, Mixin):
+        pass
+
+    class Again(Both):
+        pass
+
+    for kind in (Both, Again):
+        model = kind()
+        assert (model.cuda, kind.cuda, model.cpu) == ("a class's", "a class's", "an instance's")
+        assert {"cuda", "cpu"} <= set(dir(model))
+        assert "float" not in dir(model)
+        with pytest.raises(
+            AttributeError, match=r'has no attribute .float.: write .to\("float32"\)'
+        ):
+            model.float  # noqa: B018
+
+
 def test_other_attributes_are_plainly_not_there():
     layer = minirnn.Linear(2, 2)
     with pytest.raises(AttributeError, match=r"'minirnn' has no attribute 'nothing'$"):
