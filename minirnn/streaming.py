@@ -168,7 +168,7 @@ class Streaming(RecurrentWeights):
             raise ValueError("step: a bidirectional layer cannot run step by step")
         like = self._like
         checks.floating("x_t", x_t, like)
-        form, shapes, step, weights, options = self._ready_for(x_t)
+        form, shapes, step, weights, options = self._ready_for(x_t, like)
         before = self._enter("state", state, form, like, copy=False)
         batched, empty = x_t.ndim == 2, get_array_module(like).empty
         after = [empty(shape, like.dtype) for shape in shapes]
@@ -179,7 +179,7 @@ class Streaming(RecurrentWeights):
             x = new[0]
         return (x if batched else x[0]).copy(), form.restore_states(after)
 
-    def _ready_for(self, x_t: Array) -> _Ready:
+    def _ready_for(self, x_t: Array, like: Array) -> _Ready:
         """Return what runs over an input of this shape: that of the step before, if it is still good."""
         key, kept = (changes.stamp(), x_t.shape), self._kept_step
         if kept is not None and kept.key == key:
@@ -190,7 +190,7 @@ class Streaming(RecurrentWeights):
             )
         batched, layers = x_t.ndim == 2, self.num_layers
         B = len(x_t) if batched else 1
-        recurrence = pair_for(self.recurrence, x_t)
+        recurrence = pair_for(self.recurrence, like)
         ready = _Ready(
             (forms.Padded if batched else forms.Unbatched)(equal_lengths(1, B)),
             [(layers, B, size) for size in self._state_sizes],
