@@ -78,7 +78,9 @@ class Parameter(NDArrayOperatorsMixin):
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
         checks.floating("data", data)
         # The reshape since NumPy makes a vector of an array without dimensions.
-        self._data: Array = get_array_module(data).ascontiguousarray(data).reshape(data.shape)
+        whole: Array = get_array_module(data).ascontiguousarray(data).reshape(data.shape)
+        # As loops in C read it. CuPy's are aligned, and do not say so.
+        self._data: Array = whole if getattr(whole.flags, "aligned", True) else whole.copy()
         # Made at the first look: a model that only answers never pays for gradients.
         self._grad: Array | None = None
         self.buffer: ParameterBuffer | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..backend import Array
-from ..functional import adam
 from . import _training
 
 
@@ -19,9 +18,6 @@ def update(
     eps: float,
 ) -> None:
     """Step the weights once, in place."""
-    if not data.flags.aligned:
-        adam.update(data, grad, state, t, lr, betas, eps)
-        return
     m, v, *largest, _ = state
     most = largest[0] if largest else None
     _training.adam(data, grad, m, v, most, lr, *betas, eps, t)

@@ -21,7 +21,7 @@ def forward(
     if x.size * len(weight) > _FEW:
         return linear.forward(x, weight, bias, save)
     y = np.empty((len(x), len(weight)), x.dtype)
-    _training.linear(y, read(x), read(weight), read(bias), x.shape[1])
+    _training.linear(y, read(x), weight, bias, x.shape[1])
     return y, LinearContext(x, weight) if save else None
 
 
@@ -31,5 +31,5 @@ def backward(ctx: LinearContext, dy: Array, dweight: Array, dbias: Array | None)
     if dy.size * x.shape[1] > _FEW:
         return linear.backward(ctx, dy, dweight, dbias)
     dx = np.empty(x.shape, x.dtype)
-    _training.linear_backward(dx, dweight, dbias, read(dy), read(x), read(weight), x.shape[1])
+    _training.linear_backward(dx, dweight, dbias, read(dy), read(x), weight, x.shape[1])
     return dx
