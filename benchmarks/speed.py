@@ -360,7 +360,7 @@ def in_numpy(function):
         try:
             return function()
         finally:
-            minirnn.set_native(True)
+            minirnn.set_native(minirnn.native_available())
 
     return call
 
