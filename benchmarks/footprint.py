@@ -14,16 +14,14 @@ import tracemalloc
 from pathlib import Path
 
 
-def peak_memory(library, cell, T, B, H, read_only=False, **options):
+def peak_memory(library, cell, T, B, H, **options):
     """Return the peak of forward + backward, in arrays of (T, B, H), results included, inputs not.
 
-    With `read_only` the input cannot be written to. The first figure is the growth of the process's
+    With `read_only` minirnn's input cannot be written to. The first figure is the growth of the process's
     resident memory, which Linux alone tells, else None; the second, for minirnn, is what NumPy allocated
     (torch does not say that of itself).
     """
-    result = _in_a_process_of_its_own(
-        "memory", library, cell, T, B, H, options | {"read_only": read_only}
-    )
+    result = _in_a_process_of_its_own("memory", library, cell, T, B, H, options)
     return [None if size is None else size / (4 * T * B * H) for size in result]
 
 
@@ -103,7 +101,7 @@ def _minirnn_steps(cell, T, B, H, read_only=False, **options):
     return run
 
 
-def _torch_steps(cell, T, B, H, read_only=False):
+def _torch_steps(cell, T, B, H):
     import torch
 
     torch.set_num_threads(1)
