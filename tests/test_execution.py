@@ -160,6 +160,7 @@ def test_a_projection_which_c_lacks_is_threaded_as_numpy_is():
         (2, 1, 15, False, InTurn),  # too little for two
         (2, 1, 32, False, InParts),
         (2, 2, 64, False, InThreads),
+        (2, 2, 7, False, InThreads),  # directions are threads of any size
         (4, 2, 64, False, InParts),
         (4, 2, 64, True, InThreads),  # a trace needs whole contexts
     ],

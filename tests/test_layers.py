@@ -37,6 +37,15 @@ def test_linear(bias, leading):
         close(ours.bias.grad, theirs.bias.grad)
 
 
+@pytest.mark.parametrize("features", [2, 200])  # in C, where that is built; and in NumPy
+def test_what_is_too_small_for_a_linear_raises_nothing(features):
+    layer = minirnn.Linear(features, 200, rng=0)
+    x, dy = np.full((50, features), 1e-40, F4), np.full((50, 200), 1e-30, F4)
+    with np.errstate(under="raise"):
+        _, ctx = layer.forward(x)
+        layer.backward(ctx, dy)
+
+
 @pytest.mark.parametrize("num_embeddings", [7, 500])
 @pytest.mark.parametrize("padding_idx", [None, 3, -1])
 @pytest.mark.parametrize("shape", [(), (40,), (5, 6), (0,)])

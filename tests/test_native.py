@@ -557,6 +557,14 @@ def test_a_step_of_large_products_is_left_to_numpy(cell, monkeypatch):
     monkeypatch.setattr("minirnn.native.shared._MOST", minirnn.native.shared._MOST - 1)
     for a, b in zip(*steps_of_both(cell, x, states, weights), strict=True):
         np.testing.assert_array_equal(a, b)
+    with np.errstate(under="raise"):  # where what is too small is zero, as everywhere
+        pair_for(CELLS[cell][0](1, 1).recurrence, x).step(
+            np.full_like(x, 1e-40),
+            states,
+            weights,
+            [np.empty_like(s) for s in states],
+            **CELLS[cell][1],
+        )
 
 
 @built

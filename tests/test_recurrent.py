@@ -293,6 +293,17 @@ def test_what_is_too_small_for_the_dtype_raises_nothing(make, options, scale):
             layer.step(x[0])
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_what_is_too_small_raises_nothing_in_another_batch_either(make, bidirectional):
+    minirnn.set_native(False)
+    layer = make(3, 4, bidirectional=bidirectional)
+    small = np.full((7, 2, 3), 1e-40, np.float32)
+    with np.errstate(all="raise"):
+        for x in (small, small[:5], small[:, :1]):
+            (y, _), ctx = layer.forward(x)
+            layer.backward(ctx, np.full_like(y, small[0, 0, 0]))
+
+
 def test_what_a_layer_keeps_of_a_pass_follows_the_switches(monkeypatch):
     thread_everything(monkeypatch, busy=1)
     layer, x = minirnn.GRU(3, 128, bidirectional=True), np.ones((2, 2, 3), np.float32)
