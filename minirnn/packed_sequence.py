@@ -37,7 +37,7 @@ class Packing(NamedTuple):
         """Return `rows` packed in this way."""
         fields = rows, self.batch_sizes, self.sorted_indices, self.unsorted_indices
         packed = tuple.__new__(PackedSequence, fields)
-        packed.packing = self
+        vars(packed)["packing"] = self
         return packed
 
     def check(self, name: str, x: Any) -> None:
@@ -199,6 +199,13 @@ class PackedSequence(_Arithmetic, _Fields):
     def _with(self, data: Array) -> PackedSequence:
         """Return `data`, which has a row for each of this batch's, packed in the same way."""
         return self.packing.of(data)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "packing":
+            raise AttributeError(
+                "packing: it follows from the fields, and changes as little as they do"
+            )
+        super().__setattr__(name, value)
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self)

@@ -395,6 +395,16 @@ def test_what_was_checked_cannot_be_changed(field):
             getattr(p, field)[:] = 0
 
 
+def test_how_a_batch_is_packed_stays_with_it():
+    packed, other = (pack_sequence([np.zeros(n), np.zeros(2)]) for n in (3, 4))
+    before = packed.packing
+    with pytest.raises(AttributeError, match="packing: it follows from the fields"):
+        packed.packing = other.packing
+    assert packed.packing is before
+    packed.source = "a user's own"
+    assert packed.source == "a user's own"
+
+
 def test_messages_do_not_list_thousands_of_lengths():
     n = 5000
     packed = pack_sequence([np.zeros(3)] * n)
