@@ -36,7 +36,7 @@ def test_import_loads_numpy_and_the_standard_library_only():
 )
 @pytest.mark.parametrize("native", [False, True])
 def test_a_pass_asks_the_system_for_no_memory_that_the_pass_before_had(native):
-    """A new process gives back 3 MB after each pass, and gets them again in 800 pages."""
+    """A new process gives back what a pass has freed, and gets it again page by page."""
     if native and not minirnn.native_available():
         pytest.skip("the loops in C were not built")
     code = f"""
