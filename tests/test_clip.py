@@ -164,6 +164,16 @@ def test_the_largest_entry_of_a_gradient_may_be_negative(norm_type):
     assert minirnn.clip_grad_norm_([p], 10.0, norm_type) == 5
 
 
+@pytest.mark.parametrize("dtypes", [(np.float32, np.float64), (np.float64, np.float32)])
+@pytest.mark.parametrize("native", [False, True])
+def test_squares_are_lost_in_the_narrowest_dtype(dtypes, native):
+    minirnn.set_native(native and minirnn.native_available())
+    ours = [weight(0.0, dtype=dtype) for dtype in dtypes]
+    for p, g in zip(ours, (3e-30, 4e-30), strict=True):
+        p.grad[...] = g
+    assert float(minirnn.clip_grad_norm_(ours, 1.0)) == pytest.approx(5e-30, rel=1e-6, abs=0)
+
+
 def test_a_norm_counts_what_is_small_beside_its_largest_entry():
     p = weight(*np.zeros(4))
     p.grad[:] = 2**24, 1, 1, 1  # in float32 the sum would not notice a one

@@ -28,7 +28,7 @@ def of(arrays: Sequence[Array], p: float) -> Any:
             return xp.sqrt(squares)
         total = math.sqrt(squares)
         # Between these limits neither has a square overflowed, nor one been lost that counts.
-        if smallest(squares.dtype) < total < math.inf:
+        if max(smallest(x.dtype) for x in arrays) < total < math.inf:
             return total if xp is np else xp.sqrt(squares)
     norm = _by_largest(xp, arrays, p)
     return float(norm) if xp is np else norm
