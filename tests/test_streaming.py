@@ -118,6 +118,20 @@ def test_a_step_hears_of_what_has_changed():
     np.testing.assert_array_equal(copy.deepcopy(layer).step(x)[0], layer.step(x)[0])
 
 
+def test_the_class_of_the_first_input_does_not_decide_what_runs():
+    if not minirnn.native_available():
+        pytest.skip("the loops in C were not built")
+    minirnn.set_native(True)
+    layer, steps = minirnn.GRU(3, 4, rng=0), []
+    x = np.ones((2, 3), np.float32)
+    for first in (x, x.view(np.memmap)):
+        minirnn.set_native(True)  # what was kept is good no more
+        layer.step(first)
+        steps.append(layer._kept_step.value.step)
+    assert steps[0] is steps[1]
+    assert "native" in steps[0].__module__
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_a_copy_of_a_stepper_goes_on_by_itself(make, copied):
     layer = make(3, 4, num_layers=2)
