@@ -376,13 +376,15 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     well = well && (step ? take_step(&taken, arrays, &span, &place)
                          : take_span(&taken, args, &span, &place) && find_rows(&taken, arrays, span, &place));
     if (!well || !fits(&taken, arrays, &span, &place)) return NULL;
-    Size bytes = 0;
+    Size of_sizes = step ? 0 : span.T * (Size)sizeof *span.sizes, bytes = of_sizes;
     for (int k = 0; k < n; k++) bytes += own_bytes(&taken, arrays, k, span);
     size_t room = (size_t)bytes;
     char *memory = bytes <= PY_SSIZE_T_MAX ? take_memory(&room) : NULL;
     if (!memory) return PyErr_NoMemory();
+    /* As they were looked at: other threads may write to the array from now on. */
+    if (of_sizes) span.sizes = memcpy(memory, span.sizes, (size_t)of_sizes);
     Py_BEGIN_ALLOW_THREADS
-    prepare(&taken, arrays, span, memory);
+    prepare(&taken, arrays, span, memory + of_sizes);
     set->loops[is_double(&taken)][loop](taken.at, span);
     Py_END_ALLOW_THREADS
     put_back_memory(memory, room);

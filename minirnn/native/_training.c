@@ -64,6 +64,8 @@ static PyObject *too_few(const char *name, int expected) {
     return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", name, expected);
 }
 
+/* Whoever goes by integers that were looked at keeps the GIL until the end: another thread might write to them. */
+
 /* ---- the functions ------------------------------------------------------------------------------------------------ */
 
 static int take_adam(Taken *taken, PyObject *const *args, Adam *step) {
@@ -107,9 +109,7 @@ static PyObject *py_cross_entropy(PyObject *module, PyObject *const *args, Py_ss
         return NULL;
     Size N = count(&taken, 2), C = N ? count(&taken, 0) / N : 0;
     if (!expect(&taken, 0, "slope", N * C) || !require_within(&taken, 2, "targets", C)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
     loss = (is_double(&taken) ? cross_entropy_double : cross_entropy_float)(taken.at, N, C, denominator);
-    Py_END_ALLOW_THREADS
     return PyFloat_FromDouble(loss);
 }
 
@@ -126,9 +126,7 @@ static PyObject *py_add_rows(PyObject *module, PyObject *const *args, Py_ssize_t
     Size N = count(&taken, 2), width = N ? count(&taken, 1) / N : 0;
     if (!expect(&taken, 1, "rows", N * width) || !require_within(&taken, 2, "tokens", width ? count(&taken, 0) / width : 0))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
     (is_double(&taken) ? add_rows_double : add_rows_float)(taken.at, N, width, left_out);
-    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -269,9 +267,7 @@ static PyObject *py_arrange(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (!expect(&taken, 2, "rows", total) || !expect(&taken, 0, "order", B) || !expect(&taken, 1, "inverse", B) ||
         (taken.at[4] && !expect(&taken, 4, "first", B)))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
     arrange(taken.at, B, longest, stride);
-    Py_END_ALLOW_THREADS
     return PyBool_FromLong(descending);
 }
 
