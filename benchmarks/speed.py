@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 
 import footprint
 import plots
@@ -177,7 +178,7 @@ class Bench:
                      (50, 64, 512, 512)]
                 ):  # fmt: skip
                     pair = Pair(cell, *size, None, directions == 2)
-                    one, torch_one = pair.job("forward+backward")
+                    one, torch_one = (several(job) for job in pair.job("forward+backward"))
                     two, torch_two = in_threads(one), in_torch_threads(torch_one)
                     row = [cell, directions, ", ".join(map(str, size))]
                     for ours, theirs in ((two, one), (two, torch_two)):
@@ -361,6 +362,20 @@ def in_numpy(function):
             return function()
         finally:
             minirnn.set_native(minirnn.native_available())
+
+    return call
+
+
+def several(function, seconds=0.02):
+    """Return what calls `function` as often as it takes to last so long: threads are started once for all."""
+    function()
+    start = perf_counter()
+    function()
+    calls = 1 + int(seconds / (perf_counter() - start))
+
+    def call():
+        for _ in range(calls):
+            function()
 
     return call
 

@@ -55,12 +55,13 @@ _pool: _Pool | None = None
 def set_num_threads(threads: int) -> None:
     """Let layers run in several threads, on the CPU, where there is enough for them to do.
 
-    The directions of a bidirectional layer run side by side. Threads beyond that share the batch. With the
-    loops in C, which need no interpreter for a whole pass, each thread gets at least three million
-    multiplications in all of the recurrent products: with ``hidden_size`` 64, 50 steps of 16 sequences of an
-    RNN, of 6 of a GRU, of 4 of an LSTM. NumPy lets go of the interpreter for each product and elementwise
-    function by itself; without the loops in C, as with a projection, threads pay from ``hidden_size`` 128 on,
-    and share the batch as long as each gets about a million multiplications in a step's recurrent product.
+    The directions of a bidirectional layer run side by side, and threads beyond that share the batch. The
+    loops in C need no interpreter for a whole pass: with them each direction gets at least three million
+    multiplications in all of its recurrent products, each part of a batch eight, that is with ``hidden_size``
+    64 and 50 steps 41 sequences of an RNN, 14 of a GRU, 11 of an LSTM. NumPy lets go of the interpreter for
+    each product and elementwise function by itself; without the loops in C threads pay from ``hidden_size``
+    128 on, and share the batch as long as each gets about a million multiplications in a step's recurrent
+    product.
 
     With a thread for each direction no bit of any result changes. Where threads share a batch, weight
     gradients are sums of the parts' and agree with one thread's to rounding; results are a function of

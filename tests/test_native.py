@@ -295,7 +295,7 @@ def test_checkpoints_change_no_bit(cell):
 @built
 @pytest.mark.parametrize("cell", CELLS)
 def test_threads_agree_with_one(cell, monkeypatch):
-    monkeypatch.setattr("minirnn.bptt.execution._THREADED_PASS", 1 << 18)
+    monkeypatch.setattr("minirnn.bptt.execution._THREADED_PART", 1 << 18)
     make, own = CELLS[cell]
     layer = make(8, 64, **own, bidirectional=True, dtype=np.float64, rng=0)
     lengths = [6] * 30 + [3] * 20

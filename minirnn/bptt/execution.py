@@ -27,7 +27,9 @@ Ran: TypeAlias = tuple[list[Array], list[Context]]
 # What gives a thread enough to do, in multiplications of the recurrent product. Loops in C release the GIL
 # for a whole pass, so they are the pass's; in NumPy each operation does, so they are a step's, and from a
 # hidden size on: below, what needs the GIL is most of a step.
+# A part of a batch has its rows copied, and all parts wait for the last, so it takes more than a direction.
 _THREADED_PASS = 3 << 20
+_THREADED_PART = 8 << 20
 _THREADED_STEP = 1 << 20
 _THREADED_SIZE = 128
 
@@ -53,7 +55,7 @@ def _kept_busy(p: Pass) -> int:
     in_the_pass: int = layout.rows * w_hh.size
     releases_gil = getattr(p.recurrence, "releases_gil", None)
     if releases_gil is not None and releases_gil(p.weights):
-        return in_the_pass // _THREADED_PASS
+        return max(in_the_pass // _THREADED_PART, int(in_the_pass >= _THREADED_PASS))
     if len(w_hh) // len(p.recurrence.GATES) < _THREADED_SIZE:
         return 0
     return max(1, in_a_step // _THREADED_STEP)
