@@ -154,7 +154,8 @@ def _show(error: BaseException, rank: int) -> None:
     """Write the error where Python would have, and all that was printed before it."""
     sys.stdout.flush()
     if not isinstance(error, SystemExit):
-        print(f"rank {rank}: ", "".join(traceback.format_exception(error)), sep="", file=sys.stderr)
+        # At once, since what an abort overtakes is lost.
+        sys.stderr.write("".join([f"rank {rank}: ", *traceback.format_exception(error)]))
     elif isinstance(error.code, str):
         print(error.code, file=sys.stderr)
     sys.stderr.flush()

@@ -1,12 +1,13 @@
 """Every execution to run passes gives what one after the other gives."""
 
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import all_close, all_equal
 
-from minirnn import set_num_threads
+from minirnn import native_available, set_num_threads
 from minirnn.bptt import execution
 from minirnn.bptt.checkpoints import Checkpointed
 from minirnn.bptt.execution import InParts, InThreads, InTurn
@@ -137,9 +138,10 @@ def test_loops_without_the_gil_are_threaded_by_all_that_a_pass_has_to_do(D, step
         set_num_threads(1)
 
 
+@pytest.mark.skipif(not native_available(), reason="the loops in C were not built")
 def test_a_projection_which_c_lacks_is_threaded_as_numpy_is():
     """Else threads would wait for one interpreter."""
-    native = pytest.importorskip("minirnn.native.lstm", reason="the loops in C were not built")
+    native = import_module("minirnn.native.lstm")
     set_num_threads(2)
     try:
         for P, kind in [(0, InParts), (16, InTurn)]:
