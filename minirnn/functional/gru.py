@@ -31,7 +31,6 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -198,15 +197,8 @@ def add_gradients(ctx: Saved, span: Span, da: Array, dx: Array, dweights: Weight
     dw_qrz = add_products(ctx, span, da[:, H:], da[:, : 3 * H], dx, dw_ih)
     dw_hh[2 * H :] += dw_qrz[:H]
     dw_hh[: 2 * H] += dw_qrz[H:]
-    if db_ih is not None:
-        add_to_biases((db_ih, db_hh), column_sums(da))
-
-
-def add_to_biases(dbs: Sequence[Array | None], db: Array) -> None:
-    """Add `db`, the sum of da's rows, to the biases' gradients, if there are biases."""
-    db_ih, db_hh = dbs
     if db_ih is not None and db_hh is not None:
-        H = len(db) // 4
+        db = column_sums(da)
         db_ih += db[H:]
         db_hh[2 * H :] += db[:H]
         db_hh[: 2 * H] += db[H : 3 * H]

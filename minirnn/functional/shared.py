@@ -96,8 +96,7 @@ def add_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dweights: Weight
     dz.dot(ctx.w_ih, dx[span.rows])
     dw_ih += dz.T.dot(ctx.x[span.rows])
     dw_hh += dz.T.dot(entering(ctx, span))
-    if db_ih is not None:
-        add_to_biases((db_ih, db_hh), column_sums(dz))
+    add_bias_gradient((db_ih, db_hh), dz)
 
 
 def add_input_gradients(ctx: Saved, span: Span, dz: Array, dx: Array, dw_ih: Array) -> None:
@@ -116,12 +115,9 @@ def entering(ctx: Saved, span: Span) -> Array:
 
 def add_bias_gradient(dbs: Sequence[Array | None], dz: Array) -> None:
     """Add ``dz.sum(0)`` to each of the biases' gradients, if there are biases."""
-    if dbs[0] is not None:
-        add_to_biases(dbs, column_sums(dz))
-
-
-def add_to_biases(dbs: Sequence[Array | None], db: Array) -> None:
-    """Add `db`, such a sum, to each of the biases' gradients, if there are biases."""
+    if dbs[0] is None:
+        return
+    db = column_sums(dz)
     for total in dbs:
         if total is not None:
             total += db

@@ -31,11 +31,11 @@ typedef void Elementwise(void *out, const void *x, Size count);
 #define FETCH_TO_READ(at) (void)(at)
 #endif
 
-enum { LINE = 64 };
+enum { LINE = 64 }; /* bytes of the cache's lines */
 
-/* Bytes of a block in which numbers of a few columns are laid side by side, which as they come lie so far apart that they
- * would crowd in a few places of the caches. It would be most of a small stack. */
-enum { BLOCK = 12 * 8192, APART = 4096 }; /* bytes of the cache's lines */
+/* Bytes of a block in which numbers of a few columns are laid side by side, which as they come lie so far apart, in rows of
+ * so many bytes, that they would crowd in a few places of the caches. It would be most of a small stack. */
+enum { BLOCK = 12 * 8192, APART = 4096 };
 
 /* Whether n rows are so few that to multiply them by a matrix of so many columns takes less time than to pack it. */
 static int are_few(Size n, Size columns) { return n <= columns / 4; }
