@@ -44,9 +44,11 @@ INLINE REAL NAME(sigmoid)(REAL z) {
 
 /* ---- out = a @ w or, with `add`, out += a @ w, of shapes (n, J), (n, K) and (K, J) ----------------------------------- */
 
-/* So many columns of w make a panel, and so many of its rows stay in the first-level cache as rows of `a` go by: so
- * many that what they have of those columns stays in the second as the panels go by. */
-#define PANEL (2 * LANES)
+/* So many columns of w make a panel, or half of one where not so many are left, and so many of its rows stay in the
+ * first-level cache as rows of `a` go by: so many that what they have of those columns stays in the second as the panels
+ * go by. */
+#define PANEL (VECTOR_BYTES == 64 ? 4 * LANES : 2 * LANES)
+#define HALF (2 * LANES)
 #define DEPTH (8192 / VECTOR_BYTES)
 #define HEIGHT 192
 
@@ -56,9 +58,9 @@ INLINE REAL NAME(sigmoid)(REAL z) {
  * the one before. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
                        Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns, int kept) {
-#define EACH(r, R) _Pragma("GCC unroll 6") for (int r = 0; r < R; r++)
+#define EACH(r, R) _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)
 #define EACH_COLUMN(width) SIMD for (int c = 0; c < width; c++)
-    REAL sum[6][4][PANEL];
+    REAL sum[8][4][PANEL];
     if (!add)
         EACH(r, R) EACH(p, P) EACH_COLUMN(kept) out[r * J + p * PANEL + c] = 0;
     EACH(r, R) EACH(p, P) EACH_COLUMN(columns) sum[r][p][c] = 0;
@@ -72,17 +74,21 @@ INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *r
 #undef EACH_COLUMN
 }
 
-/* All rows of so many columns, in tiles of nearly as many rows each: few rows are few sums, which wait for each other.
- * What the next tile adds to comes nearer meanwhile. */
+/* All rows of so many columns, in tiles of nearly as many rows each, as many as registers hold sums of: few rows are few
+ * sums, which wait for each other. What the next tile adds to comes nearer meanwhile. */
 INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
                           Size a_row, Size a_col, Size w_row, int add, int columns, int kept) {
-#define ROWS(R) case R: NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, add, R, 1, columns, kept); break;
-    for (Size tiles = (n + 5) / 6; tiles > 0; tiles--) {
+#define ROWS(R) \
+    case R: \
+        if (R <= most) NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, add, R, 1, columns, kept); \
+        break;
+    const int most = VECTOR_BYTES < 64 ? 6 : columns > HALF ? 4 : 8;
+    for (Size tiles = (n + most - 1) / most; tiles > 0; tiles--) {
         Size rows = (n + tiles - 1) / tiles;
         for (Size r = rows; add && r < 2 * rows && r < n; r++)
             for (int c = 0; c < kept; c += LINE / (int)sizeof(REAL)) FETCH(out + r * J + c);
         switch (rows) { /* a constant number each, so that the sums are registers */
-            ROWS(6) ROWS(5) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
+            ROWS(8) ROWS(7) ROWS(6) ROWS(5) ROWS(4) ROWS(3) ROWS(2) ROWS(1)
         }
         n -= rows;
         out += rows * J;
@@ -92,24 +98,24 @@ INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size 
 }
 
 /* One row of one panel, with two sums for each column, as one's additions would wait for each other. */
-INLINE void NAME(row)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, int add) {
+INLINE void NAME(row)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, int add, int columns) {
     REAL even[PANEL], odd[PANEL];
     SIMD
-    for (int c = 0; c < PANEL; c++) even[c] = add ? out[c] : 0;
+    for (int c = 0; c < columns; c++) even[c] = add ? out[c] : 0;
     SIMD
-    for (int c = 0; c < PANEL; c++) odd[c] = 0;
-    for (Size k = 0; k < K - 1; k += 2, w += 2 * PANEL) {
+    for (int c = 0; c < columns; c++) odd[c] = 0;
+    for (Size k = 0; k < K - 1; k += 2, w += 2 * columns) {
         SIMD
-        for (int c = 0; c < PANEL; c++) even[c] += a[k] * w[c];
+        for (int c = 0; c < columns; c++) even[c] += a[k] * w[c];
         SIMD
-        for (int c = 0; c < PANEL; c++) odd[c] += a[k + 1] * w[PANEL + c];
+        for (int c = 0; c < columns; c++) odd[c] += a[k + 1] * w[columns + c];
     }
     if (K % 2) {
         SIMD
-        for (int c = 0; c < PANEL; c++) even[c] += a[K - 1] * w[c];
+        for (int c = 0; c < columns; c++) even[c] += a[K - 1] * w[c];
     }
     SIMD
-    for (int c = 0; c < PANEL; c++) out[c] = even[c] + odd[c];
+    for (int c = 0; c < columns; c++) out[c] = even[c] + odd[c];
 }
 
 /* w lies as NAME(pack) writes it. As many columns at a time as the registers hold, with few rows those of several
@@ -118,25 +124,25 @@ TARGET static void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n
     for (; n > 0; n -= HEIGHT, out += HEIGHT * J, a += HEIGHT * a_row)
         for (Size k = 0; k < K; k += DEPTH) {
             Size height = n < HEIGHT ? n : HEIGHT, depth = K - k < DEPTH ? K - k : DEPTH, j = 0;
-            Size w_row = PANEL, w_panel = PANEL * K;
-            const REAL *a_k = a + k, *w_k = w + k * PANEL;
+            const REAL *a_k = a + k;
             int add_k = add || k;
 #define ACROSS(R, P) \
-            for (; height == R && j + P * PANEL <= J; j += P * PANEL, w_k += P * w_panel) \
-                NAME(tile)(out + j, a_k, w_k, depth, J, a_row, 1, w_row, w_panel, add_k, R, P, PANEL, PANEL);
-#define COLUMNS(width, next) \
-            for (; j + (width) <= J; j += (width), w_k += (next)) \
+            for (; height == R && j + P * PANEL <= J; j += P * PANEL) \
+                NAME(tile)(out + j, a_k, w + j * K + k * PANEL, depth, J, a_row, 1, PANEL, PANEL * K, add_k, R, P, PANEL, PANEL);
+#define PANELS(width) \
+            for (; height == 1 && j + (width) <= J; j += (width)) \
+                NAME(row)(out + j, a_k, w + j * K + k * (width), depth, add_k, width); \
+            for (; j + (width) <= J; j += (width)) \
+                NAME(columns)(out + j, a_k, w + j * K + k * (width), height, depth, J, a_row, 1, width, add_k, width, width);
+            ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2) PANELS(PANEL) PANELS(HALF)
+            Size w_row = J - j;
+            const REAL *w_k = w + j * K + k * w_row;
+#define COLUMNS(width) \
+            for (; j + (width) <= J; j += (width), w_k += (width)) \
                 NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, 1, w_row, add_k, width, width);
-            ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2)
-            for (; height == 1 && j + PANEL <= J; j += PANEL, w_k += w_panel) NAME(row)(out + j, a_k, w_k, depth, add_k);
-            COLUMNS(PANEL, w_panel)
-            w_row = J - j;
-            w_k = w + j * K + k * w_row;
-            COLUMNS(LANES, LANES)
-            COLUMNS(4, 4)
-            COLUMNS(2, 2)
-            COLUMNS(1, 1)
+            COLUMNS(LANES) COLUMNS(4) COLUMNS(2) COLUMNS(1)
 #undef ACROSS
+#undef PANELS
 #undef COLUMNS
         }
 }
@@ -152,7 +158,7 @@ TARGET static void NAME(product_of_rows)(REAL *out, const REAL *a, const REAL *c
             for (Size k = 0; k < K; k++) memcpy(panel + k * (width), rows[k] + j, sizeof(REAL) * (width)); \
             NAME(columns)(out + j, a, panel, height, K, J, a_row, a_col, width, add, width, width); \
         }
-        COLUMNS(PANEL) COLUMNS(LANES)
+        COLUMNS(PANEL) COLUMNS(HALF) COLUMNS(LANES)
         int rest = (int)(J - j);
         if (rest == 3 || rest > 4) { /* at once: a vector of them, filled up with zeros */
             for (Size k = 0; k < K; k++)
@@ -191,8 +197,8 @@ TARGET static void NAME(add_transposed)(const NAME(Sum) *sums, int count, const 
 TARGET static void NAME(pack)(void *out, const void *w, Size K, Size J, Size first) {
     REAL *restrict panels = out;
     const REAL *restrict rows = w;
-    for (Size j = 0; j < J; j += PANEL) {
-        Size columns = J - j < PANEL ? J - j : PANEL;
+    for (Size j = 0, columns; j < J; j += columns) {
+        columns = J - j >= PANEL ? PANEL : J - j >= HALF ? HALF : J - j;
         for (Size k = 0; k < K; k++, panels += columns) {
             const REAL *row = rows + (k + first < K ? k + first : k + first - K) * J + j;
             for (Size c = 0; c < columns; c++) panels[c] = row[c];
@@ -205,8 +211,8 @@ TARGET static void NAME(pack_transpose)(void *out, const void *w, Size J, Size K
     REAL *restrict panels = out;
     const REAL *restrict rows = w;
     (void)unused;
-    for (Size j = 0; j < J; j += PANEL) {
-        Size columns = J - j < PANEL ? J - j : PANEL;
+    for (Size j = 0, columns; j < J; j += columns) {
+        columns = J - j >= PANEL ? PANEL : J - j >= HALF ? HALF : J - j;
         for (Size first = 0; first < K; first += 16)
             for (Size c = 0; c < columns; c++)
                 for (Size k = first; k < K && k < first + 16; k++)
@@ -642,5 +648,6 @@ TARGET static void NAME(gru_backward)(void *const *at, Span span) {
 #undef TALL
 #undef BROAD
 #undef PANEL
+#undef HALF
 #undef DEPTH
 #undef HEIGHT
