@@ -10,8 +10,8 @@ from setuptools import Extension, setup
 
 HERE = Path(__file__).parent
 
-# No -ffast-math: NaN and infinities behave as in NumPy. No -fwrapv, which Python itself is built with: GCC would take
-# the sums of products by way of memory.
+# No -ffast-math: NaN and infinities behave as in NumPy. No -fwrapv, with which Python itself is built: GCC
+# would take the sums of products by way of memory.
 FLAGS = ["-std=c99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-wrapv"]
 
 

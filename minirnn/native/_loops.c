@@ -33,6 +33,22 @@ typedef void Elementwise(void *out, const void *x, Size count);
 
 enum { LINE = 64 }; /* bytes of the cache's lines */
 
+/* So many rows of a pass backward are in a cache from the loop to the products that end it; of steps with more, a step's. */
+enum { TOGETHER = 128 };
+
+/* Steps of a span: the first, its first row, and how many rows they have. */
+typedef struct {
+    Size first, row, rows;
+} Block;
+
+/* Those whose rows go together, up to the t-th, whose rows end at `stop`; all of them if there is room for their dz. */
+static Block steps_up_to(Span span, Size t, Size stop, const void *room) {
+    if (room) return (Block){0, 0, span.N};
+    Size rows = span.sizes[t];
+    for (; t > 0 && rows + span.sizes[t - 1] <= TOGETHER; t--) rows += span.sizes[t - 1];
+    return (Block){t, stop - rows, rows};
+}
+
 /* Bytes of a block in which numbers of a few columns are laid side by side, which as they come lie so far apart, in rows of
  * so many bytes, that they would crowd in a few places of the caches. It would be most of a small stack. */
 enum { BLOCK = 12 * 8192, APART = 4096 };
@@ -81,12 +97,14 @@ static int are_few(Size n, Size columns) { return n <= columns / 4; }
 
 /* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
- * argument but memory for the loop to work in. INPUT: with I in the place of H. SUMS: in double where the rest is in
- * float, if wanted. LYING: a matrix whose transpose is packed if the batch has many rows. SPREAD: a block, if rows of so
- * many numbers have their columns far apart. */
-enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256, LYING = 512, SPREAD = 1024 };
-/* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first. */
-enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES };
+ * argument but memory for the loop to work in, BESIDE the argument before. INPUT: with I in the place of H. SUMS: in double
+ * where the rest is in float, if wanted. LYING: a matrix whose transpose is packed if the batch has many rows. SPREAD: a
+ * block, if rows of so many numbers have their columns far apart. ELSE: there if and only if the array before is not. */
+enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256, LYING = 512, SPREAD = 1024,
+       ELSE = 2048 };
+/* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first; of a block
+ * of steps, and of what of it goes together. */
+enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES, BLOCK_ROWS, TOGETHER_ROWS };
 
 typedef struct {
     const char *name;
@@ -107,16 +125,19 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
     {"w_hh", TRANSPOSED, HIDDEN, gates}, {"b_ih", MAYBE, ONE, gates}, {"b_hh", BESIDE, ONE, gates}, \
     {"b", OWN, ONE, biases}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
     {"w_ih", MAYBE | TRANSPOSED | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}
+/* There is room for the dz of all rows, or W_ih and what the loop ends a block of steps with. */
 #define BACKWARD_ARRAYS(gates, width, packed) \
     {"w_hh", packed, HIDDEN, gates}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
-    {"w_ih", MAYBE | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}, {"dx", BESIDE | WRITTEN | INPUT, ROWS, 1}, \
-    {"dw_ih", BESIDE | WRITTEN | INPUT, HIDDEN, gates}, {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, \
-    {"db_ih", MAYBE | WRITTEN | SUMS, ONE, gates}, {"db_hh", BESIDE | WRITTEN | SUMS, ONE, gates}, {"db", OWN | BESIDE, ONE, width}, \
-    {"block", OWN | SPREAD, ONE, width}
+    {"dz", MAYBE | WRITTEN, ROOM, width}, {"w_ih", ELSE | PACKED | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}, \
+    {"dx", BESIDE | WRITTEN | INPUT, ROWS, 1}, {"dw_ih", BESIDE | WRITTEN | INPUT, HIDDEN, gates}, \
+    {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, {"block", OWN | BESIDE, BLOCK_ROWS, width}, \
+    {"x_panels", OWN | BESIDE | INPUT, TOGETHER_ROWS, 1}, {"h_panels", OWN | BESIDE, TOGETHER_ROWS, 1}, \
+    {"spread", OWN | BESIDE | SPREAD, ONE, width}, {"db_ih", MAYBE | WRITTEN | SUMS, ONE, gates}, \
+    {"db_hh", BESIDE | WRITTEN | SUMS, ONE, gates}, {"sums", OWN | BESIDE, ONE, 2 * (width)}
 #define RNN_FORWARD_ARRAYS {{"h", WRITTEN, STATES, 1}, FORWARD_ARRAYS(1, 1)}
 #define RNN_BACKWARD_ARRAYS \
-    {{"dz", WRITTEN, ROOM, 1}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, \
-     {"h", READ, STATES, 1}, BACKWARD_ARRAYS(1, 1, PACKED)}
+    {{"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, {"h", READ, STATES, 1}, \
+     BACKWARD_ARRAYS(1, 1, PACKED)}
 /* A step has no span, but the state before it and the one after it, whose shape is B and H. */
 #define STEP_ARRAYS(gates, biases) \
     {"w_ih", LYING | INPUT, HIDDEN, gates}, {"x", INPUT, ROWS, 1}, {"w_hh", LYING, HIDDEN, gates}, \
@@ -131,15 +152,15 @@ static const Arguments arguments[LOOPS] = {
     {"lstm_forward",
      {{"gates", WRITTEN, ROOM, 4}, {"h", WRITTEN, STATES, 1}, {"c", WRITTEN, STATES, 1}, FORWARD_ARRAYS(4, 4)}},
     {"lstm_backward",
-     {{"dz", WRITTEN, ROOM, 4}, {"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1},
-      {"trace_h", MAYBE | WRITTEN, ROWS, 1}, {"trace_c", MAYBE | WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4},
-      {"h", READ, STATES, 1}, {"c", READ, STATES, 1}, BACKWARD_ARRAYS(4, 4, PACKED)}},
+     {{"dh", WRITTEN, BATCH, 1}, {"dc", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace_h", MAYBE | WRITTEN, ROWS, 1},
+      {"trace_c", MAYBE | WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 4}, {"h", READ, STATES, 1}, {"c", READ, STATES, 1},
+      BACKWARD_ARRAYS(4, 4, PACKED)}},
     {"gru_forward",
      {{"gates", WRITTEN, ROOM, 3}, {"q", WRITTEN, ROOM, 1}, {"h", WRITTEN, STATES, 1}, {"p", OWN, BATCH, 3},
       FORWARD_ARRAYS(3, 4)}},
     {"gru_backward",
-     {{"da", WRITTEN, ROOM, 4}, {"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1},
-      {"gates", READ, ROWS, 3}, {"q", READ, ROWS, 1}, {"h", READ, STATES, 1}, BACKWARD_ARRAYS(3, 4, PACKED | ROTATED)}},
+     {{"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, {"gates", READ, ROWS, 3},
+      {"q", READ, ROWS, 1}, {"h", READ, STATES, 1}, BACKWARD_ARRAYS(3, 4, PACKED | ROTATED)}},
     {"rnn_tanh_step", RNN_STEP_ARRAYS},
     {"rnn_relu_step", RNN_STEP_ARRAYS},
     {"lstm_step",
@@ -252,7 +273,9 @@ static int find_rows(const Taken *taken, const Array *arrays, Span span, Place *
     return 0;
 }
 
-/* Panels begin with a line of the cache, for which their arrays have room: vectors across two lines are slow to load. */
+/* Panels begin with a line of the cache, for which their arrays have room: vectors across two lines are slow to load. And
+ * their last vector may reach beyond their end. */
+enum { SPARE = 2 * LINE };
 static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LINE) % LINE; }
 
 static Size itemsize(const Taken *taken) { return is_double(taken) ? sizeof(double) : sizeof(float); }
@@ -262,14 +285,15 @@ static Size itemsize(const Taken *taken) { return is_double(taken) ? sizeof(doub
 static int fits(Taken *taken, const Array *arrays, Span *span, const Place *place) {
     const Size rows[] = {1, span->H, span->B, place->rows, span->N, place->states};
     for (int k = 0; arrays[k].name; k++) {
-        if (arrays[k].use & BESIDE && !(arrays[k].use & OWN) && !taken->at[k] != !taken->at[k - 1]) {
+        int there = taken->at[k] != NULL, before = k && taken->at[k - 1], use = arrays[k].use & OWN ? 0 : arrays[k].use;
+        if ((use & BESIDE && there != before) || (use & ELSE && there == before)) {
             PyErr_Format(PyExc_TypeError, "%s: expected %s", arrays[k].name, taken->at[k] ? "None" : "an array, got None");
             return 0;
         }
         if (!taken->at[k]) continue;
         Size width = arrays[k].width;
         int panels = arrays[k].use & (PACKED | TRANSPOSED) && !taken->matrices[k];
-        Size given = count(taken, k) - (panels ? LINE / itemsize(taken) : 0), in_all = rows[arrays[k].rows] * width;
+        Size given = count(taken, k) - (panels ? SPARE / itemsize(taken) : 0), in_all = rows[arrays[k].rows] * width;
         if (arrays[k].use & INPUT && !span->I) {
             span->I = given / in_all;
             if (span->I < 1 || span->I > MOST_HIDDEN) {
@@ -294,14 +318,19 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
 
 /* Return how many bytes of the loop's own one of its arrays takes: as panels, or to work in. */
 static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span) {
+    Size together = span.N < TOGETHER ? span.N : TOGETHER, block = span.N < span.B ? span.N : span.B;
+    const Size rows[] = {[ONE] = 1, [BATCH] = span.B, [BLOCK_ROWS] = block > together ? block : together, [TOGETHER_ROWS] = together};
+    Size numbers = arrays[k].width * (arrays[k].use & INPUT ? span.I : span.H);
     if (arrays[k].use & OWN) {
-        if (arrays[k].use & BESIDE && !taken->at[k - 1]) return 0;
-        if (arrays[k].use & SPREAD) return arrays[k].width * span.H * itemsize(taken) < APART ? 0 : BLOCK + LINE;
-        return arrays[k].width * span.H * itemsize(taken) * (arrays[k].rows == BATCH ? span.B : 1) + LINE;
+        int beside = k - 1;
+        while (beside > 0 && arrays[beside].use & OWN) beside--;
+        if (arrays[k].use & BESIDE && !taken->at[beside]) return 0;
+        if (arrays[k].use & SPREAD) return numbers * itemsize(taken) < APART ? 0 : BLOCK + LINE;
+        return rows[arrays[k].rows] * numbers * itemsize(taken) + SPARE;
     }
     int packed = arrays[k].use & LYING ? !are_few(span.B, arrays[k].use & INPUT ? span.I : span.H)
                                        : arrays[k].use & (PACKED | TRANSPOSED) && taken->at[k] && taken->matrices[k];
-    return packed ? count(taken, k) * itemsize(taken) + LINE : 0;
+    return packed ? count(taken, k) * itemsize(taken) + SPARE : 0;
 }
 
 /* Give the loop its own arrays, out of `memory`, and pack the matrices into theirs. */
@@ -368,7 +397,7 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     if (given != expected) return PyErr_Format(PyExc_TypeError, "%s: expected %d arguments", arguments[loop].name, expected);
     for (int k = 0; well && k < n; k++) {
         PyObject *object = arrays[k].use & OWN ? Py_None : *args++;
-        int use = arrays[k].use & (BESIDE | OWN) ? arrays[k].use | MAYBE : arrays[k].use;
+        int use = arrays[k].use & (BESIDE | ELSE | OWN) ? arrays[k].use | MAYBE : arrays[k].use;
         int any = !k || (use & SUMS && !is_double(&taken));
         well = take(&taken, object, arrays[k].name, use, any ? REALS : its_type(&taken));
         if (well && use & SUMS && taken.at[k]) well = set_wide(&span, taken.arrays[k], use & BESIDE);
@@ -420,7 +449,7 @@ static PyObject *pack(Pack *const *packs, PyObject *const *args, Py_ssize_t give
     Size columns = PyLong_AsSsize_t(args[2]);
     if ((columns == -1 && PyErr_Occurred()) || !take_out_and_in(&taken, args)) return NULL;
     Size numbers = count(&taken, 1);
-    if (count(&taken, 0) != numbers + LINE / itemsize(&taken) || columns < 1 || columns > numbers || numbers % columns) {
+    if (count(&taken, 0) != numbers + SPARE / itemsize(&taken) || columns < 1 || columns > numbers || numbers % columns) {
         return PyErr_Format(PyExc_ValueError, "expected room for as many numbers, in rows of %lld", columns);
     }
     Py_BEGIN_ALLOW_THREADS

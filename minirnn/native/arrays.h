@@ -12,7 +12,7 @@
 typedef long long Size; /* where addresses have 32 bits too: products of sizes are looked at before they are known to fit */
 
 enum { READ = 0, WRITTEN = 1, MAYBE = 2 }; /* MAYBE: or None */
-enum { MOST = 24 };
+enum { MOST = 32 };
 
 /* What there is to know of them is written down at once: while other threads run, they may give an array another shape. */
 typedef struct {

@@ -51,14 +51,11 @@ def backward(
     ctx: GRURows, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
-    x, h, gates, q, _, w_hh, layout, mask = ctx
-    (dh,), (trace_h,), dy, H = dstates, trace or (None,), read(dy), w_hh.shape[1]
-    dx, da = np.empty(x.shape, x.dtype), np.empty((layout.span_rows, 4 * H), x.dtype)
-    w = packed_once(w_hh, layout, _pack_qrz)
-    given = da, dh, dy, trace_h, gates, q, h, w, mask
-    for cut in reversed(cuts(layout)):
-        back_through(_loops.gru_backward, given, ctx, cut, dx, dweights, gru.add_gradients)
-    return dx
+    (dh,), (trace_h,), H = dstates, trace or (None,), ctx.h.shape[1]
+    given = dh, read(dy), trace_h, ctx.gates, ctx.q, ctx.h
+    return back_through(
+        _loops.gru_backward, given, ctx, 4 * H, dweights, gru.add_gradients, _pack_qrz
+    )
 
 
 def _pack_qrz(panels: Array, w_hh: Array, columns: int) -> None:

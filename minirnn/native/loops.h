@@ -98,7 +98,8 @@ INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size 
 }
 
 /* One row of one panel, with two sums for each column, as one's additions would wait for each other. */
-INLINE void NAME(row)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, int add, int columns) {
+INLINE void NAME(row)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size a_col, int add,
+                      int columns) {
     REAL even[PANEL], odd[PANEL];
     SIMD
     for (int c = 0; c < columns; c++) even[c] = add ? out[c] : 0;
@@ -106,104 +107,93 @@ INLINE void NAME(row)(REAL *restrict out, const REAL *restrict a, const REAL *re
     for (int c = 0; c < columns; c++) odd[c] = 0;
     for (Size k = 0; k < K - 1; k += 2, w += 2 * columns) {
         SIMD
-        for (int c = 0; c < columns; c++) even[c] += a[k] * w[c];
+        for (int c = 0; c < columns; c++) even[c] += a[k * a_col] * w[c];
         SIMD
-        for (int c = 0; c < columns; c++) odd[c] += a[k + 1] * w[columns + c];
+        for (int c = 0; c < columns; c++) odd[c] += a[(k + 1) * a_col] * w[columns + c];
     }
     if (K % 2) {
         SIMD
-        for (int c = 0; c < columns; c++) even[c] += a[K - 1] * w[c];
+        for (int c = 0; c < columns; c++) even[c] += a[(K - 1) * a_col] * w[c];
     }
     SIMD
     for (int c = 0; c < columns; c++) out[c] = even[c] + odd[c];
 }
 
 /* w lies as NAME(pack) writes it. As many columns at a time as the registers hold, with few rows those of several
- * panels, and of what is left as many as fit. */
-TARGET static void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, int add) {
+ * panels. Of what is left a vector is multiplied with what lies beside it, or as many as fit. */
+INLINE void NAME(multiply)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, Size a_col, int add) {
     for (; n > 0; n -= HEIGHT, out += HEIGHT * J, a += HEIGHT * a_row)
         for (Size k = 0; k < K; k += DEPTH) {
             Size height = n < HEIGHT ? n : HEIGHT, depth = K - k < DEPTH ? K - k : DEPTH, j = 0;
-            const REAL *a_k = a + k;
+            const REAL *a_k = a + k * a_col;
             int add_k = add || k;
 #define ACROSS(R, P) \
             for (; height == R && j + P * PANEL <= J; j += P * PANEL) \
-                NAME(tile)(out + j, a_k, w + j * K + k * PANEL, depth, J, a_row, 1, PANEL, PANEL * K, add_k, R, P, PANEL, PANEL);
+                NAME(tile)(out + j, a_k, w + j * K + k * PANEL, depth, J, a_row, a_col, PANEL, PANEL * K, add_k, R, P, PANEL, PANEL);
 #define PANELS(width) \
             for (; height == 1 && j + (width) <= J; j += (width)) \
-                NAME(row)(out + j, a_k, w + j * K + k * (width), depth, add_k, width); \
+                NAME(row)(out + j, a_k, w + j * K + k * (width), depth, a_col, add_k, width); \
             for (; j + (width) <= J; j += (width)) \
-                NAME(columns)(out + j, a_k, w + j * K + k * (width), height, depth, J, a_row, 1, width, add_k, width, width);
+                NAME(columns)(out + j, a_k, w + j * K + k * (width), height, depth, J, a_row, a_col, width, add_k, width, width);
+#define COLUMNS(width, kept) \
+            for (; j + (kept) <= J; j += (kept), w_k += (kept)) \
+                NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, a_col, w_row, add_k, width, kept);
             ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2) PANELS(PANEL) PANELS(HALF)
             Size w_row = J - j;
             const REAL *w_k = w + j * K + k * w_row;
-#define COLUMNS(width) \
-            for (; j + (width) <= J; j += (width), w_k += (width)) \
-                NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, 1, w_row, add_k, width, width);
-            COLUMNS(LANES) COLUMNS(4) COLUMNS(2) COLUMNS(1)
+            COLUMNS(LANES, LANES)
+            int rest = (int)(J - j);
+            if (rest == 3 || rest > 4) {
+                COLUMNS(LANES, rest)
+                continue;
+            }
+            COLUMNS(4, 4) COLUMNS(2, 2) COLUMNS(1, 1)
 #undef ACROSS
 #undef PANELS
 #undef COLUMNS
         }
 }
 
-/* The rows of w are those at `rows`, at most DEPTH, and are laid side by side before they are used again and again. */
-TARGET static void NAME(product_of_rows)(REAL *out, const REAL *a, const REAL *const *rows, Size n, Size K, Size J,
-                                         Size a_row, Size a_col, int add) {
-    REAL panel[DEPTH * PANEL];
-    for (; n > 0; n -= HEIGHT, out += HEIGHT * J, a += HEIGHT * a_row) {
-        Size height = n < HEIGHT ? n : HEIGHT, j = 0;
-#define COLUMNS(width) \
-        for (; j + (width) <= J; j += (width)) { \
-            for (Size k = 0; k < K; k++) memcpy(panel + k * (width), rows[k] + j, sizeof(REAL) * (width)); \
-            NAME(columns)(out + j, a, panel, height, K, J, a_row, a_col, width, add, width, width); \
-        }
-        COLUMNS(PANEL) COLUMNS(HALF) COLUMNS(LANES)
-        int rest = (int)(J - j);
-        if (rest == 3 || rest > 4) { /* at once: a vector of them, filled up with zeros */
-            for (Size k = 0; k < K; k++)
-                for (int c = 0; c < LANES; c++) panel[k * LANES + c] = c < rest ? rows[k][j + c] : 0;
-            NAME(columns)(out + j, a, panel, height, K, J, a_row, a_col, LANES, add, LANES, rest);
-            continue;
-        }
-        COLUMNS(4) COLUMNS(2) COLUMNS(1)
-#undef COLUMNS
-    }
+TARGET static void NAME(product)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, int add) {
+    NAME(multiply)(out, a, w, n, K, J, a_row, 1, add);
 }
 
-/* Where a.T @ w is added up: what it is added to, the rows of w, at most DEPTH, and how many numbers each has. */
+/* Where a.T @ w is added up: what it is added to, and w. */
 typedef struct {
     REAL *out;
-    const REAL *rows[DEPTH];
+    const REAL *w;
     Size J;
 } NAME(Sum);
 
-/* Add them up, so many at once, as `a` is large and is to come from memory once. What is used of its columns at a time is
- * laid side by side too, in the block, if there is one as they lie far apart. */
+/* Add them up, so many at once, as `a` is large. What is used of its columns at a time is laid side by side, in the block,
+ * if there is one as they lie far apart. */
 TARGET static void NAME(add_transposed)(const NAME(Sum) *sums, int count, const REAL *a, Size n, Size K, Size a_row,
                                         REAL *restrict block) {
-    enum { BREADTH = BLOCK / DEPTH / sizeof(REAL) };
-    Size most = block ? BREADTH : HEIGHT;
+    enum { BREADTH = BLOCK / TOGETHER / sizeof(REAL) };
+    Size most = block ? BREADTH : HEIGHT, apart = block ? BREADTH : a_row;
     for (Size first = 0; first < n; first += most, a += most) {
         Size breadth = n - first < most ? n - first : most;
         for (Size k = 0; block && k < K; k++) memcpy(block + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
         for (const NAME(Sum) *sum = sums; sum < sums + count; sum++)
-            NAME(product_of_rows)(sum->out + first * sum->J, block ? block : a, sum->rows, breadth, K, sum->J, 1,
-                                  block ? BREADTH : a_row, 1);
+            NAME(multiply)(sum->out + first * sum->J, block ? block : a, sum->w, breadth, K, sum->J, 1, apart, 1);
     }
 }
 
+/* Write the k-th row of w (K, J) to the panels: so many columns of all rows after each other, then the next. */
+INLINE void NAME(lay)(REAL *restrict panels, const REAL *restrict row, Size k, Size K, Size J) {
+    Size j = 0;
+    for (; j + PANEL <= J; j += PANEL) memcpy(panels + j * K + k * PANEL, row + j, sizeof(REAL) * PANEL);
+    for (; j + HALF <= J; j += HALF) memcpy(panels + j * K + k * HALF, row + j, sizeof(REAL) * HALF);
+    for (Size c = j; c < J; c++) panels[j * K + k * (J - j) + c - j] = row[c];
+}
+
+/* What is read beyond the last row, if it has fewer columns than a vector, is a number. */
+INLINE void NAME(end)(REAL *panels, Size K, Size J) { memset(panels + K * J, 0, LINE); }
+
 /* w (K, J) in panels, its rows from the `first` on and then those before. */
-TARGET static void NAME(pack)(void *out, const void *w, Size K, Size J, Size first) {
-    REAL *restrict panels = out;
-    const REAL *restrict rows = w;
-    for (Size j = 0, columns; j < J; j += columns) {
-        columns = J - j >= PANEL ? PANEL : J - j >= HALF ? HALF : J - j;
-        for (Size k = 0; k < K; k++, panels += columns) {
-            const REAL *row = rows + (k + first < K ? k + first : k + first - K) * J + j;
-            for (Size c = 0; c < columns; c++) panels[c] = row[c];
-        }
-    }
+TARGET static void NAME(pack)(void *panels, const void *w, Size K, Size J, Size first) {
+    for (Size k = 0; k < K; k++) NAME(lay)(panels, (const REAL *)w + (k + first < K ? k + first : k + first - K) * J, k, K, J);
+    NAME(end)(panels, K, J);
 }
 
 /* The transpose of w (J, K) in panels. */
@@ -218,6 +208,7 @@ TARGET static void NAME(pack_transpose)(void *out, const void *w, Size J, Size K
                 for (Size k = first; k < K && k < first + 16; k++)
                     panels[j * K + k * columns + c] = rows[(j + c) * K + k];
     }
+    NAME(end)(panels, K, J);
 }
 
 /* ---- out = a @ w.T or, with `add`, out += a @ w.T, of shapes (n, J), (n, K) and (J, K) ------------------------------- */
@@ -337,21 +328,25 @@ INLINE void NAME(relus)(REAL *restrict z, const REAL *restrict b, Size count) {
     for (Size j = 0; j < count; j++) z[j] = z[j] + b[j] <= 0 ? 0 : z[j] + b[j];
 }
 
-/* ---- before the loop forward, and after the one backward ------------------------------------------------------------ */
+/* ---- before some steps forward, and after them backward ------------------------------------------------------------- */
+
+/* Where dz is to lie: in the array of all rows that was given, or in the loop's own for a block of steps. */
+INLINE REAL *NAME(room)(void *const *at) { return at[0] ? at[0] : at[6]; }
 
 INLINE void NAME(add_biases)(REAL *restrict b, const REAL *restrict b_ih, const REAL *restrict b_hh, Size count) {
     for (Size j = 0; j < count; j++) b[j] = b_ih ? b_ih[j] + b_hh[j] : 0;
 }
 
-/* The sum of the biases, and what the input gives to all steps: out = x W_ih^T. */
-INLINE void NAME(begin)(void *const *at, REAL *out, Span span, int gates) {
+/* What the input gives to the next steps, whose rows then are in a cache: out = x W_ih^T. Return the step after them. */
+INLINE Size NAME(begin)(void *const *at, REAL *out, Span span, Size t, Size start, int gates) {
     const REAL *w_ih = at[6], *x = at[7];
-    Size K = gates * span.H;
-    NAME(add_biases)(at[3], at[1], at[2], K);
-    if (w_ih) NAME(product)(out, x, w_ih, span.N, span.I, K, span.I, 0);
+    Size rows = span.sizes[t++];
+    for (; t < span.T && rows + span.sizes[t] <= HEIGHT; t++) rows += span.sizes[t];
+    if (w_ih) NAME(product)(out, x + start * span.I, w_ih, rows, span.I, gates * span.H, span.I, 0);
+    return t;
 }
 
-/* The same for a step by itself, with what its state gives: from_h = h W_hh^T, or added to `out`, if that is the same. */
+/* The same for a step by itself, with the sum of the biases and what its state gives: from_h = h W_hh^T, or added to `out`, if that is the same. */
 INLINE void NAME(begin_step)(void *const *at, REAL *out, const REAL *h, REAL *from_h, Span span, int gates) {
     const REAL *w_ih = at[0], *x = at[1], *w_hh = at[2];
     Size K = gates * span.H;
@@ -360,63 +355,69 @@ INLINE void NAME(begin_step)(void *const *at, REAL *out, const REAL *h, REAL *fr
     NAME(product_transposed)(from_h, h, w_hh, span.B, span.H, K, from_h == out);
 }
 
-/* db = dz.sum(0), in double: of many rows float would lose the small ones. */
-INLINE void NAME(column_sums)(REAL *restrict db, const REAL *restrict dz, Size N, Size width) {
+/* Add columns up in double: of many rows float would lose the small ones. */
+INLINE void NAME(add_columns)(double *restrict sums, const REAL *restrict dz, Size rows, Size width) {
     enum { SUMS = VECTOR_BYTES }; /* eight vectors of them, under way at the same time */
     for (Size j = 0; j < width; j += SUMS) {
         int columns = width - j < SUMS ? (int)(width - j) : SUMS;
         double sum[SUMS] = {0};
-        for (Size row = 0; row < N; row++)
+        for (Size row = 0; row < rows; row++)
             for (int c = 0; c < columns; c++) sum[c] += dz[row * width + j + c];
-        for (int c = 0; c < columns; c++) db[j + c] = (REAL)sum[c];
+        for (int c = 0; c < columns; c++) sums[j + c] += sum[c];
     }
 }
 
 /* Add sums to what a bias's gradient has from `first` on. */
-INLINE void NAME(add_sums)(void *db, Size first, const REAL *restrict sums, Size count, int wide) {
+INLINE void NAME(add_sums)(void *db, Size first, const double *restrict sums, Size count, int wide) {
     for (Size j = 0; j < count; j++)
         if (wide) ((double *)db)[first + j] += sums[j];
-        else ((REAL *)db)[first + j] += sums[j];
+        else ((REAL *)db)[first + j] += (REAL)sums[j];
 }
 
-/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, and the biases', if they are not left to NumPy, as with
- * a mask: those of products for some rows at a time, which stay in a cache from one to the next. The GRU's dz has a block
- * more, dq, before those of r, z and n; of W_hh's product it takes the place of n's. */
-INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Span span, int gates, int gru) {
+/* db = sum_t dz_t: what the block adds to it, and with the last block, which is of the first steps, the whole. The GRU's
+ * dz has a block of columns more, dq, before those of r, z and n; of b_hh's it takes the place of n's. */
+INLINE void NAME(add_bias_gradients)(void *const *at, const REAL *dz, Span span, Block block, int gates, int gru) {
+    void *db_ih = at[0], *db_hh = at[1];
+    double *sums = at[2];
+    if (!db_ih) return;
+    Size H = span.H, K = gates * H, width = gru ? K + H : K;
+    if (block.row + block.rows == span.N) memset(sums, 0, sizeof(double) * width);
+    NAME(add_columns)(sums, dz, block.rows, width);
+    if (block.first) return;
+    NAME(add_sums)(db_ih, 0, sums + width - K, K, span.wide);
+    NAME(add_sums)(db_hh, 0, sums + width - K, gru ? 2 * H : K, span.wide);
+    if (gru) NAME(add_sums)(db_hh, 2 * H, sums, H, span.wide);
+}
+
+/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, and the biases', of a block of steps, if they are not left
+ * to NumPy, as with a mask. Of the GRU's W_hh, too, dq takes the place of n's. */
+INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Span span, Block block, int gates, int gru) {
     const REAL *w_ih = at[0], *x = at[1];
-    REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *db = at[7], *block = at[8];
-    void *db_ih = at[5], *db_hh = at[6];
+    REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *x_panels = at[6], *h_panels = at[7], *spread = at[8];
     if (!w_ih) return;
-    Size H = span.H, I = span.I, N = span.N, K = gates * H, width = gru ? K + H : K;
-    const REAL *dz_ih = gru ? dz + H : dz, *w_rows[DEPTH];
-    NAME(Sum) dw[] = {{.J = I}, {.J = H}};
-    if (db_ih) {
-        NAME(column_sums)(db, dz, N, width);
-        NAME(add_sums)(db_ih, 0, db + width - K, K, span.wide);
-        NAME(add_sums)(db_hh, 0, db + width - K, gru ? 2 * H : K, span.wide);
-        if (gru) NAME(add_sums)(db_hh, 2 * H, db, H, span.wide);
-    }
-    for (Size first = 0, t = 0, row = 0, before = span.B; first < N; first += DEPTH) {
-        Size depth = N - first < DEPTH ? N - first : DEPTH;
+    NAME(add_bias_gradients)(at + 9, dz, span, block, gates, gru);
+    Size H = span.H, I = span.I, K = gates * H, width = gru ? K + H : K;
+    Size t = block.first, before = t ? span.sizes[t - 1] : span.B;
+    const REAL *h_prev = h + (span.B + block.row - before) * H, *dz_ih = gru ? dz + H : dz;
+    x += block.row * I;
+    dx += block.row * I;
+    for (Size first = 0, row = 0; first < block.rows; first += TOGETHER) {
+        Size depth = block.rows - first < TOGETHER ? block.rows - first : TOGETHER;
         for (Size d = 0; d < depth; d++, row++) {
-            for (; row == span.sizes[t]; row = 0, before = span.sizes[t++]) h += before * H;
-            dw[0].rows[d] = x + (first + d) * I;
-            dw[1].rows[d] = h + row * H;
+            for (; row == span.sizes[t]; row = 0, before = span.sizes[t++]) h_prev += before * H;
+            NAME(lay)(x_panels, x + (first + d) * I, d, depth, I);
+            NAME(lay)(h_panels, h_prev + row * H, d, depth, H);
         }
-        const REAL *dz_first = dz_ih + first * width;
-        for (Size k = 0; k < K; k += DEPTH) {
-            Size some = K - k < DEPTH ? K - k : DEPTH;
-            for (Size d = 0; d < some; d++) w_rows[d] = w_ih + (k + d) * I;
-            NAME(product_of_rows)(dx + first * I, dz_first + k, w_rows, depth, some, I, width, 1, k > 0);
-        }
-        dw[0].out = dw_ih;
-        dw[1].out = dw_hh;
-        NAME(add_transposed)(dw, 2, dz_first, gru ? 2 * H : K, depth, width, block);
+        NAME(end)(x_panels, depth, I);
+        NAME(end)(h_panels, depth, H);
+        const REAL *a = dz_ih + first * width;
+        NAME(product)(dx + first * I, a, w_ih, depth, K, I, width, 0);
+        NAME(Sum) of_both[] = {{dw_ih, x_panels, I}, {dw_hh, h_panels, H}};
+        NAME(add_transposed)(of_both, 2, a, gru ? 2 * H : K, depth, width, spread);
         if (!gru) continue;
-        dw[0].out += 2 * H * I;
-        dw[1].out += 2 * H * H;
-        NAME(add_transposed)(dw, 1, dz_first + 2 * H, H, depth, width, block);
-        NAME(add_transposed)(dw + 1, 1, dz_first - H, H, depth, width, block);
+        NAME(Sum) of_n = {dw_ih + 2 * H * I, x_panels, I}, of_q = {dw_hh + 2 * H * H, h_panels, H};
+        NAME(add_transposed)(&of_n, 1, a + 2 * H, H, depth, width, spread);
+        NAME(add_transposed)(&of_q, 1, a - H, H, depth, width, spread);
     }
 }
 
@@ -430,30 +431,34 @@ INLINE void NAME(rnn_states)(REAL *h, const REAL *b, Size n, Size H, int relu) {
 }
 
 INLINE void NAME(rnn_forward)(void *const *at, Span span, int relu) {
-    REAL *h = at[0], *masked = at[6];
-    const REAL *w = at[1], *b = at[4], *mask = at[5];
+    REAL *h = at[0], *b = at[4], *masked = at[6];
+    const REAL *w = at[1], *mask = at[5];
     Size H = span.H;
     const REAL *h_prev = h;
     h += span.B * H;
-    NAME(begin)(at + 1, h, span, 1);
-    for (Size t = 0; t < span.T; t++) {
+    NAME(add_biases)(b, at[2], at[3], H);
+    for (Size t = 0, next = 0, start = 0; t < span.T; t++) {
         Size n = span.sizes[t];
+        if (t == next) next = NAME(begin)(at + 1, h, span, t, start, 1);
         NAME(product)(h, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, H, H, 1);
         NAME(rnn_states)(h, b, n, H, relu);
         h_prev = h;
         h += n * H;
+        start += n;
     }
 }
 
 INLINE void NAME(rnn_backward)(void *const *at, Span span, int relu) {
-    REAL *dz_all = at[0], *dh = at[1], *trace = at[3], *masked = at[7];
-    const REAL *dy = at[2], *h = at[4], *w = at[5], *mask = at[6];
+    REAL *dh = at[0], *trace = at[2], *masked = at[6], *dz_all = NAME(room)(at + 7);
+    const REAL *dy = at[1], *h = at[3], *w = at[4], *mask = at[5];
     Size H = span.H, start = span.N;
+    Block block = {.first = span.T};
     for (Size t = span.T - 1; t >= 0; t--) {
         Size n = span.sizes[t];
+        if (t < block.first) block = steps_up_to(span, t, start, at[7]);
         start -= n;
         NAME(add_output)(dh, dy, trace, start * H, n * H);
-        REAL *restrict dz = dz_all + start * H, *restrict d = dh;
+        REAL *restrict dz = dz_all + (start - block.row) * H, *restrict d = dh;
         const REAL *restrict y = h + (span.B + start) * H;
         SIMD
         for (Size j = 0; j < n * H; j++) {
@@ -461,8 +466,8 @@ INLINE void NAME(rnn_backward)(void *const *at, Span span, int relu) {
             d[j] = 0;
         }
         NAME(add_to_previous)(d, dz, w, mask, masked, n, H, H, H);
+        if (t == block.first) NAME(add_gradients)(at + 8, dz_all, h, span, block, 1, 0);
     }
-    NAME(add_gradients)(at + 8, dz_all, h, span, 1, 0);
 }
 
 INLINE void NAME(rnn_step)(void *const *at, Span span, int relu) {
@@ -498,15 +503,16 @@ INLINE void NAME(lstm_states)(REAL *gates, REAL *h, REAL *c, const REAL *c_prev,
 }
 
 TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
-    REAL *gates = at[0], *h = at[1], *c = at[2], *masked = at[8];
-    const REAL *w = at[3], *b = at[6], *mask = at[7];
+    REAL *gates = at[0], *h = at[1], *c = at[2], *b = at[6], *masked = at[8];
+    const REAL *w = at[3], *mask = at[7];
     Size H = span.H;
-    NAME(begin)(at + 3, gates, span, 4);
     const REAL *h_prev = h, *c_prev = c;
     h += span.B * H;
     c += span.B * H;
-    for (Size t = 0; t < span.T; t++) {
+    NAME(add_biases)(b, at[4], at[5], 4 * H);
+    for (Size t = 0, next = 0, start = 0; t < span.T; t++) {
         Size n = span.sizes[t];
+        if (t == next) next = NAME(begin)(at + 3, gates, span, t, start, 4);
         NAME(product)(gates, NAME(entering)(h_prev, mask, masked, n * H), w, n, H, 4 * H, H, 1);
         NAME(lstm_states)(gates, h, c, c_prev, b, n, H);
         h_prev = h;
@@ -514,6 +520,7 @@ TARGET static void NAME(lstm_forward)(void *const *at, Span span) {
         h += n * H;
         c += n * H;
         gates += n * 4 * H;
+        start += n;
     }
 }
 
@@ -524,19 +531,22 @@ TARGET static void NAME(lstm_step)(void *const *at, Span span) {
 }
 
 TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
-    REAL *dz = at[0], *dh = at[1], *dc = at[2], *trace_h = at[4], *trace_c = at[5], *masked = at[11];
-    const REAL *dy = at[3], *gates = at[6], *h = at[7], *c = at[8], *w = at[9], *mask = at[10];
+    REAL *dh = at[0], *dc = at[1], *trace_h = at[3], *trace_c = at[4], *masked = at[10], *dz_all = NAME(room)(at + 11);
+    const REAL *dy = at[2], *gates = at[5], *h = at[6], *c = at[7], *w = at[8], *mask = at[9];
     Size H = span.H, start = span.N;
+    Block block = {.first = span.T};
     for (Size t = span.T - 1; t >= 0; t--) {
         Size n = span.sizes[t];
+        if (t < block.first) block = steps_up_to(span, t, start, at[11]);
         start -= n;
+        REAL *dz = dz_all + (start - block.row) * 4 * H;
         const REAL *c_prev = c + (t ? span.B + start - span.sizes[t - 1] : 0) * H;
         NAME(add_output)(dh, dy, trace_h, start * H, n * H);
         for (Size row = 0; row < n; row++) {
             Size k = start + row;
             const REAL *restrict i = gates + k * 4 * H, *restrict f = i + H, *restrict g = f + H, *restrict o = g + H;
             const REAL *restrict c_t = c + (span.B + k) * H, *restrict c_before = c_prev + row * H;
-            REAL *restrict dz_i = dz + k * 4 * H, *restrict dz_f = dz_i + H, *restrict dz_g = dz_f + H;
+            REAL *restrict dz_i = dz + row * 4 * H, *restrict dz_f = dz_i + H, *restrict dz_g = dz_f + H;
             REAL *restrict dz_o = dz_g + H, *restrict dh_t = dh + row * H, *restrict dc_t = dc + row * H;
             SIMD
             for (Size j = 0; j < H; j++) {
@@ -554,9 +564,9 @@ TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
                 dc_t[j] *= f[j];
             }
         }
-        NAME(add_to_previous)(dh, dz + start * 4 * H, w, mask, masked, n, 4 * H, H, 4 * H);
+        NAME(add_to_previous)(dh, dz, w, mask, masked, n, 4 * H, H, 4 * H);
+        if (t == block.first) NAME(add_gradients)(at + 12, dz_all, h, span, block, 4, 0);
     }
-    NAME(add_gradients)(at + 12, dz, h, span, 4, 0);
 }
 
 /* ---- GRU ---------------------------------------------------------------------------------------------------------- */
@@ -594,16 +604,18 @@ TARGET static void NAME(gru_forward)(void *const *at, Span span) {
     Size H = span.H;
     const REAL *h_prev = h;
     h += span.B * H;
-    NAME(begin)(at + 4, gates, span, 3);
+    NAME(add_biases)(b, b_ih, b_hh, 3 * H);
     NAME(part_biases)(b, b_ih, b_hh, H);
-    for (Size t = 0; t < span.T; t++) {
+    for (Size t = 0, next = 0, start = 0; t < span.T; t++) {
         Size count = span.sizes[t];
+        if (t == next) next = NAME(begin)(at + 4, gates, span, t, start, 3);
         NAME(product)(p, NAME(entering)(h_prev, mask, masked, count * H), w, count, H, 3 * H, H, 0);
         NAME(gru_states)(gates, q, h, h_prev, p, b, count, H);
         h_prev = h;
         h += count * H;
         q += count * H;
         gates += count * 3 * H;
+        start += count;
     }
 }
 
@@ -616,19 +628,22 @@ TARGET static void NAME(gru_step)(void *const *at, Span span) {
 
 /* As there, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
 TARGET static void NAME(gru_backward)(void *const *at, Span span) {
-    REAL *da = at[0], *dh = at[1], *trace = at[3], *masked = at[9];
-    const REAL *dy = at[2], *gates = at[4], *q = at[5], *h = at[6], *w = at[7], *mask = at[8];
+    REAL *dh = at[0], *trace = at[2], *masked = at[8], *da_all = NAME(room)(at + 9);
+    const REAL *dy = at[1], *gates = at[3], *q = at[4], *h = at[5], *w = at[6], *mask = at[7];
     Size H = span.H, start = span.N;
+    Block block = {.first = span.T};
     for (Size t = span.T - 1; t >= 0; t--) {
         Size count = span.sizes[t];
+        if (t < block.first) block = steps_up_to(span, t, start, at[9]);
         start -= count;
+        REAL *da = da_all + (start - block.row) * 4 * H;
         const REAL *h_prev = h + (t ? span.B + start - span.sizes[t - 1] : 0) * H;
         NAME(add_output)(dh, dy, trace, start * H, count * H);
         for (Size row = 0; row < count; row++) {
             Size k = start + row;
             const REAL *restrict r = gates + k * 3 * H, *restrict z = r + H, *restrict n = z + H;
             const REAL *restrict q_t = q + k * H, *restrict before = h_prev + row * H;
-            REAL *restrict da_q = da + k * 4 * H, *restrict da_r = da_q + H, *restrict da_z = da_r + H;
+            REAL *restrict da_q = da + row * 4 * H, *restrict da_r = da_q + H, *restrict da_z = da_r + H;
             REAL *restrict da_n = da_z + H, *restrict dh_t = dh + row * H;
             SIMD
             for (Size j = 0; j < H; j++) {
@@ -639,9 +654,9 @@ TARGET static void NAME(gru_backward)(void *const *at, Span span) {
                 dh_t[j] *= z[j];
             }
         }
-        NAME(add_to_previous)(dh, da + start * 4 * H, w, mask, masked, count, 3 * H, H, 4 * H);
+        NAME(add_to_previous)(dh, da, w, mask, masked, count, 3 * H, H, 4 * H);
+        if (t == block.first) NAME(add_gradients)(at + 10, da_all, h, span, block, 3, 1);
     }
-    NAME(add_gradients)(at + 10, da, h, span, 3, 1);
 }
 
 #undef SIMD

@@ -74,14 +74,11 @@ def backward(
     """Return the gradient of the input; add up those of the weights."""
     if isinstance(ctx, lstm.LSTMContext):
         return _back_in_numpy(ctx, dy, dstates, dweights, trace)
-    x, h, c, gates, _, w_hh, layout, mask = ctx
-    (dh, dc), (trace_h, trace_c), dy = dstates, trace or (None, None), read(dy)
-    dx, dz = np.empty(x.shape, x.dtype), np.empty((layout.span_rows, len(w_hh)), x.dtype)
-    w = packed_once(w_hh, layout, _loops.pack)
-    given = dz, dh, dc, dy, trace_h, trace_c, gates, h, c, w, mask
-    for cut in reversed(cuts(layout)):
-        back_through(_loops.lstm_backward, given, ctx, cut, dx, dweights, shared.add_gradients)
-    return dx
+    (dh, dc), (trace_h, trace_c) = dstates, trace or (None, None)
+    given = dh, dc, read(dy), trace_h, trace_c, ctx.gates, ctx.h, ctx.c
+    return back_through(
+        _loops.lstm_backward, given, ctx, len(ctx.w_hh), dweights, shared.add_gradients
+    )
 
 
 def gates(ctx: LSTMContext | lstm.LSTMContext) -> dict[str, Array]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from ..backend import Array, quiet
 from ..functional import rnn, shared
 from ..functional.recurrence import Mask, States, Traces, Weights
@@ -57,13 +55,9 @@ def backward(
     ctx: RNNContext, dy: Array | None, dstates: States, dweights: Weights, trace: Traces = None
 ) -> Array:
     """Return the gradient of the input; add up those of the weights."""
-    x, h, _, w_hh, layout, nonlinearity, mask = ctx
-    (dh,), (trace_h,), dy = dstates, trace or (None,), read(dy)
-    dx, dz = np.empty(x.shape, x.dtype), np.empty((layout.span_rows, len(w_hh)), x.dtype)
-    given = dz, dh, dy, trace_h, h, packed_once(w_hh, layout, _loops.pack), mask
-    for cut in reversed(cuts(layout)):
-        back_through(_BACKWARD[nonlinearity], given, ctx, cut, dx, dweights, shared.add_gradients)
-    return dx
+    (dh,), (trace_h,), H = dstates, trace or (None,), len(ctx.w_hh)
+    given = dh, read(dy), trace_h, ctx.h
+    return back_through(_BACKWARD[ctx.nonlinearity], given, ctx, H, dweights, shared.add_gradients)
 
 
 def step(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -92,27 +92,38 @@ def _dot(x: Array, w: Array, out: Array) -> None:
     x.dot(w, out)
 
 
+class Rows(Saved, Protocol):
+    """What the contexts of all pairs here have."""
+
+    @property
+    def w_hh(self) -> Array: ...  # noqa: D102
+
+
 def back_through(
     loop: Loop,
     given: Sequence[Any],
-    ctx: Saved,
-    cut: Cut,
-    dx: Array,
+    ctx: Rows,
+    columns: int,
     dweights: Weights,
     add_gradients: Callable[..., None],
-) -> None:
-    """Run a loop backward through a span, with what comes after it: in NumPy, with a mask or large products.
+    pack: Pack = _loops.pack,
+) -> Array:
+    """Run a loop backward, span by span, with what comes after it; return the gradient of the input.
 
-    `given` is what the loop takes before the gradients, room for dz first; `add_gradients` is NumPy's way for
-    the recurrence's dz.
+    With a mask or large products that is NumPy's `add_gradients`, for which there is room for the span's dz,
+    of so many columns. `given` is what the loop takes before W_hh, which `pack` puts into panels.
     """
-    dz, (span, place), H = given[0], cut, ctx.h.shape[1]
-    if ctx.mask is not None or not in_c(span, ctx.w_ih):
-        loop(*given, *_NOTHING, *place, H)
-        dz = dz[: span.rows.stop - span.rows.start]
+    layout, mask, H = ctx.layout, ctx.mask, ctx.h.shape[1]
+    dx = np.empty(ctx.x.shape, ctx.x.dtype)
+    w_hh, w_ih = (packed_once(w, layout, p) for w, p in ((ctx.w_hh, pack), (ctx.w_ih, _loops.pack)))
+    for span, place in reversed(cuts(layout)):
+        if mask is None and in_c(span, ctx.w_ih):
+            loop(*given, w_hh, None, None, w_ih, ctx.x, dx, *dweights[:4], *place, H)
+            continue
+        dz = np.empty((span.rows.stop - span.rows.start, columns), dx.dtype)
+        loop(*given, w_hh, mask, dz, *_NOTHING, *place, H)
         quiet(add_gradients)(ctx, span, dz, dx, dweights)
-        return
-    loop(*given, ctx.w_ih, ctx.x, dx, *dweights[:4], *place, H)
+    return dx
 
 
 _NOTHING = (None,) * 7  # in the place of W_ih, x and the gradients
@@ -127,6 +138,7 @@ def read(x: Any) -> Any:
 
 def panels(w: Array, pack: Pack = _loops.pack_transpose) -> Array:
     """Return the transpose of `w`, or with ``_loops.pack`` itself, in panels of columns, as C reads it."""
-    out = np.empty(w.size + 64 // w.itemsize, w.dtype)  # C lets them begin with a line of the cache
+    # C lets them begin with a line of the cache, and reads a vector beyond their end.
+    out = np.empty(w.size + 128 // w.itemsize, w.dtype)
     pack(out, w, w.shape[1])
     return out
