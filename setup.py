@@ -41,7 +41,10 @@ setup(
     long_description_content_type="text/markdown",
     ext_modules=[
         extension(
-            "_loops", ["arrays.h", "loops.h", "types.h"], "-ffp-contract=fast", "-fopenmp-simd"
+            "_loops",
+            ["arrays.h", "loops.h", "products.h", "types.h"],
+            "-ffp-contract=fast",
+            "-fopenmp-simd",
         ),
         extension("_training", ["arrays.h", "training.h"], "-ffp-contract=off"),
     ],
