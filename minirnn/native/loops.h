@@ -156,9 +156,10 @@ INLINE void NAME(add_bias_gradients)(void *const *at, const REAL *dz, Span span,
     if (gru) NAME(add_sums)(db_hh, 2 * H, sums, H, span.wide);
 }
 
-/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T h_{t-1}, and the biases', of a block of steps, if they are not left
- * to NumPy, as with a mask. Of the GRU's W_hh, too, dq takes the place of n's. */
-INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, Span span, Block block, int gates, int gru) {
+/* dx = dz W_ih, dW_ih += dz^T x, dW_hh += sum_t dz_t^T (mu * h_{t-1}), and the biases', of a block of steps, if they are
+ * not left to NumPy. Of the GRU's W_hh, too, dq takes the place of n's. */
+INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, const REAL *mask, REAL *masked, Span span,
+                                Block block, int gates, int gru) {
     const REAL *w_ih = at[0], *x = at[1];
     REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *x_panels = at[6], *h_panels = at[7], *spread = at[8];
     if (!w_ih) return;
@@ -173,7 +174,8 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
         for (Size d = 0; d < depth; d++, row++) {
             for (; row == span.sizes[t]; row = 0, before = span.sizes[t++]) h_prev += before * H;
             NAME(lay)(x_panels, x + (first + d) * I, d, depth, I);
-            NAME(lay)(h_panels, h_prev + row * H, d, depth, H);
+            const REAL *mask_row = mask ? mask + row * H : NULL;
+            NAME(lay)(h_panels, NAME(entering)(h_prev + row * H, mask_row, masked, H), d, depth, H);
         }
         NAME(end)(x_panels, depth, I);
         NAME(end)(h_panels, depth, H);
@@ -233,7 +235,7 @@ INLINE void NAME(rnn_backward)(void *const *at, Span span, int relu) {
             d[j] = 0;
         }
         NAME(add_to_previous)(d, dz, w, mask, masked, n, H, H, H);
-        if (t == block.first) NAME(add_gradients)(at + 8, dz_all, h, span, block, 1, 0);
+        if (t == block.first) NAME(add_gradients)(at + 8, dz_all, h, mask, masked, span, block, 1, 0);
     }
 }
 
@@ -332,7 +334,7 @@ TARGET static void NAME(lstm_backward)(void *const *at, Span span) {
             }
         }
         NAME(add_to_previous)(dh, dz, w, mask, masked, n, 4 * H, H, 4 * H);
-        if (t == block.first) NAME(add_gradients)(at + 12, dz_all, h, span, block, 4, 0);
+        if (t == block.first) NAME(add_gradients)(at + 12, dz_all, h, mask, masked, span, block, 4, 0);
     }
 }
 
@@ -422,7 +424,7 @@ TARGET static void NAME(gru_backward)(void *const *at, Span span) {
             }
         }
         NAME(add_to_previous)(dh, da, w, mask, masked, count, 3 * H, H, 4 * H);
-        if (t == block.first) NAME(add_gradients)(at + 10, da_all, h, span, block, 3, 1);
+        if (t == block.first) NAME(add_gradients)(at + 10, da_all, h, mask, masked, span, block, 3, 1);
     }
 }
 

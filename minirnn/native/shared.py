@@ -110,18 +110,18 @@ def back_through(
 ) -> Array:
     """Run a loop backward, span by span, with what comes after it; return the gradient of the input.
 
-    With a mask or large products that is NumPy's `add_gradients`, for which there is room for the span's dz,
-    of so many columns. `given` is what the loop takes before W_hh, which `pack` puts into panels.
+    Large products are left to NumPy's `add_gradients`, for which there is room for the span's dz, of so many
+    columns. `given` is what the loop takes before W_hh, which `pack` puts into panels.
     """
-    layout, mask, H = ctx.layout, ctx.mask, ctx.h.shape[1]
-    dx = np.empty(ctx.x.shape, ctx.x.dtype)
-    w_hh, w_ih = (packed_once(w, layout, p) for w, p in ((ctx.w_hh, pack), (ctx.w_ih, _loops.pack)))
+    layout, x, H = ctx.layout, ctx.x, ctx.h.shape[1]
+    dx = np.empty(x.shape, x.dtype)
+    w, w_x = packed_once(ctx.w_hh, layout, pack), packed_once(ctx.w_ih, layout, _loops.pack)
     for span, place in reversed(cuts(layout)):
-        if mask is None and in_c(span, ctx.w_ih):
-            loop(*given, w_hh, None, None, w_ih, ctx.x, dx, *dweights[:4], *place, H)
+        if in_c(span, ctx.w_ih):
+            loop(*given, w, ctx.mask, None, w_x, x, dx, *dweights[:4], *place, H)
             continue
-        dz = np.empty((span.rows.stop - span.rows.start, columns), dx.dtype)
-        loop(*given, w_hh, mask, dz, *_NOTHING, *place, H)
+        dz = np.empty((span.rows.stop - span.rows.start, columns), x.dtype)
+        loop(*given, w, ctx.mask, dz, *_NOTHING, *place, H)
         quiet(add_gradients)(ctx, span, dz, dx, dweights)
     return dx
 
