@@ -33,7 +33,8 @@ typedef void Elementwise(void *out, const void *x, Size count);
 
 enum { LINE = 64 }; /* bytes of the cache's lines */
 
-/* So many rows of a pass backward are in a cache from the loop to the products that end it; of steps with more, a step's. */
+/* Backward, a block of steps has so many rows at most, or is a single step: what the loop has written is still in a cache
+ * when the products read it. */
 enum { TOGETHER = 128 };
 
 /* Steps of a span: the first, its first row, and how many rows they have. */
@@ -41,7 +42,7 @@ typedef struct {
     Size first, row, rows;
 } Block;
 
-/* Those whose rows go together, up to the t-th, whose rows end at `stop`; all of them if there is room for their dz. */
+/* The block that ends with the t-th step, whose rows end at `stop`; all steps if there is room for their dz. */
 static Block steps_up_to(Span span, Size t, Size stop, const void *room) {
     if (room) return (Block){0, 0, span.N};
     Size rows = span.sizes[t];
@@ -49,9 +50,9 @@ static Block steps_up_to(Span span, Size t, Size stop, const void *room) {
     return (Block){t, stop - rows, rows};
 }
 
-/* Bytes of a block in which numbers of a few columns are laid side by side, which as they come lie so far apart, in rows of
- * so many bytes, that they would crowd in a few places of the caches. It would be most of a small stack. */
-enum { BLOCK = 12 * 8192, APART = 4096 };
+/* Where rows are APART bytes long or longer, the numbers of one column crowd in a few places of the caches. Then those of a
+ * few columns are spread out first, each column's side by side. In the heap, as it would fill most of a small stack. */
+enum { APART = 4096, SPREAD_BYTES = TOGETHER * 192 * sizeof(float) };
 
 /* Whether n rows are so few that to multiply them by a matrix of so many columns takes less time than to pack it. */
 static int are_few(Size n, Size columns) { return n <= columns / 4; }
@@ -97,14 +98,23 @@ static int are_few(Size n, Size columns) { return n <= columns / 4; }
 
 /* Besides how arrays.h takes them. BESIDE: there if and only if the array before is. PACKED, TRANSPOSED: w or its transpose
  * in panels of columns, or w itself, which is a matrix, to be packed first; ROTATED: from its last H rows on. OWN: no
- * argument but memory for the loop to work in, BESIDE the argument before. INPUT: with I in the place of H. SUMS: in double
- * where the rest is in float, if wanted. LYING: a matrix whose transpose is packed if the batch has many rows. SPREAD: a
- * block, if rows of so many numbers have their columns far apart. ELSE: there if and only if the array before is not. */
+ * argument but memory for the loop to work in; with BESIDE, only if the last argument before it is there. INPUT: with I in
+ * the place of H. SUMS: in double where the rest is in float, if wanted. LYING: a matrix whose transpose is packed if the
+ * batch has many rows. SPREAD: to spread columns in, if rows of so many numbers have them far apart. ELSE: there if and only
+ * if the array before is not. */
 enum { BESIDE = 4, PACKED = 8, TRANSPOSED = 16, ROTATED = 32, OWN = 64, INPUT = 128, SUMS = 256, LYING = 512, SPREAD = 1024,
        ELSE = 2048 };
-/* So many rows: 1, H, B or more, all of the whole batch, or N or more, and all states, those that enter first; of a block
- * of steps, and of what of it goes together. */
-enum { ONE, HIDDEN, BATCH, ROWS, ROOM, STATES, BLOCK_ROWS, TOGETHER_ROWS };
+/* How many rows an array has. */
+enum {
+    ONE,
+    HIDDEN,  /* H */
+    BATCH,   /* B, or more */
+    ROWS,    /* all of the whole batch */
+    ROOM,    /* all of the whole batch, or N or more */
+    STATES,  /* all of the whole batch, after those that enter it */
+    DZ_ROWS, /* of the loop's own: a block's, or ... */
+    TOGETHER_ROWS, /* ... of a block those that the products take together */
+};
 
 typedef struct {
     const char *name;
@@ -130,10 +140,10 @@ enum { RNN_TANH_FORWARD, RNN_RELU_FORWARD, RNN_TANH_BACKWARD, RNN_RELU_BACKWARD,
     {"w_hh", packed, HIDDEN, gates}, {"mask", MAYBE, BATCH, 1}, {"masked", OWN | BESIDE, BATCH, 1}, \
     {"dz", MAYBE | WRITTEN, ROOM, width}, {"w_ih", ELSE | PACKED | INPUT, HIDDEN, gates}, {"x", BESIDE | INPUT, ROWS, 1}, \
     {"dx", BESIDE | WRITTEN | INPUT, ROWS, 1}, {"dw_ih", BESIDE | WRITTEN | INPUT, HIDDEN, gates}, \
-    {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, {"block", OWN | BESIDE, BLOCK_ROWS, width}, \
+    {"dw_hh", BESIDE | WRITTEN, HIDDEN, gates}, {"own_dz", OWN | BESIDE, DZ_ROWS, width}, \
     {"x_panels", OWN | BESIDE | INPUT, TOGETHER_ROWS, 1}, {"h_panels", OWN | BESIDE, TOGETHER_ROWS, 1}, \
     {"spread", OWN | BESIDE | SPREAD, ONE, width}, {"db_ih", MAYBE | WRITTEN | SUMS, ONE, gates}, \
-    {"db_hh", BESIDE | WRITTEN | SUMS, ONE, gates}, {"sums", OWN | BESIDE, ONE, 2 * (width)}
+    {"db_hh", BESIDE | WRITTEN | SUMS, ONE, gates}, {"sums", OWN | BESIDE, ONE, 2 * (width)} /* in double */
 #define RNN_FORWARD_ARRAYS {{"h", WRITTEN, STATES, 1}, FORWARD_ARRAYS(1, 1)}
 #define RNN_BACKWARD_ARRAYS \
     {{"dh", WRITTEN, BATCH, 1}, {"dy", MAYBE, ROWS, 1}, {"trace", MAYBE | WRITTEN, ROWS, 1}, {"h", READ, STATES, 1}, \
@@ -219,6 +229,21 @@ typedef struct {
     Size row, state, rows, states; /* its first row, the first of the states that enter it; all rows, all states */
 } Place;
 
+/* Set N by the steps' sizes, if they are such. */
+static int add_rows_up(Span *span) {
+    span->N = 0;
+    for (Size t = 0, before = span->B; t < span->T; t++) {
+        Size size = (Size)span->sizes[t];
+        if (size < 0 || size > before || span->N > MOST_ROWS) {
+            PyErr_SetString(PyExc_ValueError, "sizes: expected batch sizes, descending from B at most");
+            return 0;
+        }
+        span->N += size;
+        before = size;
+    }
+    return 1;
+}
+
 /* The sizes of all steps; the span's first step, the one after its last, and its first row; the batch size and H. */
 static int take_span(Taken *taken, PyObject *const *args, Span *span, Place *place) {
     Size numbers[5];
@@ -231,20 +256,15 @@ static int take_span(Taken *taken, PyObject *const *args, Span *span, Place *pla
     }
     if (!take(taken, args[0], "sizes", READ, INTEGERS)) return 0;
     const int64_t *sizes = taken->at[taken->taken - 1];
-    if (first < 0 || stop < first || stop > count(taken, taken->taken - 1) || (first && (sizes[first - 1] < 0 || sizes[first - 1] > B))) {
+    int there = first >= 0 && stop >= first && stop <= count(taken, taken->taken - 1);
+    Size before = there && first ? (Size)sizes[first - 1] : B;
+    if (!there || before < 0 || before > B) {
         PyErr_SetString(PyExc_ValueError, "sizes: expected a span of the steps");
         return 0;
     }
-    *span = (Span){sizes + first, stop - first, first ? (Size)sizes[first - 1] : B, 0, H, 0, span->wide};
-    *place = (Place){row, first ? B + row - span->B : 0, 0, B};
-    for (Size t = 0, before = span->B; t < span->T; before = (Size)span->sizes[t++]) {
-        if (span->sizes[t] < 0 || span->sizes[t] > before || span->N > MOST_ROWS) {
-            PyErr_SetString(PyExc_ValueError, "sizes: expected batch sizes, descending from B at most");
-            return 0;
-        }
-        span->N += (Size)span->sizes[t];
-    }
-    return 1;
+    *span = (Span){sizes + first, stop - first, before, 0, H, 0, span->wide};
+    *place = (Place){row, first ? B + row - before : 0, 0, B};
+    return add_rows_up(span);
 }
 
 /* A step: one row for each sequence, as the first array, the state after it, has them. */
@@ -276,6 +296,7 @@ static int find_rows(const Taken *taken, const Array *arrays, Span span, Place *
 /* Panels begin with a line of the cache, for which their arrays have room: vectors across two lines are slow to load. And
  * their last vector may reach beyond their end. */
 enum { SPARE = 2 * LINE };
+
 static void *aligned(void *at) { return (char *)at + (LINE - (uintptr_t)at % LINE) % LINE; }
 
 static Size itemsize(const Taken *taken) { return is_double(taken) ? sizeof(double) : sizeof(float); }
@@ -287,10 +308,10 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
     for (int k = 0; arrays[k].name; k++) {
         int there = taken->at[k] != NULL, before = k && taken->at[k - 1], use = arrays[k].use & OWN ? 0 : arrays[k].use;
         if ((use & BESIDE && there != before) || (use & ELSE && there == before)) {
-            PyErr_Format(PyExc_TypeError, "%s: expected %s", arrays[k].name, taken->at[k] ? "None" : "an array, got None");
+            PyErr_Format(PyExc_TypeError, "%s: expected %s", arrays[k].name, there ? "None" : "an array, got None");
             return 0;
         }
-        if (!taken->at[k]) continue;
+        if (!there) continue;
         Size width = arrays[k].width;
         int panels = arrays[k].use & (PACKED | TRANSPOSED) && !taken->matrices[k];
         Size given = count(taken, k) - (panels ? SPARE / itemsize(taken) : 0), in_all = rows[arrays[k].rows] * width;
@@ -318,14 +339,15 @@ static int fits(Taken *taken, const Array *arrays, Span *span, const Place *plac
 
 /* Return how many bytes of the loop's own one of its arrays takes: as panels, or to work in. */
 static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span) {
-    Size together = span.N < TOGETHER ? span.N : TOGETHER, block = span.N < span.B ? span.N : span.B;
-    const Size rows[] = {[ONE] = 1, [BATCH] = span.B, [BLOCK_ROWS] = block > together ? block : together, [TOGETHER_ROWS] = together};
+    Size together = span.N < TOGETHER ? span.N : TOGETHER, step = span.N < span.B ? span.N : span.B;
+    Size dz = step > together ? step : together;
+    const Size rows[] = {[ONE] = 1, [BATCH] = span.B, [DZ_ROWS] = dz, [TOGETHER_ROWS] = together};
     Size numbers = arrays[k].width * (arrays[k].use & INPUT ? span.I : span.H);
     if (arrays[k].use & OWN) {
         int beside = k - 1;
         while (beside > 0 && arrays[beside].use & OWN) beside--;
         if (arrays[k].use & BESIDE && !taken->at[beside]) return 0;
-        if (arrays[k].use & SPREAD) return numbers * itemsize(taken) < APART ? 0 : BLOCK + LINE;
+        if (arrays[k].use & SPREAD) return numbers * itemsize(taken) < APART ? 0 : SPREAD_BYTES + LINE;
         return rows[arrays[k].rows] * numbers * itemsize(taken) + SPARE;
     }
     int packed = arrays[k].use & LYING ? !are_few(span.B, arrays[k].use & INPUT ? span.I : span.H)
@@ -334,13 +356,13 @@ static Size own_bytes(const Taken *taken, const Array *arrays, int k, Span span)
 }
 
 /* Give the loop its own arrays, out of `memory`, and pack the matrices into theirs. */
-static void prepare(Taken *taken, const Array *arrays, Span span, char *memory) {
+static void prepare(const InstructionSet *own, Taken *taken, const Array *arrays, Span span, char *memory) {
     for (int k = 0; arrays[k].name; k++) {
         Size bytes = own_bytes(taken, arrays, k, span);
         if (!bytes) continue;
         void *out = aligned(memory);
         if (!(arrays[k].use & OWN)) {
-            Pack *pack = (arrays[k].use & (TRANSPOSED | LYING) ? set->pack_transpose : set->pack)[is_double(taken)];
+            Pack *pack = (arrays[k].use & (TRANSPOSED | LYING) ? own->pack_transpose : own->pack)[is_double(taken)];
             Size rows = arrays[k].width * span.H, columns = arrays[k].use & INPUT ? span.I : span.H;
             pack(out, taken->at[k], rows, columns, arrays[k].use & ROTATED ? rows - span.H : 0);
         }
@@ -360,8 +382,8 @@ static int set_wide(Span *span, PyArrayObject *sums, int second) {
     return 0;
 }
 
-/* Memory for a call to work in. One of no great size is kept, so that a step of a stream asks the system for none; whoever
- * has taken it has it alone, as only who holds the GIL does either. */
+/* Memory for a call to work in. One of no great size is kept, so that a step of a stream asks the system for none; it is
+ * taken and put back under the GIL only. */
 static struct { char *memory; size_t bytes; } kept;
 #ifdef __SANITIZE_ADDRESS__
 static const size_t MOST_KEPT = 0; /* which is to see where each call's memory ends */
@@ -410,14 +432,20 @@ static PyObject *run(int loop, PyObject *const *args, Py_ssize_t given) {
     size_t room = (size_t)bytes;
     char *memory = bytes <= PY_SSIZE_T_MAX ? take_memory(&room) : NULL;
     if (!memory) return PyErr_NoMemory();
-    /* As they were looked at: other threads may write to the array from now on. */
+    Size N = span.N;
+    /* Other threads may write to the array, some without the GIL: from now on what was copied counts. */
     if (of_sizes) span.sizes = memcpy(memory, span.sizes, (size_t)of_sizes);
-    Py_BEGIN_ALLOW_THREADS
-    prepare(&taken, arrays, span, memory + of_sizes);
-    set->loops[is_double(&taken)][loop](taken.at, span);
-    Py_END_ALLOW_THREADS
+    if ((well = step || (add_rows_up(&span) && span.N == N))) {
+        const InstructionSet *own = set;
+        Py_BEGIN_ALLOW_THREADS
+        prepare(own, &taken, arrays, span, memory + of_sizes);
+        own->loops[is_double(&taken)][loop](taken.at, span);
+        Py_END_ALLOW_THREADS
+    } else if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_ValueError, "sizes: expected an array that nobody writes to");
+    }
     put_back_memory(memory, room);
-    Py_RETURN_NONE;
+    return well ? Py_NewRef(Py_None) : NULL;
 }
 
 #define METHOD(name, loop) \

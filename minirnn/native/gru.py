@@ -16,6 +16,7 @@ from . import _loops
 from .shared import (
     back_through,
     cuts,
+    input_once,
     of_input,
     one_step,
     packed_once,
@@ -40,7 +41,7 @@ def forward(
     x, mask, H = read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
     a, q = np.empty((rows, 3 * H), x.dtype), np.empty((rows, H), x.dtype)
-    w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
+    w, w_x = packed_once(w_hh, layout), input_once(w_ih, layout)
     for span, place in cuts(layout):
         x_w = of_input(x, w_ih, w_x, span, a, span.rows.start if save else 0)
         _loops.gru_forward(a, q, h, w, *biases, mask, *x_w, *place, H)

@@ -2,8 +2,10 @@
  *
  *   REAL, BITS_OF_REAL    the type, and an unsigned integer of its size
  *   NAME(x)               x with a suffix of its own
- *   LANES                 numbers in a vector of the instruction set
+ *   VECTOR_BYTES, LANES   bytes and numbers in a vector of the instruction set
  *   TARGET                attribute that lets a function use it
+ *
+ * Besides it needs what stands in _loops.c before the first of them, and the constants of types.h.
  *
  * The equations stand in minirnn/functional/rnn.py, lstm.py and gru.py, and so do the names. Rows are those of a
  * packed batch: step t has sizes[t] of them, after those of the steps before. States are [entering; all rows], B of
@@ -104,7 +106,8 @@ INLINE void NAME(add_biases)(REAL *restrict b, const REAL *restrict b_ih, const 
     for (Size j = 0; j < count; j++) b[j] = b_ih ? b_ih[j] + b_hh[j] : 0;
 }
 
-/* What the input gives to the next steps, whose rows then are in a cache: out = x W_ih^T. Return the step after them. */
+/* What the input gives to the next steps, out = x W_ih^T, for as many rows as a product takes at a time: they are still in
+ * a cache when the steps come to them. Return the step after them. */
 INLINE Size NAME(begin)(void *const *at, REAL *out, Span span, Size t, Size start, int gates) {
     const REAL *w_ih = at[6], *x = at[7];
     Size rows = span.sizes[t++];
@@ -113,7 +116,7 @@ INLINE Size NAME(begin)(void *const *at, REAL *out, Span span, Size t, Size star
     return t;
 }
 
-/* The same for a step by itself, with the sum of the biases and what its state gives: from_h = h W_hh^T, or added to `out`, if that is the same. */
+/* The same for a single step, the sum of the biases, and h W_hh^T to `from_h`, or if that is `out`, added to it. */
 INLINE void NAME(begin_step)(void *const *at, REAL *out, const REAL *h, REAL *from_h, Span span, int gates) {
     const REAL *w_ih = at[0], *x = at[1], *w_hh = at[2];
     Size K = gates * span.H;
@@ -162,8 +165,8 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
                                 Block block, int gates, int gru) {
     const REAL *w_ih = at[0], *x = at[1];
     REAL *dx = at[2], *dw_ih = at[3], *dw_hh = at[4], *x_panels = at[6], *h_panels = at[7], *spread = at[8];
-    if (!w_ih) return;
     NAME(add_bias_gradients)(at + 9, dz, span, block, gates, gru);
+    if (!w_ih) return;
     Size H = span.H, I = span.I, K = gates * H, width = gru ? K + H : K;
     Size t = block.first, before = t ? span.sizes[t - 1] : span.B;
     const REAL *h_prev = h + (span.B + block.row - before) * H, *dz_ih = gru ? dz + H : dz;
@@ -177,8 +180,8 @@ INLINE void NAME(add_gradients)(void *const *at, const REAL *dz, const REAL *h, 
             const REAL *mask_row = mask ? mask + row * H : NULL;
             NAME(lay)(h_panels, NAME(entering)(h_prev + row * H, mask_row, masked, H), d, depth, H);
         }
-        NAME(end)(x_panels, depth, I);
-        NAME(end)(h_panels, depth, H);
+        NAME(pad)(x_panels, depth, I);
+        NAME(pad)(h_panels, depth, H);
         const REAL *a = dz_ih + first * width;
         NAME(product)(dx + first * I, a, w_ih, depth, K, I, width, 0);
         NAME(Sum) of_both[] = {{dw_ih, x_panels, I}, {dw_hh, h_panels, H}};
@@ -395,7 +398,7 @@ TARGET static void NAME(gru_step)(void *const *at, Span span) {
     NAME(gru_states)(gates, at[4], at[0], at[1], p, b, span.B, span.H);
 }
 
-/* As there, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
+/* As in gru.py, da has its blocks in the order q, r, z, n, and w (q, r, z) those of the first three. */
 TARGET static void NAME(gru_backward)(void *const *at, Span span) {
     REAL *dh = at[0], *trace = at[2], *masked = at[8], *da_all = NAME(room)(at + 9);
     const REAL *dy = at[1], *gates = at[3], *q = at[4], *h = at[5], *w = at[6], *mask = at[7];
@@ -432,6 +435,6 @@ TARGET static void NAME(gru_backward)(void *const *at, Span span) {
 #undef TALL
 #undef BROAD
 #undef PANEL
-#undef HALF
+#undef NARROW
 #undef DEPTH
 #undef HEIGHT

@@ -17,6 +17,7 @@ from . import _loops
 from .shared import (
     back_through,
     cuts,
+    input_once,
     of_input,
     one_step,
     packed_once,
@@ -57,7 +58,7 @@ def forward(
     (h, c), x, mask, H = states, read(x), read(mask), w_hh.shape[1]
     rows = layout.rows if save else layout.span_rows
     z = np.empty((rows, 4 * H), x.dtype)
-    w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
+    w, w_x = packed_once(w_hh, layout), input_once(w_ih, layout)
     for span, place in cuts(layout):
         x_w = of_input(x, w_ih, w_x, span, z, span.rows.start if save else 0)
         _loops.lstm_forward(z, h, c, w, b_ih, b_hh, mask, *x_w, *place, H)

@@ -6,18 +6,18 @@
 
 /* ---- out = a @ w or, with `add`, out += a @ w, of shapes (n, J), (n, K) and (K, J) ----------------------------------- */
 
-/* So many columns of w make a panel, or half of one where not so many are left, and so many of its rows stay in the
- * first-level cache as rows of `a` go by: so many that what they have of those columns stays in the second as the panels
- * go by. */
+/* PANEL columns of w make a panel; where fewer are left, NARROW; and what is left then, a last one. DEPTH rows of a panel
+ * stay in the first-level cache while HEIGHT rows of `a` go by, and DEPTH columns of those in the second while panels go
+ * by. */
 #define PANEL (VECTOR_BYTES == 64 ? 4 * LANES : 2 * LANES)
-#define HALF (2 * LANES)
+#define NARROW (2 * LANES)
 #define DEPTH (8192 / VECTOR_BYTES)
 #define HEIGHT 192
 
 /* R rows of P panels' first `columns`, of which `kept` are added to out, the sums in registers: so the loops over them are
- * unrolled, and out is zero before where it is not to be added to, because GCC takes a mere copy by way of memory. Numbers
- * from row to row of a and w, and from column to column of a, are a_row, w_row and a_col; a panel begins w_panel after
- * the one before. */
+ * unrolled, and without `add` out is set to zero and then added to all the same, as GCC would take the sums of a mere copy
+ * by way of memory. From row to row of a and w, and from column to column of a, it is a_row, w_row and a_col numbers, from
+ * panel to panel w_panel. */
 INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *restrict w, Size K, Size J,
                        Size a_row, Size a_col, Size w_row, Size w_panel, int add, int R, int P, int columns, int kept) {
 #define EACH(r, R) _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)
@@ -36,15 +36,15 @@ INLINE void NAME(tile)(REAL *restrict out, const REAL *restrict a, const REAL *r
 #undef EACH_COLUMN
 }
 
-/* All rows of so many columns, in tiles of nearly as many rows each, as many as registers hold sums of: few rows are few
- * sums, which wait for each other. What the next tile adds to comes nearer meanwhile. */
+/* All rows of so many columns, in tiles of nearly equal height: with few rows a tile has few sums, and each addition waits
+ * for the one before. Meanwhile what the next tile adds to is fetched. */
 INLINE void NAME(columns)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J,
                           Size a_row, Size a_col, Size w_row, int add, int columns, int kept) {
 #define ROWS(R) \
     case R: \
         if (R <= most) NAME(tile)(out, a, w, K, J, a_row, a_col, w_row, 0, add, R, 1, columns, kept); \
         break;
-    const int most = VECTOR_BYTES < 64 ? 6 : columns > HALF ? 4 : 8;
+    const int most = VECTOR_BYTES < 64 ? 6 : columns > NARROW ? 4 : 8;
     for (Size tiles = (n + most - 1) / most; tiles > 0; tiles--) {
         Size rows = (n + tiles - 1) / tiles;
         for (Size r = rows; add && r < 2 * rows && r < n; r++)
@@ -81,8 +81,9 @@ INLINE void NAME(row)(REAL *restrict out, const REAL *restrict a, const REAL *re
     for (int c = 0; c < columns; c++) out[c] = even[c] + odd[c];
 }
 
-/* w lies as NAME(pack) writes it. As many columns at a time as the registers hold, with few rows those of several
- * panels. Of what is left a vector is multiplied with what lies beside it, or as many as fit. */
+/* w lies as NAME(pack) writes it. A few rows take several panels at a time, so that they have as many sums. Of the last
+ * columns, fewer than a vector, 1, 2 or 4 are multiplied by themselves; others as a whole vector, with whatever lies beside
+ * them, and that part of the result is dropped. */
 INLINE void NAME(multiply)(REAL *out, const REAL *a, const REAL *w, Size n, Size K, Size J, Size a_row, Size a_col, int add) {
     for (; n > 0; n -= HEIGHT, out += HEIGHT * J, a += HEIGHT * a_row)
         for (Size k = 0; k < K; k += DEPTH) {
@@ -91,7 +92,8 @@ INLINE void NAME(multiply)(REAL *out, const REAL *a, const REAL *w, Size n, Size
             int add_k = add || k;
 #define ACROSS(R, P) \
             for (; height == R && j + P * PANEL <= J; j += P * PANEL) \
-                NAME(tile)(out + j, a_k, w + j * K + k * PANEL, depth, J, a_row, a_col, PANEL, PANEL * K, add_k, R, P, PANEL, PANEL);
+                NAME(tile)(out + j, a_k, w + j * K + k * PANEL, depth, J, a_row, a_col, PANEL, PANEL * K, add_k, R, P, \
+                           PANEL, PANEL);
 #define PANELS(width) \
             for (; height == 1 && j + (width) <= J; j += (width)) \
                 NAME(row)(out + j, a_k, w + j * K + k * (width), depth, a_col, add_k, width); \
@@ -100,12 +102,12 @@ INLINE void NAME(multiply)(REAL *out, const REAL *a, const REAL *w, Size n, Size
 #define COLUMNS(width, kept) \
             for (; j + (kept) <= J; j += (kept), w_k += (kept)) \
                 NAME(columns)(out + j, a_k, w_k, height, depth, J, a_row, a_col, w_row, add_k, width, kept);
-            ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2) PANELS(PANEL) PANELS(HALF)
+            ACROSS(1, 4) ACROSS(1, 2) ACROSS(2, 2) ACROSS(3, 2) PANELS(PANEL) PANELS(NARROW)
             Size w_row = J - j;
             const REAL *w_k = w + j * K + k * w_row;
             COLUMNS(LANES, LANES)
             int rest = (int)(J - j);
-            if (rest == 3 || rest > 4) {
+            if (rest < LANES && (rest == 3 || rest > 4)) {
                 COLUMNS(LANES, rest)
                 continue;
             }
@@ -127,35 +129,36 @@ typedef struct {
     Size J;
 } NAME(Sum);
 
-/* Add them up, so many at once, as `a` is large. What is used of its columns at a time is laid side by side, in the block,
- * if there is one as they lie far apart. */
+/* Add to several of them, each piece of `a` while it is in a cache; its K rows are a_row apart. Of columns that lie far
+ * apart, for which there is `spread`, a few at a time are laid side by side in it. */
 TARGET static void NAME(add_transposed)(const NAME(Sum) *sums, int count, const REAL *a, Size n, Size K, Size a_row,
-                                        REAL *restrict block) {
-    enum { BREADTH = BLOCK / TOGETHER / sizeof(REAL) };
-    Size most = block ? BREADTH : HEIGHT, apart = block ? BREADTH : a_row;
+                                        REAL *restrict spread) {
+    enum { BREADTH = SPREAD_BYTES / TOGETHER / sizeof(REAL) };
+    Size most = spread ? BREADTH : HEIGHT, apart = spread ? BREADTH : a_row;
     for (Size first = 0; first < n; first += most, a += most) {
         Size breadth = n - first < most ? n - first : most;
-        for (Size k = 0; block && k < K; k++) memcpy(block + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
+        for (Size k = 0; spread && k < K; k++) memcpy(spread + k * BREADTH, a + k * a_row, sizeof(REAL) * breadth);
         for (const NAME(Sum) *sum = sums; sum < sums + count; sum++)
-            NAME(multiply)(sum->out + first * sum->J, block ? block : a, sum->w, breadth, K, sum->J, 1, apart, 1);
+            NAME(multiply)(sum->out + first * sum->J, spread ? spread : a, sum->w, breadth, K, sum->J, 1, apart, 1);
     }
 }
 
-/* Write the k-th row of w (K, J) to the panels: so many columns of all rows after each other, then the next. */
+/* Write the k-th row of w (K, J) to its panels. */
 INLINE void NAME(lay)(REAL *restrict panels, const REAL *restrict row, Size k, Size K, Size J) {
     Size j = 0;
     for (; j + PANEL <= J; j += PANEL) memcpy(panels + j * K + k * PANEL, row + j, sizeof(REAL) * PANEL);
-    for (; j + HALF <= J; j += HALF) memcpy(panels + j * K + k * HALF, row + j, sizeof(REAL) * HALF);
+    for (; j + NARROW <= J; j += NARROW) memcpy(panels + j * K + k * NARROW, row + j, sizeof(REAL) * NARROW);
     for (Size c = j; c < J; c++) panels[j * K + k * (J - j) + c - j] = row[c];
 }
 
-/* What is read beyond the last row, if it has fewer columns than a vector, is a number. */
-INLINE void NAME(end)(REAL *panels, Size K, Size J) { memset(panels + K * J, 0, LINE); }
+/* A tile loads a whole vector even of a last row with fewer columns: zeros, so that nothing is read that nobody wrote. */
+INLINE void NAME(pad)(REAL *panels, Size K, Size J) { memset(panels + K * J, 0, LINE); }
 
 /* w (K, J) in panels, its rows from the `first` on and then those before. */
 TARGET static void NAME(pack)(void *panels, const void *w, Size K, Size J, Size first) {
-    for (Size k = 0; k < K; k++) NAME(lay)(panels, (const REAL *)w + (k + first < K ? k + first : k + first - K) * J, k, K, J);
-    NAME(end)(panels, K, J);
+    const REAL *rows = w;
+    for (Size k = 0; k < K; k++) NAME(lay)(panels, rows + (k + first < K ? k + first : k + first - K) * J, k, K, J);
+    NAME(pad)(panels, K, J);
 }
 
 /* The transpose of w (J, K) in panels. */
@@ -164,13 +167,13 @@ TARGET static void NAME(pack_transpose)(void *out, const void *w, Size J, Size K
     const REAL *restrict rows = w;
     (void)unused;
     for (Size j = 0, columns; j < J; j += columns) {
-        columns = J - j >= PANEL ? PANEL : J - j >= HALF ? HALF : J - j;
+        columns = J - j >= PANEL ? PANEL : J - j >= NARROW ? NARROW : J - j;
         for (Size first = 0; first < K; first += 16)
             for (Size c = 0; c < columns; c++)
                 for (Size k = first; k < K && k < first + 16; k++)
                     panels[j * K + k * columns + c] = rows[(j + c) * K + k];
     }
-    NAME(end)(panels, K, J);
+    NAME(pad)(panels, K, J);
 }
 
 /* ---- out = a @ w.T or, with `add`, out += a @ w.T, of shapes (n, J), (n, K) and (J, K) ------------------------------- */

@@ -13,6 +13,7 @@ from . import _loops
 from .shared import (
     back_through,
     cuts,
+    input_once,
     of_input,
     one_step,
     packed_once,
@@ -44,7 +45,7 @@ def forward(
     """Fill ``h[B:]``, the states at all steps, from ``h[:B]``, the initial ones."""
     (h,), (w_ih, w_hh, *biases) = states, weights
     x, mask, H, loop = read(x), read(mask), len(w_hh), _FORWARD[nonlinearity]
-    w, w_x = packed_once(w_hh, layout), packed_once(w_ih, layout)
+    w, w_x = packed_once(w_hh, layout), input_once(w_ih, layout)
     for span, place in cuts(layout):
         x_w = of_input(x, w_ih, w_x, span, h, layout.batch_size + span.rows.start)
         loop(h, w, *biases, mask, *x_w, *place, H)

@@ -1,4 +1,4 @@
-"""What the pairs have in common: arrays as C takes them."""
+"""What the pairs have in common: arrays as C takes them, and what is left to NumPy."""
 
 from __future__ import annotations
 
@@ -73,6 +73,13 @@ def packed_once(w: Array, layout: Layout, pack: Pack = _loops.pack_transpose) ->
     return w if len(layout.spans) == 1 else panels(w, pack)
 
 
+def input_once(w_ih: Array, layout: Layout, pack: Pack = _loops.pack_transpose) -> Array:
+    """Return the same of W_ih, if C computes its product with any span."""
+    if len(layout.spans) == 1 or not any(in_c(span, w_ih) for span in layout.spans):
+        return w_ih
+    return panels(w_ih, pack)
+
+
 def of_input(
     x: Array, w_ih: Array, packed: Array, span: Span, out: Array, first: int
 ) -> tuple[Array | None, ...]:
@@ -92,8 +99,8 @@ def _dot(x: Array, w: Array, out: Array) -> None:
     x.dot(w, out)
 
 
-class Rows(Saved, Protocol):
-    """What the contexts of all pairs here have."""
+class Context(Saved, Protocol):
+    """What the contexts of all pairs here have beside that."""
 
     @property
     def w_hh(self) -> Array: ...  # noqa: D102
@@ -102,7 +109,7 @@ class Rows(Saved, Protocol):
 def back_through(
     loop: Loop,
     given: Sequence[Any],
-    ctx: Rows,
+    ctx: Context,
     columns: int,
     dweights: Weights,
     add_gradients: Callable[..., None],
@@ -110,19 +117,21 @@ def back_through(
 ) -> Array:
     """Run a loop backward, span by span, with what comes after it; return the gradient of the input.
 
-    Large products are left to NumPy's `add_gradients`, for which there is room for the span's dz, of so many
+    Large products are left to NumPy's `add_gradients`, for which there is room for a span's dz, of `columns`
     columns. `given` is what the loop takes before W_hh, which `pack` puts into panels.
     """
     layout, x, H = ctx.layout, ctx.x, ctx.h.shape[1]
     dx = np.empty(x.shape, x.dtype)
-    w, w_x = packed_once(ctx.w_hh, layout, pack), packed_once(ctx.w_ih, layout, _loops.pack)
+    w, w_x = packed_once(ctx.w_hh, layout, pack), input_once(ctx.w_ih, layout, _loops.pack)
+    dz = None
     for span, place in reversed(cuts(layout)):
         if in_c(span, ctx.w_ih):
             loop(*given, w, ctx.mask, None, w_x, x, dx, *dweights[:4], *place, H)
             continue
-        dz = np.empty((span.rows.stop - span.rows.start, columns), x.dtype)
+        if dz is None:
+            dz = np.empty((layout.span_rows, columns), x.dtype)
         loop(*given, w, ctx.mask, dz, *_NOTHING, *place, H)
-        quiet(add_gradients)(ctx, span, dz, dx, dweights)
+        quiet(add_gradients)(ctx, span, dz[: span.rows.stop - span.rows.start], dx, dweights)
     return dx
 
 
