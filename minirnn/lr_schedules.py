@@ -236,6 +236,9 @@ class OneCycleLR(LRScheduler):
     s) / 2`, s from 0 to 1, or a straight line. The momentum, of Adam the first of `betas`, goes the other
     way: down from `max_momentum` to `base_momentum` while the rate rises, and up again.
 
+    ``step`` may be called `total_steps` times, once after each batch. What the last call sets is used by no
+    batch: of the cosine what it is one step beyond its end, of the straight line what it ends with.
+
     Parameters
     ----------
     optimizer : Optimizer
@@ -263,8 +266,8 @@ class OneCycleLR(LRScheduler):
     Raises
     ------
     ValueError
-        If a setting is out of its range, or the optimiser has no momentum to cycle; by ``step``, beyond
-        `total_steps`.
+        If a setting is out of its range, or the optimiser has no momentum to cycle; by ``step``, at the call
+        after `total_steps` of them.
 
     See Also
     --------
@@ -378,8 +381,11 @@ class OneCycleLR(LRScheduler):
     def _between(self, step: int, turns: list[float]) -> float:
         """Return the value at `step` of what goes from one of the `turns` to the next, a phase each."""
         last, rise = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
-        if step > last:
-            raise ValueError(f"step: expected at most {last:.0f} of the cycle, got {step}")
+        if step > self.total_steps:
+            raise ValueError(
+                f"step: expected at most {self.total_steps}, the total_steps of the cycle, got {step}; make "
+                "the schedule with a larger total_steps, or take no more steps of it"
+            )
         ends = [rise, 2 * rise, last] if self.three_phase else [rise, last]
         k, first = 0, 0.0
         while step > ends[k] and k + 1 < len(ends):
@@ -389,7 +395,8 @@ class OneCycleLR(LRScheduler):
         )  # no step: it is over
         a, b = turns[k : k + 2]
         if self.anneal_strategy == "linear":
-            return a + (b - a) * share
+            # The call after the last batch is one beyond the end, where a line would fall below zero.
+            return a + (b - a) * min(share, 1.0)
         return b + (a - b) * (1 + math.cos(math.pi * share)) / 2
 
     def _write(self, rates: list[float]) -> None:

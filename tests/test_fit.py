@@ -376,6 +376,13 @@ def test_what_does_not_go_together_is_refused_before_the_first_step(options, err
     all_equal(args[0].state_dict(), before)
 
 
+def test_a_cycle_as_long_as_the_run():
+    args = parts()
+    cycle = minirnn.OneCycleLR(args[2], 0.1, epochs=2, steps_per_epoch=len(args[3]))
+    run = minirnn.fit(*args, epochs=2, scheduler=cycle, progress=False)
+    assert run.step == cycle.last_epoch == cycle.total_steps
+
+
 def test_data_that_give_no_pairs_or_end():
     model, criterion, optimizer, data = parts()
     for wrong, error, says in [

@@ -155,9 +155,70 @@ def test_the_rates_are_those_of_torch(name, options):
         theirs.step()
         reference.step()
         mine.step()
-    if name == "OneCycleLR":
-        with pytest.raises(ValueError, match="at most 59"):
-            mine.step()
+
+
+@pytest.mark.parametrize("momentum", ["SGD", "Adam", None])
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("phases", [{}, {"three_phase": True}, {"pct_start": 0.0}])
+@pytest.mark.parametrize("total", [2, 6, 45])
+def test_a_cycle_takes_a_step_after_every_batch(momentum, strategy, phases, total):
+    """As many as torch's, with its rates and momenta; the one after says what to do and is not counted."""
+    torch = pytest.importorskip("torch")
+    name = momentum or "SGD"
+    ours = getattr(minirnn, name)([minirnn.Parameter(np.ones(1))], lr=1.0)
+    theirs = getattr(torch.optim, name)([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    options = {"anneal_strategy": strategy, "cycle_momentum": momentum is not None, **phases}
+    mine = minirnn.OneCycleLR(ours, 0.5, epochs=1, steps_per_epoch=total, **options)
+    reference = torch.optim.lr_scheduler.OneCycleLR(theirs, 0.5, total, **options)
+    key = "betas" if name == "Adam" else "momentum"
+    rows = []
+    for step in range(total + 1):
+        lr, momenta = mine.get_last_lr()[0], ours.param_groups[0][key]
+        rows.append((lr, momenta))
+        if step < total or strategy == "cos":
+            assert lr == pytest.approx(reference.get_last_lr()[0], rel=1e-12, abs=1e-15)
+            assert momenta == pytest.approx(theirs.param_groups[0][key], rel=1e-12)
+        if step < total:
+            for one in (ours, theirs, mine, reference):
+                one.step()
+    if strategy == "linear":  # torch's line falls below zero there, or rises beyond max_momentum
+        assert rows[-1] == rows[-2]
+    says = rf"step: expected at most {total}, .* got {total + 1}; .* larger total_steps, or take no more"
+    with pytest.raises(ValueError, match=says):
+        mine.step()
+    with pytest.raises(ValueError, match="Tried to step"):
+        reference.step()
+    assert (mine.last_epoch, mine.get_last_lr()[0]) == (total, rows[-1][0])
+
+
+LENGTHS = [
+    [("CosineAnnealingLR", {"T_max": 6, "eta_min": 0.05})],
+    [("PolynomialLR", {"total_iters": 6, "power": 2.0})],
+    [("LinearLR", {"start_factor": 1.0, "end_factor": 0.0, "total_iters": 6})],
+    [("ConstantLR", {"total_iters": 6})],
+    [("MultiStepLR", {"milestones": [3, 6, 7]})],
+    [("CosineAnnealingWarmRestarts", {"T_0": 6})],
+    [("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2})],
+    [("PolynomialLR", {"total_iters": 6}), ("LinearLR", {"total_iters": 6})],
+]
+
+
+@pytest.mark.parametrize("parts", LENGTHS)
+def test_a_schedule_that_has_a_length_goes_on_beyond_it_as_torchs(parts):
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.7)
+    ours = optimizer(0.7)
+
+    def made(where, of):
+        found = [getattr(where, name)(of, **options) for name, options in parts]
+        return found[0] if len(found) == 1 else where.ChainedScheduler(found, of)
+
+    mine, reference = made(minirnn, ours), made(torch.optim.lr_scheduler, theirs)
+    for _ in range(16):
+        close(mine.get_last_lr(), reference.get_last_lr(), 1e-12)
+        theirs.step()
+        reference.step()
+        mine.step()
 
 
 def test_a_step_that_cannot_be_done_is_not_counted():
@@ -167,11 +228,6 @@ def test_a_step_that_cannot_be_done_is_not_counted():
     with pytest.raises(ValueError, match="finite"):
         schedule.step()
     assert (schedule.last_epoch, made.param_groups[0]["lr"]) == (1, 0.5)
-    cycle = minirnn.OneCycleLR(optimizer(), 0.5, 2)
-    cycle.step()
-    with pytest.raises(ValueError, match="at most 1"):
-        cycle.step()
-    assert cycle.last_epoch == 1
 
 
 def test_a_group_that_comes_later_is_scheduled_too():
