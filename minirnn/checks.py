@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import FLOATS, Array, get_array_module
+from .backend import FLOATS, Array, asnumpy, get_array_module
 
 NUMBER = int | float | np.integer | np.floating
 _FLAG = bool, np.bool_
@@ -264,6 +264,21 @@ def _bounds(interval: str) -> tuple[float, float]:
     if interval[-1] == ")":
         high = math.nextafter(high, -math.inf)
     return low, high
+
+
+def norms(name: str, values: Any) -> Array:
+    """Return `values` on the host in float64, if they are norms: numbers that are not negative."""
+    try:
+        found = asnumpy(values)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    except ValueError:  # lists of several lengths
+        raise TypeError(f"{name}: expected numbers, got {got(values)}") from None
+    if found.dtype.kind not in "fiu" or isinstance(found, np.matrix):
+        raise TypeError(f"{name}: expected numbers, got {got(values)}")
+    if (found < 0).any():
+        raise ValueError(f"{name}: expected numbers >= 0, got {found.min()}")
+    return found.astype(np.float64)
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:

@@ -288,9 +288,12 @@ def code_on(page):
         ("docs/start.md", r"(?s).+right: (0\.9\d\d|1\.000) of 1000 fresh waves\n"),
         ("docs/saving.md", ""),
         ("docs/own_cells.md", ""),
+        ("docs/diagnostics.md", r"Alarm\(.+\) \d+\.\d+\n"),
     ],
 )
 def test_the_code_on_a_page_runs(page, output, tmp_path):
+    if page == "docs/diagnostics.md":
+        pytest.importorskip("matplotlib")
     program = tmp_path / "page.py"
     program.write_text(code_on(ROOT / page), encoding="utf-8")
     assert "import minirnn\n" in program.read_text(encoding="utf-8")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import checks
-from ..backend import Array, asnumpy, quiet
+from ..backend import Array, quiet
 
 
 class NoiseScale(NamedTuple):
@@ -67,8 +65,8 @@ def noise_scale(sample_norms: Array, batch_norms: Any) -> NoiseScale:
 
     Raises
     ------
-    ValueError
-        If there are fewer than two samples, or the shapes do not fit.
+    TypeError, ValueError
+        If they are no norms, there are fewer than two samples, or the shapes do not fit.
 
     See Also
     --------
@@ -87,7 +85,8 @@ def noise_scale(sample_norms: Array, batch_norms: Any) -> NoiseScale:
     >>> noise_scale([1.0, 3.0], 2.0)
     NoiseScale(noise=2.0, signal=3.0, scale=0.6666666666666666)
     """
-    norms, mean_norms = _norms("sample_norms", sample_norms), _norms("batch_norms", batch_norms)
+    norms = checks.norms("sample_norms", sample_norms)
+    mean_norms = checks.norms("batch_norms", batch_norms)
     if norms.ndim not in (1, 2) or norms.shape[-1] < 2 or not norms.size:
         raise ValueError(
             f"sample_norms: expected shape (B,) or (batches, B), B >= 2, got {norms.shape}"
@@ -97,16 +96,3 @@ def noise_scale(sample_norms: Array, batch_norms: Any) -> NoiseScale:
     one, many = (norms**2).mean(), (mean_norms**2).mean()
     noise, signal = float((one - many) / (1 - 1 / B)), float((B * many - one) / (B - 1))
     return NoiseScale(noise, signal, noise / signal if signal else float("inf"))
-
-
-def _norms(name: str, values: Any) -> Array:
-    """Return `values` in float64, if they are norms."""
-    try:
-        norms = asnumpy(values)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: {error}") from None
-    if norms.dtype.kind not in "fiu" or isinstance(norms, np.matrix):
-        raise TypeError(f"{name}: expected numbers, got {checks.got(values)}")
-    if (norms < 0).any():
-        raise ValueError(f"{name}: expected numbers >= 0, got {norms.min()}")
-    return norms.astype(np.float64)
