@@ -43,7 +43,7 @@ class Combined(LRScheduler):
 
     def _get_settings(self) -> dict[str, Any]:
         parts = [scheduler._get_settings() for scheduler in self.schedulers]
-        return {**{name: getattr(self, name) for name in self._settings}, "schedulers": parts}
+        return {**super()._get_settings(), "schedulers": parts}
 
     def _start(self) -> None:
         # The schedules have each written their first rate; the first of this one counts.

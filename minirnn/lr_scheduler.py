@@ -162,7 +162,7 @@ class LRScheduler(Hints, hints=SCHEDULE):
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule stands, its settings, and the rates in force: numbers and lists."""
+        """Return where the schedule stands, its settings with its class's name, and the rates in force."""
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": list(self.base_lrs),
@@ -171,7 +171,8 @@ class LRScheduler(Hints, hints=SCHEDULE):
         }
 
     def _get_settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._settings}
+        own = {name: getattr(self, name) for name in self._settings}
+        return {"schedule": type(self).__name__, **own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned, with its settings, and set the rates.
@@ -208,10 +209,20 @@ class LRScheduler(Hints, hints=SCHEDULE):
         """Check and set a state's settings, if it has them."""
         if settings is None:
             return
-        if not isinstance(settings, Mapping) or settings.keys() != set(self._settings):
+        own = type(self).__name__
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"settings: expected those of {own}, got {checks.got(settings)}")
+        # Two classes may have settings of the same names, which say something else in each.
+        other = settings.get("schedule", own)
+        if not isinstance(other, str) or other != own:
+            raise ValueError(
+                f"expected the state of a schedule {own}, got one of {checks.got(other)}"
+            )
+        values = {name: value for name, value in settings.items() if name != "schedule"}
+        if values.keys() != set(self._settings):
             raise ValueError(f"settings: expected {[*self._settings]}, got {checks.got(settings)}")
         if self._settings:
-            self._set(**settings)
+            self._set(**values)
 
     def _numbers(self, name: str, values: Any) -> list[float]:
         if not isinstance(values, list | tuple | np.ndarray) or len(values) != len(self.base_lrs):

@@ -440,6 +440,35 @@ def test_a_state_goes_on_with_its_settings(name):
         schedule.step(*arguments)
 
 
+@pytest.mark.parametrize("name", [name for name in LAWFUL if name != "ReduceLROnPlateau"])
+@pytest.mark.parametrize("other", [name for name in LAWFUL if name != "ReduceLROnPlateau"])
+def test_a_state_is_of_its_own_schedule(name, other):
+    """Two may have settings of the same names, as stairs and stairs of single steps."""
+    state = getattr(minirnn, other)(optimizer(), **LAWFUL[other]).state_dict()
+    schedule = getattr(minirnn, name)(optimizer(), **LAWFUL[name])
+    before = schedule.state_dict()
+    if name == other:
+        del state["settings"]["schedule"]  # which a state of old does not have
+        schedule.load_state_dict(state)
+        return
+    says = rf"state_dict: expected the state of a schedule {name}, got one of '{other}'"
+    with pytest.raises(ValueError, match=says):
+        schedule.load_state_dict(state)
+    assert schedule.state_dict() == before
+
+
+def test_a_chains_state_is_of_its_own_schedules():
+    def chain(*names):
+        made = optimizer()
+        parts = [getattr(minirnn, name)(made, **LAWFUL[name]) for name in names]
+        return minirnn.ChainedScheduler(parts)
+
+    state = chain("StepLR", "ExponentialLR").state_dict()
+    with pytest.raises(ValueError, match="schedule ExponentialLR, got one of 'StepLR'"):
+        chain("ExponentialLR", "StepLR").load_state_dict(state)
+    chain("StepLR", "ExponentialLR").load_state_dict(state)
+
+
 def test_a_sequences_state_has_the_settings_of_its_parts():
     def build(made, size, gamma, milestone):
         parts = [minirnn.StepLR(made, size, gamma), minirnn.CosineAnnealingLR(made, 3 * size)]
