@@ -9,7 +9,7 @@ https://onnx.ai/onnx/operators/, ``RNN``, ``LSTM``, ``GRU``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -39,7 +39,8 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
     layer's output is zero, as in a padded batch, and what a Linear makes of that is its bias.
 
     A model of your own has a method ``onnx(graph, x)``, which connects its layers as its forward does: see
-    ``Graph``. Its output is what that returns, or several under their names if that is a dict.
+    ``Graph``. A recurrent layer returns ``output, h_n`` there too, an LSTM ``output, (h_n, c_n)``. The
+    model's output is what the method returns, or several under their names if that is a dict.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
     TypeError
         If the model has another module in it, or is of another dtype.
     ValueError
-        If a layer has what ONNX's has not: a projection, ``batch_first``.
+        If a layer has what ONNX's has not: a projection, ``batch_first``. If a method ``onnx`` names an
+        operator that ONNX has not, or a value that the graph has not, or connects what does not fit.
     ImportError
         If the onnx package is not installed.
 
@@ -84,7 +86,7 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
         import onnx
     except ImportError as error:
         raise ImportError("export needs onnx: pip install 'minirnn[onnx]'") from error
-    graph = Graph(initial_states)
+    graph = Graph(onnx, initial_states)
     result = graph.layer(model, graph.entry)
     if isinstance(result, Mapping):
         outputs = dict(result)
@@ -92,9 +94,7 @@ def to_onnx(model: Module, path: PathLike, *, initial_states: bool = False) -> N
         result = result[0] if isinstance(result, tuple) else result
         states = () if hasattr(model, "onnx") else graph.states
         outputs = dict(zip(("output", "h_n", "c_n"), (result, *states), strict=False))
-    for name, value in outputs.items():
-        _check_name(name, value)
-    proto = graph.finish(onnx, outputs)
+    proto = graph.finish(outputs)
     with atomic_write(path) as file:
         file.write(proto.SerializeToString())
 
@@ -108,8 +108,9 @@ class Graph:
         The model's input.
     """
 
-    def __init__(self, initial_states: bool = False) -> None:
+    def __init__(self, onnx: Any, initial_states: bool = False) -> None:
         self.entry = "input"
+        self._onnx = onnx
         self.states: tuple[str, ...] = ()  # the last recurrent layer's
         self._initial = initial_states
         self._inputs: dict[str, tuple[str, list[str | int]]] = {}  # type and shape
@@ -123,15 +124,26 @@ class Graph:
     # -- what a model's own method uses --------------------------------------------------------
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operator of ONNX, ``graph.add("Softmax", x, axis=-1)``, and return its first output."""
+        """Add an operator of ONNX, ``graph.add("Softmax", x, axis=-1)``, and return its first output.
+
+        An input that the operator does not need may be left out as ``""``.
+        """
+        _check_operator(self._onnx, op, len(inputs))
+        for k, x in enumerate(inputs):
+            if not isinstance(x, str) or x:
+                _check_value(self._values(), f"inputs[{k}] of {op}", x)
         return self._node(op, inputs, 1, attributes)[0]
 
     def constant(self, value: Any) -> str:
-        """Add an array or a number."""
-        return self._weight(f"constant_{len(self._weights)}", np.asarray(value))
+        """Add an array or a number, of float64 as float32."""
+        checks.storable("value", a := np.asarray(value))
+        a = a.astype(np.float32) if a.dtype.kind == "f" else a
+        return self._weight(f"constant_{len(self._weights)}", a)
 
     def index(self, x: str, k: int, axis: int = 0) -> str:
         """Return ``x[k]``: of ``h_n`` with k = -1 the last layer's state, in its last direction."""
+        k, axis = checks.whole("k", k), checks.whole("axis", axis)
+        _check_value(self._values(), "x", x)
         return self.add("Gather", x, self.constant(np.int64(k)), axis=axis)
 
     def layer(self, layer: Module, x: str) -> Any:
@@ -153,7 +165,7 @@ class Graph:
         TypeError, ValueError
             As :func:`to_onnx`.
         """
-        _check_name("x", x)
+        _check_value(self._values(), "x", x)
         if hasattr(layer, "onnx"):
             return layer.onnx(self, x)
         if isinstance(layer, Sequential):
@@ -307,13 +319,20 @@ class Graph:
         self._weights[name] = np.ascontiguousarray(a).reshape(a.shape)
         return name
 
-    def finish(self, onnx: Any, outputs: Mapping[str, str]) -> Any:
+    def _values(self) -> set[str]:
+        made = (name for _, _, names, _ in self._nodes for name in names)
+        return {self.entry, *self._inputs, *self._weights, *made}
+
+    def finish(self, outputs: Mapping[str, str]) -> Any:
         """Return the model, checked; what its outputs are like is inferred."""
-        helper = onnx.helper
+        onnx, helper = self._onnx, self._onnx.helper
         if not self._prefixes:
             raise TypeError("model: expected at least one layer with weights")
         self._inputs.setdefault(self.entry, ("FLOAT", ["T", "B", "features"]))
         names = {self.entry: "tokens"} if self._tokens else {}
+        _check_outputs(outputs, {*self._values(), *names.values()})
+        for name, value in outputs.items():
+            _check_value(self._values(), name, value)
         for name, value in outputs.items():
             self._nodes.append(("Identity", [value], [name], {}))
         nodes = [
@@ -332,19 +351,57 @@ class Graph:
             made = helper.make_graph(nodes, "minirnn", inputs, outputs, weights)
             return helper.make_model(made, producer_name="minirnn", **options)
 
+        return _checked(onnx, model, outputs)
+
+
+def _checked(onnx: Any, model: Callable[[list[Any]], Any], outputs: Iterable[str]) -> Any:
+    """Return what `model` makes of the outputs, whose types and shapes are inferred."""
+    try:
         inferred = onnx.shape_inference.infer_shapes(model([]), strict_mode=True)
         known = {value.name: value for value in inferred.graph.value_info}
         proto = model([known[name] for name in outputs])
         onnx.checker.check_model(proto, full_check=True)
-        return proto
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise ValueError(
+            f"model: expected layers and operators that fit together, got what onnx refuses: {error}"
+        ) from error
+    return proto
 
 
-def _check_name(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        got = checks.got(value)
+def _check_operator(onnx: Any, op: Any, inputs: int) -> None:
+    try:
+        schema = onnx.defs.get_schema(op, max_inclusive_version=_OPSET)
+    except (TypeError, onnx.defs.SchemaError):
+        raise ValueError(
+            f"op: expected an operator of ONNX, in opset {_OPSET}, got {checks.got(op)}"
+        ) from None
+    low, high = schema.min_input, schema.max_input
+    if not low <= inputs <= high:
+        wanted = low if low == high else f"{low} to {high}"
+        raise ValueError(f"inputs: expected {wanted} for {op}, got {inputs}")
+
+
+def _check_value(known: set[str], name: str, value: Any) -> None:
+    expected = f"{name}: expected the name of a value, from the graph's methods, got"
+    if isinstance(value, tuple):
         raise TypeError(
-            f"{name}: expected the name of a value, from the graph's methods, got {got}"
+            f"{expected} several, {checks.got(value)}; take them apart: a recurrent layer returns "
+            "`output, h_n`, an LSTM `output, (h_n, c_n)`"
         )
+    if not isinstance(value, str):
+        raise TypeError(f"{expected} {checks.got(value)}")
+    if value not in known:
+        raise ValueError(f"{expected} {value!r}, which the graph does not have")
+
+
+def _check_outputs(outputs: Mapping[Any, Any], taken: set[str]) -> None:
+    if not outputs:
+        raise ValueError("model: expected at least one output, got none")
+    for name in outputs:
+        if not isinstance(name, str) or not name or name in taken:
+            raise ValueError(
+                f"model: expected outputs with names of their own, got {checks.got(name)}"
+            )
 
 
 def _blocks(a: Array, order: list[int]) -> Array:

@@ -180,6 +180,24 @@ def test_a_trained_model_of_ones_own(tmp_path):
     assert [d.dim_value for d in shapes["logits"].shape.dim][1:] == [10]
 
 
+def test_an_lstm_with_constants_and_an_input_left_out(tmp_path):
+    """Its states are a pair; numbers of Python's are float32; not every input need be given."""
+
+    def connect(model, graph, x):
+        _, (h_n, c_n) = graph.layer(model.lstm, x)
+        state = graph.add("Add", graph.index(h_n, -1), graph.index(c_n, -1))
+        y = graph.layer(model.head, graph.add("Mul", state, graph.constant(2.0)))
+        return graph.add("Clip", y, "", graph.constant(0.1))
+
+    model = Written(connect)
+    minirnn.to_onnx(model, tmp_path / "m.onnx")
+    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype("f4")
+    h_n, c_n = model.lstm(x)[1]
+    expected = model.head((h_n[-1] + c_n[-1]) * 2).clip(None, 0.1)
+    assert len(set(expected.ravel())) > 2
+    agree(run(tmp_path / "m.onnx", input=x, lengths=np.array([5, 5], np.int32))["output"], expected)
+
+
 def test_chunks_of_a_stream(tmp_path):
     """With the states as inputs a sequence may come in pieces."""
     rnn = minirnn.LSTM(3, 4, 2, rng=0)
@@ -218,9 +236,57 @@ class Packed(Own):
         return graph.layer(self.rnn, graph.layer(self.rnn, x))
 
 
+class Written(minirnn.Module):
+    """Its method ``onnx`` is what a test writes."""
+
+    def __init__(self, connect):
+        self.lstm, self.head, self.wide = (
+            minirnn.LSTM(3, 4, rng=0),
+            minirnn.Linear(4, 2, rng=1),
+            minirnn.Linear(5, 2),
+        )
+        self.onnx = lambda graph, x: connect(self, graph, x)
+
+
+def last(model, graph, x):
+    """Return the state as one would for a GRU."""
+    _, h_n = graph.layer(model.lstm, x)
+    return graph.layer(model.head, graph.index(h_n, -1))
+
+
+def used(op, **attributes):
+    return Written(lambda m, graph, x: graph.add(op, graph.layer(m.head, x), **attributes))
+
+
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
+        (Written(last), TypeError, r"x: .*'Concat.*take them apart: .*`output, \(h_n, c_n\)`"),
+        (used("Sofmax"), ValueError, "op: expected an operator of ONNX, .*got 'Sofmax'"),
+        (used("Gelu"), ValueError, "op: .*in opset 17, got 'Gelu'"),
+        (used(3), ValueError, "op: .*got 3"),
+        (used("Add"), ValueError, "inputs: expected 2 for Add, got 1"),
+        (used("Softmax", axes=1), ValueError, "model: .*Unrecognized attribute: axes"),
+        (Written(lambda m, g, x: g.layer(m.head, x[0])), ValueError, "x: .*got 'i', which the gr"),
+        (Written(lambda m, g, x: g.index(x[0], 0)), ValueError, "x: .*got 'i', which the graph"),
+        (Written(lambda m, g, x: g.index(x, 1.5)), TypeError, "k: expected an integer, got 1.5"),
+        (Written(lambda m, g, x: g.index(x, 1, "x")), TypeError, "axis: expected an integer"),
+        (
+            Written(lambda m, g, x: g.add("Add", x, np.ones(3))),
+            TypeError,
+            r"inputs\[1\] of Add: expected the name of a value.*got array",
+        ),
+        (Written(lambda m, g, x: g.constant("x")), TypeError, "value: expected float32, "),
+        (Written(lambda m, g, x: (g.layer(m.head, x), "y")[1]), ValueError, "output: .*got 'y'"),
+        (Written(lambda m, g, x: {"y": g.layer(m.lstm, x)}), TypeError, "y: .*got several"),
+        (Written(lambda m, g, x: {"input": g.layer(m.head, x)}), ValueError, "own, got 'input'"),
+        (Written(lambda m, g, x: {1: g.layer(m.head, x)}), ValueError, "names of their own, got 1"),
+        (Written(lambda m, g, x: dict(g.layer(m.head, x) and {})), ValueError, "least one output"),
+        (
+            Written(lambda m, g, x: g.layer(m.wide, g.layer(m.head, x))),
+            ValueError,
+            "model: .*fit together.*Incompatible dimensions",
+        ),
         (Forgetful(), TypeError, "output: expected the name of a value.*None"),
         (Packed(), TypeError, "x: expected the name of a value"),
         (Own(), TypeError, r"Sequential.*got Own.*method `onnx\(graph, x\)`"),
