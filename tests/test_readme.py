@@ -3,6 +3,7 @@
 import io
 import re
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,32 @@ def test_the_text_has_the_same_figures():
     assert figures[0] == figures[1]
 
 
-@pytest.mark.parametrize("said", ["eval()", "TypeError", "1.3 GB", "dtype=np.float64"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "eval()",
+        "TypeError",
+        "1.3 GB",
+        "dtype=np.float64",
+        "`. .venv/bin/activate`",
+        "`npm`",
+        "pip install -e '.[bench]'",
+    ],
+)
 def test_what_surprises_is_said(said):
     assert said in ENGLISH
     assert said in CHINESE
+
+
+def test_the_oldest_python_that_will_do_is_said():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = project["requires-python"].removeprefix(">=").strip()
+    for text in (ENGLISH, CHINESE, (ROOT / "docs" / "start.md").read_text(encoding="utf-8")):
+        assert re.search(rf"Python {re.escape(oldest)}\b", text)
+
+
+def test_what_activates_the_environment_stands_before_the_commands_that_need_it():
+    for text in (ENGLISH, CHINESE):
+        before, _, after = text.partition("`. .venv/bin/activate`")
+        assert "`python " not in before
+        assert "`python " in after
