@@ -76,7 +76,10 @@ def floating(name: str, x: Any, like: Array | None = None, of: str = "parameters
         return
     array_module(**{name: x, of: like})
     if x.dtype.kind != "f":
-        raise TypeError(f"{name}: expected a floating-point array, got dtype {x.dtype}")
+        hint = ""
+        if x.dtype.kind in "biu":  # of these the numbers stay what they are
+            hint = f"; convert it with .astype(np.{'float32' if like is x else like.dtype})"
+        raise TypeError(f"{name}: expected a floating-point array, got dtype {x.dtype}{hint}")
     if x.dtype not in FLOATS:
         raise TypeError(
             f"{name}: expected float32 or float64 in native byte order, got dtype {x.dtype}; "
@@ -95,7 +98,12 @@ def integers(name: str, x: Any) -> None:
         return
     array_module(**{name: x})
     if x.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected an integer array, got dtype {x.dtype}")
+        hint = (
+            "; if they are indices, convert them with .astype(np.int64)"
+            if x.dtype.kind in "bf"
+            else ""
+        )
+        raise TypeError(f"{name}: expected an integer array, got dtype {x.dtype}{hint}")
 
 
 def storable(name: str, x: Any) -> None:

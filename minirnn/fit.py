@@ -273,10 +273,16 @@ def _steps(
     data: Any, epochs: int | None, steps: int | None, eval_every: int | None
 ) -> tuple[int, int]:
     length = len(data) if hasattr(data, "__len__") else None
-    if epochs is not None and steps is None and length is not None:
+    if epochs is not None and steps is not None:
+        raise ValueError(
+            f"steps, epochs: expected one of the two, got both, {checks.got(steps)} and {checks.got(epochs)}"
+        )
+    if length == 0:
+        raise ValueError("data: expected at least one batch, got none")
+    if epochs is not None and length is not None:
         checks.positive(epochs=epochs)
         steps = epochs * length
-    elif epochs is not None or steps is None:
+    elif steps is None:
         raise ValueError("expected steps, or else epochs of data that have a length")
     checks.positive(steps=steps)
     return int(steps), length or steps if eval_every is None else eval_every

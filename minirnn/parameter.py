@@ -294,7 +294,7 @@ def parameter_list(name: str, parameters: Any) -> list[Parameter]:
     if isinstance(parameters, Parameter):
         return [parameters]
     if not isinstance(parameters, Iterable) or isinstance(parameters, np.ndarray):
-        raise TypeError(f"{name}: expected Parameters, got {type(parameters).__name__}")
+        raise _no_parameter(name, parameters)
     found = list(parameters)
     if not found:
         raise ValueError(
@@ -302,8 +302,21 @@ def parameter_list(name: str, parameters: Any) -> list[Parameter]:
         )
     for p in found:
         if not isinstance(p, Parameter):
-            raise TypeError(f"{name}: expected Parameters, got {type(p).__name__}")
+            raise _no_parameter(name, p)
     return found
+
+
+def _no_parameter(name: str, given: Any) -> TypeError:
+    """Return the error that tells what was given in place of a parameter, and what to pass for a model."""
+    kind, hint = type(given), ""
+    got = kind.__name__
+    if got == Parameter.__name__:  # another library's, whose class has the same name
+        got = f"{kind.__module__}.{got}"
+    if not isinstance(given, type) and callable(getattr(given, "parameters", None)):
+        hint = "; pass model.parameters(), not the model"
+    elif getattr(given, "__name__", None) == "parameters":
+        hint = "; call it: model.parameters()"
+    return TypeError(f"{name}: expected Parameters, got {got}{hint}")
 
 
 def require_one_kind(name: str, parameters: list[Parameter]) -> ModuleType:

@@ -354,7 +354,11 @@ def test_what_is_shown(monkeypatch, capsys):
     ("options", "error", "says"),
     [
         ({}, ValueError, "expected steps, or else epochs"),
-        ({"steps": 2, "epochs": 2}, ValueError, "expected steps, or else epochs"),
+        (
+            {"steps": 2, "epochs": 3},
+            ValueError,
+            "steps, epochs: expected one .*, got both, 2 and 3",
+        ),
         ({"steps": 0}, ValueError, "steps: expected"),
         ({"epochs": 0}, ValueError, "epochs: expected"),
         ({"steps": 2, "log_every": 0}, ValueError, "log_every: expected"),
@@ -388,11 +392,22 @@ def test_data_that_give_no_pairs_or_end():
     for wrong, error, says in [
         (3, TypeError, "data: expected pairs"),
         ([3], TypeError, "data: expected pairs"),
-        ([], ValueError, "data: expected 2 batches, there were 0"),
+        ([], ValueError, "data: expected at least one batch, got none"),
+        (
+            iter([]),
+            ValueError,
+            "data: expected 2 batches, there were 0; what can be iterated over once",
+        ),
         (iter([next(iter(data))]), ValueError, "data: expected 2 batches, there were 1"),
     ]:
         with pytest.raises(error, match=says):
             minirnn.fit(model, criterion, optimizer, wrong, steps=2, progress=False)
+    with pytest.raises(ValueError, match="data: expected at least one batch, got none"):
+        minirnn.fit(model, criterion, optimizer, [], epochs=2, progress=False)
+    with pytest.raises(
+        ValueError, match="expected steps, or else epochs of data that have a length"
+    ):
+        minirnn.fit(model, criterion, optimizer, iter(data), epochs=2, progress=False)
 
 
 def test_another_checkpoint_is_refused(tmp_path):

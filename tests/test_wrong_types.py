@@ -173,3 +173,97 @@ def test_what_is_of_the_wrong_type_is_refused_by_its_name(name, tmp_path, monkey
             with pytest.raises((TypeError, ValueError), match=rf"{name}\S*: .*expected"):
                 call(value)
     assert not list(tmp_path.iterdir())
+
+
+def places_of_floats(dtype):
+    """Return calls with an array of some type in place of one of `dtype`."""
+    steps = STEPS.astype(dtype)
+    layer, cell = minirnn.GRU(3, 3, dtype=dtype), minirnn.LSTMCell(3, 3, dtype=dtype)
+    ctx = layer.forward(steps)[1]
+    losses = minirnn.MSELoss(), minirnn.BCEWithLogitsLoss(), minirnn.BCELoss()
+    return {
+        "input": [
+            lambda x: layer.forward(x),
+            lambda x: cell.forward(x[0]),
+            *[
+                lambda x, made=made: made.forward(x)
+                for made in (
+                    minirnn.Linear(3, 2, dtype=dtype),
+                    minirnn.LayerNorm(3, dtype=dtype),
+                    minirnn.LayerNormLSTM(3, 2, dtype=dtype),
+                )
+            ],
+        ],
+        "x_t": [lambda x: layer.step(x[0]), lambda x: layer.stepper(2)(x[0])],
+        "h_0": [lambda x: layer.forward(steps, x[:1])],
+        "doutput": [lambda x: layer.backward(ctx, x)],
+        "target": [lambda x, loss=loss: loss.forward(steps / 2, x) for loss in losses],
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_integers_in_place_of_floats_are_told_the_conversion(dtype):
+    for name, calls in places_of_floats(dtype).items():
+        for call in calls:
+            for given in (int, bool, np.uint8, complex, object):
+                wrong = STEPS.astype(given)
+                with pytest.raises(TypeError, match=f"^{name}: expected a floating-point") as info:
+                    call(wrong)
+                convert = f"; convert it with .astype(np.{dtype})"
+                assert (convert in str(info.value)) == (given not in (complex, object))
+            call(STEPS.astype(dtype))
+
+
+@pytest.mark.parametrize("made", [minirnn.Tanh(), minirnn.Dropout(0.5), minirnn.CrossEntropyLoss()])
+def test_what_has_no_dtype_of_its_own_names_the_default(made):
+    target = [np.zeros(3, int)] if isinstance(made, minirnn.CrossEntropyLoss) else []
+    with pytest.raises(TypeError, match=r"convert it with \.astype\(np\.float32\)"):
+        made.forward(ROWS.astype(int), *target)
+
+
+def test_indices_that_are_no_integers_are_told_the_conversion():
+    for call, name in (
+        (lambda x: minirnn.Embedding(5, 2).forward(x), "input"),
+        (lambda x: minirnn.CrossEntropyLoss().forward(ROWS, x), "target"),
+        (lambda x: minirnn.NLLLoss().forward(ROWS, x), "target"),
+    ):
+        for given in (float, bool, complex):
+            with pytest.raises(TypeError, match=f"^{name}: expected an integer array") as info:
+                call(np.zeros(3, given))
+            told = "; if they are indices, convert them with .astype(np.int64)" in str(info.value)
+            assert told == (given is not complex)
+
+
+# -- parameters ------------------------------------------------------------------------------------------
+
+
+MODELS = [LINEAR, minirnn.Sequential(LINEAR), minirnn.GRU(2, 2)]
+TAKES = [
+    minirnn.Adam,
+    lambda given: minirnn.clip_grad_norm_(given, 1.0),
+    lambda given: minirnn.clip_grad_value_(given, 1.0),
+    diagnostics.GradientMonitor,
+    minirnn.ParameterBuffer,
+]
+
+
+@pytest.mark.parametrize("take", TAKES)
+def test_a_model_in_place_of_its_parameters_is_told_the_call(take):
+    for model in MODELS:
+        says = r"expected Parameters, got \w+; pass model\.parameters\(\), not the model$"
+        for given in (model, [model]):
+            with pytest.raises(TypeError, match=says):
+                take(given)
+        with pytest.raises(TypeError, match=r"got method; call it: model\.parameters\(\)$"):
+            take(model.parameters)
+    with pytest.raises(TypeError, match=r"expected Parameters, got type$"):
+        take(minirnn.GRU)
+
+
+def test_a_parameter_of_another_library_is_named_with_its_module():
+    other = type("Parameter", (), {"__module__": "another.library"})()
+    for take in TAKES:
+        with pytest.raises(
+            TypeError, match=r"expected Parameters, got another\.library\.Parameter$"
+        ):
+            take([other])
