@@ -234,7 +234,7 @@ def closed(cell, z, dtype):
 @pytest.mark.parametrize("native", [False, True], ids=["NumPy", "C"])
 @pytest.mark.parametrize("z", [-5, -10, -15, -18, -40, -80, -200, 200])
 def test_a_closed_gate_has_all_its_digits(cell, native, z):
-    """In float32 1/2 + tanh(z/2) / 2 has two digits left at -15, and none at -18: closed for good."""
+    """By the exponential; see the next test for the other way."""
     if native and not minirnn.native_available():
         pytest.skip("the loops in C were not built")
     minirnn.set_native(native)
@@ -243,6 +243,17 @@ def test_a_closed_gate_has_all_its_digits(cell, native, z):
         np.testing.assert_allclose(exact[name], 1 / (1 + np.exp(-z)), rtol=1e-12, err_msg=name)
     for name in exact:
         np.testing.assert_allclose(found[name], exact[name], rtol=1e-5, atol=1e-38, err_msg=name)
+
+
+def test_by_tanh_a_closed_gate_would_have_none_left():
+    """Whoever's tanh it is: one digit or two at -15, at most one step at -18, and nothing from -20 on."""
+    z = np.float32([-15, -18, -19, -20, -21, -40])
+    gate = np.tanh(z / 2) / 2 + np.float32(0.5)
+    sigma = 1 / (1 + np.exp(-z.astype(np.float64)))
+    assert 1e-3 < abs(gate[0] / sigma[0] - 1) < 0.1
+    assert set((gate[1:3] * 2**25).tolist()) <= {0, 1}
+    assert (gate[3:] == 0).all()
+    assert (sigma > 0).all()
 
 
 def test_a_large_workspace_serves_again_and_two_at_once_are_two():
