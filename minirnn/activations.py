@@ -43,7 +43,7 @@ class _Elementwise(Module):
         y = self._forward(x, *self._along)
         if not saving():
             return form.restore(y), self._context(None, form)
-        return form.restore(shown(y)), self._context(y, form)
+        return form.restore(shown(y.view())), self._context(y, form)
 
     @quiet
     def backward(self, ctx: Context, dy: Any) -> Any:

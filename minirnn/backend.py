@@ -407,11 +407,11 @@ def uniform(rng: RNG, low: float, high: float, shape: tuple[int, ...], dtype: DT
 
 
 def shown(x: Array) -> Array:
-    """Return `x`, to which a context refers, for the user: a view that cannot be written to.
+    """Return `x`, with whose memory backward computes, for the user: from here on nobody can write to it.
 
-    On the host; CuPy has no such views.
+    On the host; CuPy's arrays have no such mark.
     """
     if isinstance(x, np.ndarray):
-        x = x.view()
+        (x if x.base is None else x.base).setflags(write=False)
         x.setflags(write=False)
     return x

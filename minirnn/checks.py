@@ -190,12 +190,26 @@ def flags(**values: Any) -> None:
             raise TypeError(f"{name}: expected True or False, got {got(value)}")
 
 
+def may_change(x: Array) -> bool:
+    """Tell whether somebody could write to the memory of `x`: through it, or through what it is a view of.
+
+    Memory that no array owns counts as written to, since a file may be mapped twice; that of bytes never is.
+    On the GPU arrays have no such mark.
+    """
+    owner = x
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return True
+        owner = owner.base
+    return owner is not None and owner is not x and type(owner) is not bytes
+
+
 def unshared(x: Array, given: Any = None) -> Array:
     """Return `x` for a context to keep: a copy, if whoever passed it could change it before backward.
 
     None of an `x` that was copied out of what was `given`, to have it in another order.
     """
-    if not isinstance(x, np.ndarray) or not x.flags.writeable:
+    if not may_change(x):
         return x
     if x is given or x.base is given or not isinstance(given, np.ndarray):
         return x.copy()
@@ -207,7 +221,7 @@ def seal(x: Array) -> Array | None:
 
     ``None`` of what nobody can write to, and on the GPU, where to compare is to wait.
     """
-    if not isinstance(x, np.ndarray) or not x.flags.writeable:
+    if not may_change(x):
         return None
     with np.errstate(all="ignore"):
         sealed: Array = x.dot(_weights_of_a_seal(x))

@@ -7,6 +7,7 @@ import pytest
 from makers import F8
 
 import minirnn
+from minirnn.checks import unshared
 
 RECURRENT = [minirnn.RNN, minirnn.LSTM, minirnn.GRU]
 OPTIONS = [
@@ -112,6 +113,97 @@ def test_what_changes_after_the_call_changes_no_gradient(case, spoilt):
     expected = gradients(make(), given, "")
     for before, after in zip(expected, gradients(make(), given, spoilt), strict=True):
         np.testing.assert_array_equal(after, before)
+
+
+def frozen_views(value):
+    """Return the same as views that cannot be written to, of arrays that can."""
+    if isinstance(value, minirnn.PackedSequence):
+        return value._with(frozen_views(value.data))
+    if isinstance(value, tuple):
+        return tuple(frozen_views(one) for one in value)
+    return np.broadcast_to(value, value.shape)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_changes_behind_a_read_only_view_changes_no_gradient(case):
+    make, *given = CASES[case]
+    expected, found = [], []
+    for spoilt, result in ((False, expected), (True, found)):
+        layer, written = make(), [copied(one) for one in given]
+        y, ctx = layer.forward(*map(frozen_views, written))
+        dy = gradient_like(y)
+        if spoilt:
+            spoil(written)
+        parts = dy if isinstance(layer, minirnn.Recurrent) else (dy,)
+        result += arrays_in(layer.backward(ctx, *parts)) + [p.grad for p in layer.parameters()]
+    for before, after in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("cell", RECURRENT)
+def test_a_layer_with_checkpoints_notices_a_change_behind_a_read_only_view(cell):
+    layer, x = cell(3, 4, checkpoint=True, rng=0), np.ones((5, 2, 3), np.float32)
+    (y, _), ctx = layer.forward(np.broadcast_to(x, x.shape))
+    x[2] = 9
+    with pytest.raises(ValueError, match="input: expected as it was in forward"):
+        layer.backward(ctx, gradient_like(y))
+
+
+def mapped(path):
+    np.save(path / "x.npy", np.ones((5, 3)))
+    return np.load(path / "x.npy", mmap_mode="r")
+
+
+def marked(x):
+    x.flags.writeable = False
+    return x
+
+
+def of_the_last_window(x):
+    *_, last = minirnn.truncated_bptt(minirnn.RNN(3, 3, dtype=F8), x, 2)
+    return last.output
+
+
+def of_another(x):
+    (y, _), _ = minirnn.GRU(3, 3, 2, bidirectional=True, dtype=F8).forward(x)
+    return y
+
+
+PACKED = minirnn.pack_sequence([X, X[:3]])
+MEMORY = {
+    "an array": (lambda path: X, True),
+    "a view": (lambda path: X[1:], True),
+    "a frozen view": (lambda path: frozen_views(X[1:]), True),
+    "a frozen view of strides": (
+        lambda path: np.lib.stride_tricks.sliding_window_view(X, 2, axis=0),
+        True,
+    ),
+    "a mapped file": (mapped, True),
+    "a view of a mapped file": (lambda path: mapped(path)[1:].view(np.ndarray), True),
+    "bytearray": (lambda path: marked(np.frombuffer(bytearray(X.tobytes()))), True),
+    "bytes": (lambda path: np.frombuffer(X.tobytes()), False),
+    "a marked array": (lambda path: marked(X.copy()), False),
+    "a view of a marked array": (lambda path: marked(X.copy())[1:].T, False),
+    "a layer's output": (lambda path: of_another(X[:, None]), False),
+    "packed": (lambda path: of_another(PACKED).data, False),
+    "an unbatched row": (lambda path: of_another(X)[-1], False),
+    "an activation": (lambda path: minirnn.Tanh().forward(X)[0][:2], False),
+    "one direction": (lambda path: minirnn.LSTM(3, 3, dtype=F8).forward(X)[0][0], False),
+    "with checkpoints": (
+        lambda path: minirnn.RNN(3, 3, dtype=F8, checkpoint=True).forward(X)[0][0],
+        False,
+    ),
+    "of a window": (lambda path: of_the_last_window(X), False),
+}
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_what_nobody_can_write_to_is_not_copied_and_all_else_is(memory, tmp_path):
+    make, written = MEMORY[memory]
+    x = make(tmp_path)
+    kept = unshared(x)
+    assert np.shares_memory(kept, x) is not written
+    np.testing.assert_array_equal(kept, x)
 
 
 # -- where no copy is kept ---------------------------------------------------------------------------------
