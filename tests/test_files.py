@@ -66,6 +66,20 @@ def test_weights_come_back(cell, options, dtype, suffix, tmp_path):
         assert path.read_bytes() == first
 
 
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_another_dtype_become_the_parameters(dtype, suffix, tmp_path):
+    if suffix == "safetensors":
+        pytest.importorskip("safetensors", reason="needs the safetensors library")
+    other = {"float32": "float64", "float64": "float32"}[dtype]
+    kept, layer = minirnn.GRU(3, 2, dtype=other, rng=0), minirnn.GRU(3, 2, dtype=dtype, rng=1)
+    minirnn.save_weights(kept, tmp_path / f"w.{suffix}")
+    minirnn.load_weights(layer, tmp_path / f"w.{suffix}")
+    for name, p in layer.named_parameters():
+        assert p.data.dtype == dtype
+        np.testing.assert_array_equal(p.data, kept.state_dict()[name].astype(dtype))
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -238,17 +239,38 @@ def using_the_last_state():
     close(ours.backward(ctx, None, dh_n)[0], leaf.grad)
 
 
-@row("Nothing is cast")
-def nothing_is_cast():
+@row("Data are not cast")
+def data_are_not_cast():
     layer = minirnn.RNN(2, 3)
     for x, hint in (
         (draw(4, 1, 2), r"\.astype\(np\.float32\)"),
         (draw(4, 1, 2).astype("f2"), r"\.astype\(np\.float32\)"),
-        (np.ones((4, 1, 2), int), "floating-point"),
+        (np.ones((4, 1, 2), int), r"floating-point.*\.astype\(np\.float32\)"),
+        (np.ones((4, 1, 2), bool), r"floating-point.*\.astype\(np\.float32\)"),
         (torch.zeros(4, 1, 2), r"numpy\.asarray"),
     ):
         with pytest.raises(TypeError, match=hint):
             layer(x)
+
+
+@row("Parameters keep their dtype")
+def parameters_keep_their_dtype():
+    layer = minirnn.Linear(2, 3)
+    p, whole = layer.weight, {name: draw(*a.shape) for name, a in layer.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p.data, p.grad = whole["weight"] + 1, whole["weight"]
+        assert p.data.dtype == p.grad.dtype == np.float32
+        close(p.data, (whole["weight"] + 1).astype(np.float32), 1e-7)
+        close(p.grad, whole["weight"].astype(np.float32), 1e-7)
+        for kind in "f8", "f2":
+            layer.load_state_dict({name: a.astype(kind) for name, a in whole.items()})
+            assert p.data.dtype == np.float32
+            close(p.data, whole["weight"].astype(kind).astype(np.float32), 1e-7)
+    for bad in np.ones((3, 2), "f2"), np.ones((3, 2), int):
+        for what in "data", "grad":
+            with pytest.raises(TypeError, match=rf"weight\.{what}: expected"):
+                setattr(p, what, bad)
 
 
 @row("A Parameter is two arrays")
