@@ -292,7 +292,7 @@ def _checked_parts(
     run: Run, callbacks: Any, checkpoint: Any, tracker: Any, config: Any
 ) -> list[Callable[[Run], None]]:
     """Return the callbacks, if all that a run consists of is what it has to be."""
-    checks.having("model", run.model, "a Module", "forward", "backward", "train")
+    checks.having("model", run.model, "a Module", "forward", "backward", "train", "parameters")
     checks.having("criterion", run.criterion, "a Module", "forward", "backward")
     checks.having("optimizer", run.optimizer, "an Optimizer", "step", "zero_grad", "param_groups")
     if run.scheduler is not None:
@@ -311,6 +311,13 @@ def _checked_parts(
 
 
 def _check(run: Run, evaluation: Any, patience: int | None, checkpoint: Any, resume: bool) -> None:
+    own = {id(p) for p in run.model.parameters()}
+    stepped = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
+    if own and own.isdisjoint(stepped):
+        raise ValueError(
+            "optimizer: expected parameters of the model, got those of another: make it anew with "
+            "model.parameters()"
+        )
     if run.max_norm is not None:
         checks.number("max_norm", run.max_norm, "[0, inf]")
     if patience is not None:

@@ -387,6 +387,18 @@ def test_a_cycle_as_long_as_the_run():
     assert run.step == cycle.last_epoch == cycle.total_steps
 
 
+def test_an_optimizer_of_another_model_is_refused():
+    model, criterion, optimizer, data = parts()
+    other, head = parts()[2], minirnn.SGD([*model.parameters()][-1:])
+    with pytest.raises(
+        ValueError, match="optimizer: expected parameters of the model, got those of an"
+    ):
+        minirnn.fit(model, criterion, other, data, steps=1, progress=False)
+    assert other.steps == 0
+    for of_it in optimizer, head:  # all of them, or some
+        minirnn.fit(model, criterion, of_it, data, steps=1, progress=False)
+
+
 def test_data_that_give_no_pairs_or_end():
     model, criterion, optimizer, data = parts()
     for wrong, error, says in [
