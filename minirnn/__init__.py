@@ -71,6 +71,13 @@ def __getattr__(name: str) -> Any:
     raise torch_hints.missing(f"module {__name__!r}", name, torch_hints.LIBRARY)
 
 
+def _of_functional(name: str) -> Any:
+    raise torch_hints.missing(f"module {functional.__name__!r}", name, torch_hints.FUNCTIONAL)
+
+
+vars(functional)["__getattr__"] = _of_functional  # from here: that room knows its mathematics alone
+
+
 __all__ = [
     "GRU",
     "LSTM",

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .module import Context, Module
+from .torch_hints import SEQUENTIAL
 
 
-class Sequential(Module):
+class Sequential(Module, hints=SEQUENTIAL):
     """Layers one after the other: forward in order, backward in the reverse order.
 
     From a layer that returns a pair ``(output, state)``, as the recurrent ones do, the output goes

@@ -50,9 +50,17 @@ MODULE = {
     "named_buffers": "what is not trained is in .state_dict(); there are no buffers beside a loss's weights",
     "register_forward_hook": "call the parts' forward yourself: they return all there is",
     "register_full_backward_hook": "call the parts' backward yourself: it returns the gradients",
+    "all_weights": "write dict(layer.named_parameters()): the names are torch's",
+    "reset_parameters": "make the layer anew, or fill its weights by minirnn.init",
+    "get_parameter": "write dict(model.named_parameters())[name]",
+    "get_submodule": "write dict(model.named_modules())[name]",
+    "type": 'write .to("float64") or .to("float32")',
     "share_memory": "threads may share a model; processes average gradients by minirnn.parallel",
     "compile": "the loops over time are in C already where they were built: minirnn.native_available()",
 }
+
+_CHAIN = "write Sequential(*model, another): the layers are given when it is made"
+SEQUENTIAL = dict.fromkeys(("append", "extend", "insert"), _CHAIN)
 
 OPTIMIZER = {
     "state": "write .state_dict(), or .torch_state_dict() for torch's form",
@@ -61,15 +69,64 @@ OPTIMIZER = {
     "register_step_post_hook": "do it after .step()",
 }
 
+_ARRAYS = "NumPy's arrays, or CuPy's, are what is computed with"
+_NO_GRAD = "model(x) saves nothing for backward, model.forward(x) does"
+_SET_BACKEND = "minirnn.set_backend says where arrays are made"
+_BATCHES = "write minirnn.data.batches(sequences, targets, batch_size=32)"
+_SEED = "write minirnn.manual_seed(seed), or give a layer its own rng="
+
+# What torch has as functions, in torch.nn.functional and some in torch itself, and minirnn as modules.
+_FUNCTIONS = {
+    "relu": "write the layer minirnn.ReLU()",
+    "tanh": "write the layer minirnn.Tanh()",
+    "sigmoid": "write the layer minirnn.Sigmoid()",
+    "layer_norm": "write the layer minirnn.LayerNorm(normalized_shape)",
+    "cross_entropy": "write minirnn.CrossEntropyLoss().forward(input, target)",
+    "nll_loss": "write minirnn.NLLLoss().forward(input, target)",
+    "mse_loss": "write minirnn.MSELoss().forward(input, target)",
+    "binary_cross_entropy": "write minirnn.BCELoss().forward(input, target)",
+    "binary_cross_entropy_with_logits": "write minirnn.BCEWithLogitsLoss().forward(input, target)",
+}
+
+FUNCTIONAL = {
+    **_FUNCTIONS,
+    "softmax": "write minirnn.softmax(x, axis), or the layer minirnn.Softmax(dim)",
+    "log_softmax": "write minirnn.log_softmax(x, axis), or the layer minirnn.LogSoftmax(dim)",
+}
+
 LIBRARY = {
+    **_FUNCTIONS,
+    **dict.fromkeys(("tensor", "Tensor", "as_tensor", "from_numpy"), _ARRAYS),
+    **dict.fromkeys(
+        ("zeros", "ones", "empty", "full", "arange", "stack"),
+        f"{_ARRAYS}: write numpy's, with dtype=numpy.float32",
+    ),
+    **dict.fromkeys(
+        ("randn", "rand", "randint", "randperm"),
+        f"{_ARRAYS}: write a method of numpy.random.default_rng(seed)",
+    ),
+    "cat": f"{_ARRAYS}: write numpy.concatenate",
+    **dict.fromkeys(("float32", "float64", "int64"), "write numpy's"),
+    "float": "write numpy.float32",
+    "long": "write numpy.int64",
+    **dict.fromkeys(("no_grad", "inference_mode", "enable_grad", "set_grad_enabled"), _NO_GRAD),
+    "autograd": "there is no autograd: y, ctx = layer.forward(x), then dx = layer.backward(ctx, dy)",
+    **dict.fromkeys(("device", "cuda", "set_default_device"), _SET_BACKEND),
+    "set_default_dtype": "each layer takes dtype=numpy.float64",
+    **dict.fromkeys(("seed", "set_seed", "random_seed", "initial_seed", "Generator"), _SEED),
+    **dict.fromkeys(("DataLoader", "Dataset", "TensorDataset"), _BATCHES),
+    **dict.fromkeys(
+        ("distributed", "DataParallel", "DistributedDataParallel"),
+        "minirnn.parallel averages gradients over processes",
+    ),
+    "clip_grad_norm": "write minirnn.clip_grad_norm_(parameters, max_norm)",
+    "clip_grad_value": "write minirnn.clip_grad_value_(parameters, clip_value)",
+    "onnx": "write minirnn.to_onnx(model, path)",
+    "RNNBase": "write minirnn.Recurrent",
+    "CyclicLR": "write LambdaLR with the cycle",
+    "compile": MODULE["compile"],
     "nn": "names are in minirnn itself: minirnn.LSTM",
     "utils": "names are in minirnn itself: minirnn.clip_grad_norm_, minirnn.pack_padded_sequence",
-    "tensor": "NumPy's arrays, or CuPy's, are what is computed with",
-    "from_numpy": "NumPy's arrays, or CuPy's, are what is computed with",
-    "device": "minirnn.set_backend says where arrays are made",
-    "cuda": "minirnn.set_backend says where arrays are made",
-    "no_grad": "model(x) saves nothing for backward, model.forward(x) does",
-    "inference_mode": "model(x) saves nothing for backward, model.forward(x) does",
     "save": "write minirnn.save_weights(model, path), or save_checkpoint for a whole run",
     "load": "write minirnn.load_weights(model, path), or load_checkpoint for a whole run",
     "ModuleList": "a list of modules that is an attribute is found as it is",
@@ -89,7 +146,15 @@ _TENSOR = {
     "numpy": "write .data, or minirnn.asnumpy(p.data)",
     "requires_grad_": "write .requires_grad = False",
     "numel": "write .size",
+    "dim": "write .data.ndim",
     "grad_fn": "there is no autograd",
+    "is_leaf": "there is no autograd",
+    "norm": "write numpy.linalg.norm(p.data), or of p.grad",
+    "clone": "write .data.copy()",
+    "copy_": "write .data = values, which are copied",
+    "zero_": "write .data[...] = 0, or .zero_grad() for the gradient",
+    **dict.fromkeys(("add_", "sub_", "mul_", "div_"), "write .data += values, or with -, *, /"),
+    **{name: f"write minirnn.init.{name}(p)" for name in ("uniform_", "normal_")},
 }
 
 
@@ -100,6 +165,8 @@ def of_parameter(name: str) -> str:
     if name in _TENSOR:
         return f"; {_TENSOR[name]}"
     array = name if hasattr(np.ndarray, name) else name.removesuffix("_")
+    if not hasattr(np.ndarray, array):
+        return "; a Parameter has two arrays, .data and .grad, with what NumPy's have"
     return f"; a Parameter has two arrays, write .data.{array} or .grad.{array}"
 
 

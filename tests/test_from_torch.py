@@ -382,6 +382,15 @@ def what_there_is_not():
         minirnn.Embedding(3, 2, sparse=True)
     with pytest.raises(AttributeError, match="save_weights"):
         minirnn.save({}, "x")
+    for look, instead in (
+        (lambda: minirnn.zeros(2), "numpy"),
+        (lambda: minirnn.DataLoader([]), r"minirnn\.data\.batches"),
+        (lambda: minirnn.functional.cross_entropy(1, 2), r"CrossEntropyLoss\(\)\.forward"),
+    ):
+        with pytest.raises(AttributeError, match=f"has no attribute .*: .*{instead}"):
+            look()
+    with pytest.raises(AttributeError, match=r"has no attribute 'Conv1d'$"):
+        minirnn.Conv1d(2, 3, 3)
 
 
 def titles():

@@ -1,7 +1,9 @@
 """What people type who come from torch, and minirnn has not: the error says why, and what to write."""
 
 import copy
+import operator
 import pickle
+import re
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -68,6 +70,23 @@ ATTRIBUTES = [
     (lambda: minirnn.Module().register_buffer("x", np.ones(2)), "attribute"),
     (lambda: minirnn.SGD(params()).state, "torch_state_dict"),
     (lambda: minirnn.StepLR(minirnn.SGD(params()), 2).get_lr(), "get_last_lr"),
+    (lambda: minirnn.Tensor([1.0]), "NumPy's arrays"),
+    (lambda: minirnn.randn(2, 3), "default_rng"),
+    (lambda: minirnn.cat([]), "concatenate"),
+    (lambda: minirnn.relu(np.ones(2)), r"minirnn\.ReLU\(\)"),
+    (lambda: minirnn.cross_entropy(1, 2), r"CrossEntropyLoss\(\)\.forward"),
+    (lambda: minirnn.functional.softmax(np.ones(2)), r"minirnn\.softmax\(x, axis\)"),
+    (lambda: minirnn.functional.tanh(np.ones(2)), r"minirnn\.Tanh\(\)"),
+    (lambda: minirnn.clip_grad_norm(params(), 1.0), "clip_grad_norm_"),
+    (lambda: minirnn.onnx.export, "to_onnx"),
+    (lambda: minirnn.autograd.grad, "layer.backward"),
+    (lambda: minirnn.seed(0), "manual_seed"),
+    (lambda: minirnn.GRU(2, 2).all_weights, "named_parameters"),
+    (lambda: minirnn.GRU(2, 2).reset_parameters(), r"minirnn\.init"),
+    (lambda: minirnn.Sequential().append(minirnn.Tanh()), r"Sequential\(\*model, another\)"),
+    (lambda: params()[0].norm(), r"linalg\.norm"),
+    (lambda: params()[0].normal_(), r"minirnn\.init\.normal_"),
+    (lambda: params()[0].nothing, r"\.data and \.grad"),
     (lambda: params()[0].numel(), ".size"),
     (lambda: params()[0].detach(), ".data"),
     (lambda: params()[0].mean(), r"\.data\.mean or \.grad\.mean"),
@@ -79,6 +98,32 @@ ATTRIBUTES = [
 def test_attributes_of_torch_say_what_to_write(call, hint):
     with pytest.raises(AttributeError, match=rf"has no attribute .*[:;] .*{hint}"):
         call()
+
+
+def test_what_is_to_be_written_is_there_and_what_is_there_has_no_hint():
+    hints = minirnn.torch_hints
+    owners = [
+        (hints.LIBRARY, minirnn),
+        (hints.FUNCTIONAL, minirnn.functional),
+        (hints.MODULE, minirnn.GRU(2, 2)),
+        (hints.SEQUENTIAL, minirnn.Sequential()),
+        (hints.OPTIMIZER, minirnn.SGD(params())),
+        (hints.SCHEDULE, minirnn.StepLR(minirnn.SGD(params()), 2)),
+        (hints._TENSOR, params()[0]),
+    ]
+    named = set()
+    for names, owner in owners:
+        for name, hint in names.items():
+            assert not hasattr(owner, name), name
+            named |= set(re.findall(r"\bminirnn((?:\.\w+)+)", hint))
+    assert {".to_onnx", ".data.batches", ".init.uniform_", ".LSTM"} <= named
+    for path in named:
+        operator.attrgetter(path[1:])(minirnn)
+
+
+def test_a_layer_of_a_sequential_may_have_the_name_of_what_it_has_not():
+    head = minirnn.Linear(2, 2)
+    assert minirnn.Sequential({"append": head}).append is head
 
 
 def test_a_class_has_none_of_them_and_an_heir_may_have_its_own():
