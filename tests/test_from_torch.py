@@ -279,6 +279,9 @@ def a_parameter_is_two_arrays():
     for call in (lambda: np.ones(2) * p, lambda: np.asarray(p), lambda: p[0]):
         with pytest.raises(TypeError, match=r"\.data"):
             call()
+    ours, theirs = twins("Linear", 2, 3)
+    assert ours.weight.shape == theirs.weight.size()
+    assert ours.weight.size == 6
 
 
 @row("Outputs are read-only")
