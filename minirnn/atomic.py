@@ -43,7 +43,10 @@ def atomic_write(path: PathLike) -> Iterator[IO[bytes]]:
     if final.exists() and not final.is_file():
         raise ValueError(f"path: expected the name of a file, got {path}, which is none")
     _remove_leftovers(final)
-    partial, file = _created(final)
+    try:
+        partial, file = _created(final)
+    except OSError as error:  # which names a file that nobody has asked for
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     try:
         with file:
             yield file

@@ -412,6 +412,7 @@ def shown(x: Array) -> Array:
     On the host; CuPy's arrays have no such mark.
     """
     if isinstance(x, np.ndarray):
-        (x if x.base is None else x.base).setflags(write=False)
+        base = x.base
+        (x if base is None else base).setflags(write=False)
         x.setflags(write=False)
     return x

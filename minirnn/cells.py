@@ -11,7 +11,7 @@ from . import changes, checks
 from .backend import RNG, Array, generator, get_array_module, quiet
 from .bptt.passes import Pass
 from .changes import Kept
-from .forms import nothing_in, pack_state, unpack_state
+from .forms import nothing_in, pack_state, too_many, unpack_state
 from .functional import gru, gru_before, lstm, rnn
 from .functional.recurrence import Recurrence
 from .layout import equal_lengths
@@ -44,7 +44,7 @@ class _Cell(RecurrentWeights):
         self._add_pass(input_size, "", dtype, generator(rng))
 
     @quiet
-    def forward(self, input: Array, hx: Any = None) -> tuple[Any, Context]:
+    def forward(self, input: Array, hx: Any = None, *more: Any) -> tuple[Any, Context]:
         """Take one step.
 
         Parameters
@@ -65,6 +65,8 @@ class _Cell(RecurrentWeights):
         ValueError
             If a shape does not fit.
         """
+        if more:
+            raise too_many(self, more)
         like = self._like
         checks.floating("input", input, like)
         if input.ndim not in (1, 2) or input.shape[-1] != self.input_size or not input.size:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from .backend import FLOATS, Array, asnumpy, get_array_module
 
@@ -45,15 +46,7 @@ def _common_module(arrays: dict[str, Any]) -> Any:
         try:
             places[name] = get_array_module(x)
         except TypeError as error:
-            hint = ""
-            if isinstance(x, tuple):
-                hint = (
-                    "; if it is what a layer's .forward returned, the pair of result and context, take it "
-                    "apart: `y, ctx = layer.forward(x)`, for a recurrent layer `(output, h_n), ctx = ...`"
-                )
-            elif hasattr(x, "__array__") or isinstance(x, list):
-                hint = "; pass numpy.asarray of it"
-            raise TypeError(f"{name}: {error}{hint}") from None
+            raise TypeError(f"{name}: {error}{instead_of(x)}") from None
         if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
             # A matrix multiplies where an array takes products of entries, a mask gets lost on the way.
             raise TypeError(
@@ -64,6 +57,31 @@ def _common_module(arrays: dict[str, Any]) -> Any:
         where = ", ".join(f"{name} lies in {xp.__name__}" for name, xp in places.items())
         raise TypeError(f"arrays of both NumPy and CuPy: {where}; move one with .to() or asnumpy()")
     return next(iter(places.values()))
+
+
+def instead_of(x: Any) -> str:
+    """Return what to pass instead of an object that is no array, by what the object is, or ``""``."""
+    if isinstance(x, tuple) and hasattr(x, "batch_sizes"):
+        if hasattr(x, "packing"):
+            return (
+                "; of what is packed .data is the array of all rows, as a loss takes them; "
+                "minirnn.pad_packed_sequence makes a padded one; forward, not step, runs over it as it is"
+            )
+        return (
+            "; of a packed sequence of torch's make minirnn's: "
+            "minirnn.PackedSequence(x.data.numpy(), x.batch_sizes, x.sorted_indices)"
+        )
+    if isinstance(x, tuple) and len(x) == 2 and all(hasattr(part, "shape") for part in x):
+        return (
+            "; of an LSTM's state (h, c) pass h, the first of the two; what a recurrent layer returned, "
+            "take apart: `output, h_n = layer(x)`"
+        )
+    if isinstance(x, tuple):
+        return (
+            "; if it is what a layer's .forward returned, the pair of result and context, take it "
+            "apart: `y, ctx = layer.forward(x)`, for a recurrent layer `(output, h_n), ctx = ...`"
+        )
+    return "; pass numpy.asarray of it" if hasattr(x, "__array__") or isinstance(x, list) else ""
 
 
 def floating(name: str, x: Any, like: Array | None = None, of: str = "parameters") -> None:
@@ -89,6 +107,7 @@ def floating(name: str, x: Any, like: Array | None = None, of: str = "parameters
         raise TypeError(
             f"{name}: expected dtype {like.dtype}, that of the {of}, got {x.dtype}; "
             f"convert it with .astype(np.{like.dtype})"
+            + (f", or make the layer with dtype=np.{x.dtype}" if of == "parameters" else "")
         )
 
 
@@ -197,7 +216,7 @@ def may_change(x: Array) -> bool:
     On the GPU arrays have no such mark.
     """
     owner = x
-    while isinstance(owner, np.ndarray):
+    while isinstance(owner, ndarray):
         if owner.flags.writeable:
             return True
         owner = owner.base
@@ -209,11 +228,12 @@ def unshared(x: Array, given: Any = None) -> Array:
 
     None of an `x` that was copied out of what was `given`, to have it in another order.
     """
-    if not may_change(x):
+    source = given if isinstance(given, ndarray) else x
+    if not may_change(source):
         return x
-    if x is given or x.base is given or not isinstance(given, np.ndarray):
+    if x is source or x.base is source or np.may_share_memory(x, source):
         return x.copy()
-    return x.copy() if np.may_share_memory(x, given) else x
+    return x
 
 
 def seal(x: Array) -> Array | None:

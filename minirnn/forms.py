@@ -210,6 +210,14 @@ def _permuted(x: Array, order: Array | None) -> Array:
     return xp.take(x, xp.asarray(order), axis=1)
 
 
+def too_many(layer: Any, more: Sequence[Any]) -> TypeError:
+    """Return the error for arguments beyond input and state: of an LSTM most often c, half of its state."""
+    pair = "; its state is one argument, the pair (h, c)" if layer._states == 2 else ""
+    return TypeError(
+        f"{type(layer).__name__}: expected the input and a state, got {2 + len(more)} arguments{pair}"
+    )
+
+
 def unpack_state(name: str, state: Any, count: int) -> list[tuple[str, Array | None]]:
     """Return the `count` arrays that make up `state`, each with its name for messages.
 

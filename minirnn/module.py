@@ -129,9 +129,10 @@ class Module(Stateful):
         if type(ctx) is not Context:
             raise ValueError(self._no_context(ctx, "the context"))
         if ctx.layer is not self:
+            kind, other = type(self).__name__, type(ctx.layer).__name__
             raise ValueError(
-                f"ctx: expected a context of this {type(self).__name__}, "
-                f"got one that another {type(ctx.layer).__name__} made"
+                f"ctx: expected a context of this {kind}, got one that "
+                f"{'another' if other == kind else 'a layer of class'} {other} made"
             )
         if ctx.saved is None:
             raise ValueError(
@@ -145,7 +146,8 @@ class Module(Stateful):
         return (
             f"ctx: expected {expected} that {type(self).__name__}.forward returned, got "
             f"{type(ctx).__name__}; `{self._result}, ctx = layer.forward(x)` returns one. `layer(x)` does "
-            f"not, but {self._result} alone, which Python takes apart without a word where an axis is 2"
+            f"not: it returns {self._result} without a context, and where that has two parts, Python assigns "
+            "them to two names without an error"
         )
 
     def __setattr__(self, name: str, value: Any) -> None:

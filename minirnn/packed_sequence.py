@@ -42,9 +42,7 @@ class Packing(NamedTuple):
 
     def check(self, name: str, x: Any) -> None:
         """Require `x` to be a PackedSequence that is packed in this way."""
-        if not isinstance(x, PackedSequence):
-            raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}")
-        other = x.packing
+        other = require_packed(name, x).packing
         if other is self:
             return
         if other.layout is self.layout and other.sorted_indices is self.sorted_indices:
@@ -321,5 +319,6 @@ def _permutation(name: str, values: Any) -> Array:
 def require_packed(name: str, x: Any) -> PackedSequence:
     """Return `x`, if it is a PackedSequence."""
     if not isinstance(x, PackedSequence):
-        raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}")
+        hint = checks.instead_of(x) if hasattr(x, "batch_sizes") else ""
+        raise TypeError(f"{name}: expected a PackedSequence, got {type(x).__name__}{hint}")
     return x

@@ -223,7 +223,8 @@ def pad_packed_sequence(
         whole = isinstance(total_length, int | np.integer) and not isinstance(total_length, bool)
         if not whole or not T <= total_length <= np.iinfo(np.intp).max:
             raise ValueError(
-                f"total_length: expected at least the longest length, {T}, and what an array can have, got "
+                f"total_length: expected an integer, at least the longest length, {T}, and what an array can "
+                "have, got "
                 f"{checks.got(total_length)}"
             )
         T = int(total_length)  # a narrow integer would wrap around below

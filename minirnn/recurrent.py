@@ -152,7 +152,9 @@ class Recurrent(Streaming):
 
     # -- forward -------------------------------------------------------------------------------
 
-    def forward(self, input: Any, h_0: Any = None, *, trace: bool = False) -> tuple[Any, Context]:
+    def forward(
+        self, input: Any, h_0: Any = None, *more: Any, trace: bool = False
+    ) -> tuple[Any, Context]:
         """Run over whole sequences.
 
         Parameters
@@ -179,6 +181,8 @@ class Recurrent(Streaming):
         ValueError
             If a shape does not fit.
         """
+        if more:
+            raise forms.too_many(self, more)
         if trace is not False:
             checks.flags(trace=trace)
         saves, sealed = saving(), None

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import checks
 from .archive import (
+    CHECKPOINT,
     MADE_BY,
     entries,
     host_arrays,
@@ -30,6 +32,7 @@ from .backend import Array, asnumpy, get_rng_state, set_rng_state
 from .module import Module, generators_of
 
 _ARRAY = "__array__"
+_WEIGHTS = "a file of weights alone is read by load_weights(model, path)"
 
 
 def _encode(value: Any, arrays: dict[str, Array], name: str) -> Any:
@@ -147,7 +150,7 @@ def save_checkpoint(
     }
     arrays |= {f"model/{name}": a for name, a in host_arrays(model.state_dict()).items()}
     with atomic_write(path) as file:
-        write_zip(file, arrays, {"checkpoint.json": json.dumps(content)})
+        write_zip(file, arrays, {CHECKPOINT: json.dumps(content)})
 
 
 def load_checkpoint(
@@ -190,6 +193,8 @@ def load_checkpoint(
     """
     parts = {k: p for k, p in (("optimizer", optimizer), ("scheduler", scheduler)) if p is not None}
     _check(path, model, parts)
+    if Path(path).suffix == ".safetensors":
+        raise ValueError(f"{path}: no checkpoint of minirnn; {_WEIGHTS}")
     with opened(path) as file, opened_zip(path, file) as archive:
         weights, content = _read(path, archive, model, ("step", "extra", "generators", *parts))
     if type(content["step"]) is not int or content["step"] < 0:
@@ -225,7 +230,7 @@ def _json(path: PathLike, content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{path}: checkpoint.json: expected JSON: {error}") from None
+        raise ValueError(f"{path}: {CHECKPOINT}: expected JSON: {error}") from None
 
 
 def _read(
@@ -237,9 +242,11 @@ def _read(
         # As stored, nothing takes more memory than the file takes on the disk.
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise ValueError(f"{path}: {name[:200]}: expected it stored, got it compressed")
+    if CHECKPOINT not in members:
+        raise ValueError(f"{path}: no checkpoint of minirnn: {CHECKPOINT} is missing; {_WEIGHTS}")
     weights = read_weights(path, archive, model.state_dict(), "model/")
     try:
-        text = _json(path, archive.read("checkpoint.json"))
+        text = _json(path, archive.read(CHECKPOINT))
         arrays = {
             name.removesuffix(".npy"): read_array(path, archive, info)
             for name, info in members.items()

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from . import checks
 from .backend import BACKENDS, Array, asnumpy, float_dtype, get_array_module, load_backend, quiet
 from .parameter import Parameter, ParameterBuffer, flat_pieces
-from .torch_hints import MODULE, Hints
+from .torch_hints import MODULE, Hints, of_to
 
 
 class IncompatibleKeys(NamedTuple):
@@ -77,11 +77,11 @@ class Stateful(Hints, hints=MODULE):
         return ParameterBuffer(self.parameters())
 
     @quiet
-    def to(self, target: str | DTypeLike) -> Self:
+    def to(self, target: str | DTypeLike | None = None, **options: Any) -> Self:
         """Move the parameters to a backend (``"numpy"``, ``"cupy"``) or convert them to a dtype.
 
         Values and gradients go along; parameter buffers are made anew. The module is changed in
-        place and returned.
+        place and returned. There are no `options`; torch's are refused with what to write instead.
 
         Raises
         ------
@@ -96,6 +96,8 @@ class Stateful(Hints, hints=MODULE):
         >>> minirnn.Linear(3, 2).to("float64").weight.dtype
         dtype('float64')
         """
+        for name in options:
+            raise TypeError(f"{name}: .to has no such option{of_to(name)}")
         move = _mover(target)
         parameters, modules = list(self.parameters()), list(self.modules())
         buffers = [piece for piece in flat_pieces(parameters) if isinstance(piece, ParameterBuffer)]

@@ -140,7 +140,7 @@ class Streaming(RecurrentWeights):
     ) -> list[Array]:
         return form.states(name, state, len(self._names), self._state_sizes, like, copy)
 
-    def step(self, x_t: Array, state: Any = None) -> tuple[Array, Any]:
+    def step(self, x_t: Array, state: Any = None, *more: Any) -> tuple[Array, Any]:
         """Take one time step at inference: streaming, equal to the forward pass over all steps.
 
         No dropout acts, whatever `training` says.
@@ -164,6 +164,8 @@ class Streaming(RecurrentWeights):
         TypeError
             If an array is not floating point, not of the weights' dtype, or on another device.
         """
+        if more:
+            raise forms.too_many(self, more)
         if self.bidirectional:
             raise ValueError("step: a bidirectional layer cannot run step by step")
         like = self._like

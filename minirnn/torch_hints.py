@@ -158,6 +158,14 @@ _TENSOR = {
 }
 
 
+_TO = {
+    "device": 'write .to("cupy") or .to("numpy")',
+    "dtype": 'write .to("float32") or .to("float64")',
+    "non_blocking": "CuPy's streams order the copies",
+    "copy": "write copy.deepcopy(model).to(...)",
+}
+
+
 def of_parameter(name: str) -> str:
     """Return what to write instead of an attribute that torch's parameters have, or arrays, or ``""``."""
     if name.startswith("_"):
@@ -168,6 +176,11 @@ def of_parameter(name: str) -> str:
     if not hasattr(np.ndarray, array):
         return "; a Parameter has two arrays, .data and .grad, with what NumPy's have"
     return f"; a Parameter has two arrays, write .data.{array} or .grad.{array}"
+
+
+def of_to(name: str) -> str:
+    """Return what to write instead of an option of torch's ``.to``, or ``""``."""
+    return f": {_TO[name]}" if name in _TO else ""
 
 
 def missing(what: str, name: str, hints: Mapping[str, str]) -> AttributeError:

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import checks
 from .archive import (
+    CHECKPOINT,
     FLOATS,
     MADE_BY,
     check_entry,
@@ -119,21 +120,28 @@ def load_weights(model: Module, path: PathLike) -> None:
     array([[1., 1.]], dtype=float32)
     """
     checks.having("model", model, "a Module", "load_state_dict")
-    suffix = _suffix(path)
+    suffix = _suffix(path, f"; {_A_RUN}")
     own = model.state_dict()
     if suffix == ".safetensors":
         values = _read_safetensors(path, own)
     else:
         with opened(path) as file, opened_zip(path, file) as archive:
+            if CHECKPOINT in archive.namelist():
+                raise ValueError(f"{path}: expected weights alone, got a whole run: {_A_RUN}")
             values = read_weights(path, archive, own, "")
     model.load_state_dict(values)
 
 
-def _suffix(path: PathLike) -> str:
+_A_RUN = "what save_checkpoint wrote is read by load_checkpoint(path, model=model)"
+
+
+def _suffix(path: PathLike, hint: str = "") -> str:
     checks.path("path", path)
     suffix = Path(path).suffix
     if suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"path: expected a name that ends in .safetensors or .npz, got {path}")
+        raise ValueError(
+            f"path: expected a name that ends in .safetensors or .npz, got {path}{hint}"
+        )
     return suffix
 
 

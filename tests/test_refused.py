@@ -129,6 +129,135 @@ def test_what_is_refused(call, error, message):
         call()
 
 
+PACKED = minirnn.pack_sequence([zeros(3, 2), zeros(1, 2)])
+PAIR = zeros(1, 2, 3), zeros(1, 2, 3)
+
+
+def packed_by_torch():
+    torch = pytest.importorskip("torch")
+    return torch.nn.utils.rnn.pack_sequence([torch.ones(3, 2), torch.ones(1, 2)])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: minirnn.CrossEntropyLoss().forward(PACKED, np.zeros(4, int)),
+        lambda: minirnn.MSELoss().forward(PACKED.data, PACKED),
+        packed_gradient_of_a_padded_output,
+        lambda: gru().step(PACKED),
+        lambda: gru().stepper(2)(PACKED),
+        lambda: minirnn.GRUCell(2, 3)(PACKED),
+    ],
+)
+def test_what_is_packed_in_place_of_an_array(call):
+    with pytest.raises(TypeError, match=r"PackedSequence; .*\.data .*pad_packed_sequence"):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda packed: gru()(packed),
+        lambda packed: minirnn.Linear(2, 3)(packed),
+        minirnn.last_step,
+        minirnn.pad_packed_sequence,
+    ],
+)
+def test_what_torch_has_packed_is_told_the_conversion(call):
+    packed = packed_by_torch()
+    with pytest.raises(TypeError, match=r"make minirnn's: minirnn\.PackedSequence") as info:
+        call(packed)
+    written = str(info.value).split("minirnn's: ")[1]
+    own = eval(written, {"minirnn": minirnn, "x": packed})
+    np.testing.assert_array_equal(own.batch_sizes, [2, 1, 1])
+    call(own)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: gru()(zeros(5, 2, 2), PAIR),
+        lambda: minirnn.GRUCell(2, 3)(zeros(2, 2), (zeros(2, 3), zeros(2, 3))),
+        lambda: minirnn.by_layer_direction(PAIR, 1),
+        lambda: minirnn.Linear(3, 3)(gru()(zeros(5, 2, 2))),
+    ],
+)
+def test_a_pair_in_place_of_an_array(call):
+    with pytest.raises(TypeError, match=r"state \(h, c\) pass h, .*`output, h_n = layer\(x\)`"):
+        call()
+
+
+def test_a_result_with_its_context_in_place_of_an_array():
+    with pytest.raises(TypeError, match=r"`y, ctx = layer\.forward\(x\)`"):
+        minirnn.Tanh()(minirnn.Linear(2, 3).forward(zeros(4, 2)))
+
+
+def test_a_context_of_another_layer_is_called_what_it_is():
+    layer, other = gru(), gru()
+    _, ctx = layer.forward(zeros(2, 2, 2))
+    with pytest.raises(ValueError, match="of this GRU, got one that another GRU made"):
+        other.backward(ctx, zeros(2, 2, 3))
+    with pytest.raises(ValueError, match="of this LSTM, got one that a layer of class GRU made"):
+        minirnn.LSTM(2, 3).backward(ctx, zeros(2, 2, 3))
+
+
+def test_a_loss_in_place_of_its_context():
+    criterion = minirnn.MSELoss()
+    loss = criterion(zeros(2), zeros(2))
+    with pytest.raises(
+        ValueError, match=r"`layer\(x\)` does not: it returns loss without a context"
+    ):
+        criterion.backward(loss)
+
+
+def test_another_precision_is_told_both_remedies():
+    both = r"\.astype\(np\.float32\), or make the layer with dtype=np\.float64$"
+    for layer, x in ((gru(), np.ones((5, 2, 2))), (minirnn.Linear(2, 3), np.ones((5, 2)))):
+        with pytest.raises(TypeError, match=both):
+            layer(x)
+    with pytest.raises(TypeError, match=r"\.astype\(np\.float32\)$"):  # a loss has no dtype
+        minirnn.MSELoss()(zeros(2), np.zeros(2))
+
+
+def test_a_total_length_that_is_no_integer():
+    with pytest.raises(
+        ValueError, match=r"total_length: expected an integer, at least .* got 7\.0"
+    ):
+        minirnn.pad_packed_sequence(PACKED, total_length=7.0)
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors"])
+def test_weights_in_place_of_a_checkpoint(name, tmp_path):
+    if name.endswith(".safetensors"):
+        pytest.importorskip("safetensors")
+    minirnn.save_weights(gru(), tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: .*load_weights\(model, path\)"):
+        minirnn.load_checkpoint(tmp_path / name, model=gru())
+
+
+@pytest.mark.parametrize("name", ["run.ckpt", "run.npz"])
+def test_a_checkpoint_in_place_of_weights(name, tmp_path):
+    minirnn.save_checkpoint(tmp_path / name, model=gru())
+    with pytest.raises(ValueError, match=rf"{name}.*load_checkpoint\(path, model=model\)"):
+        minirnn.load_weights(gru(), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda path: minirnn.save_weights(gru(), path / "it.npz"),
+        lambda path: minirnn.save_checkpoint(path / "it.npz", model=gru()),
+        lambda path: minirnn.to_onnx(gru(), path / "it.npz"),
+    ],
+)
+def test_a_folder_that_is_missing_is_told_by_the_name_that_was_asked_for(save, tmp_path):
+    if "to_onnx" in save.__code__.co_names:
+        pytest.importorskip("onnx")
+    with pytest.raises(FileNotFoundError) as info:
+        save(tmp_path / "none")
+    assert info.value.filename == str(tmp_path / "none" / "it.npz")
+
+
 def ragged(slots):
     return [[[1.0], [2.0, 3.0]]]
 

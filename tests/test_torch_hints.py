@@ -34,6 +34,8 @@ OPTIONS = [
     (lambda: minirnn.Adam(params(), decoupled_weight_decay=True), "decoupled", "AdamW"),
     (lambda: minirnn.RMSprop(params(), differentiable=True), "differentiable", "autograd"),
     (lambda: minirnn.StepLR(minirnn.SGD(params()), 2, verbose=True), "verbose: StepLR", "print"),
+    (lambda: minirnn.GRU(2, 2).to(device="cuda"), r"device: \.to", r'\.to\("cupy"\)'),
+    (lambda: minirnn.GRU(2, 2).to(dtype=np.float64), r"dtype: \.to", "float64"),
 ]
 
 
@@ -41,6 +43,34 @@ OPTIONS = [
 def test_options_of_torch_are_refused_with_a_reason(call, what, why):
     with pytest.raises(TypeError, match=rf"{what}.* has no such option: .*{why}"):
         call()
+
+
+def test_an_option_of_nobodys_is_refused_by_its_name():
+    with pytest.raises(TypeError, match=r"^colour: \.to has no such option$"):
+        minirnn.GRU(2, 2).to(colour=1)
+
+
+H = np.zeros((1, 3, 4), np.float32)
+X_T = np.ones((3, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda lstm, cell: lstm(X_T[None], H, H),
+        lambda lstm, cell: lstm.forward(X_T[None], H, H),
+        lambda lstm, cell: lstm.step(X_T, H, H),
+        lambda lstm, cell: cell(X_T, H[0], H[0]),
+    ],
+)
+def test_the_state_of_an_lstm_is_one_argument(call):
+    with pytest.raises(TypeError, match=r"^LSTM(Cell)?: .* got 3 arguments; .* the pair \(h, c\)$"):
+        call(minirnn.LSTM(2, 4), minirnn.LSTMCell(2, 4))
+
+
+def test_a_state_of_one_array_has_no_pair():
+    with pytest.raises(TypeError, match=r"^GRU: expected the input and a state, got 4 arguments$"):
+        minirnn.GRU(2, 4)(X_T[None], H, H, H)
 
 
 def test_a_module_of_ones_own_may_have_any_option():
