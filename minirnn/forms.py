@@ -91,11 +91,14 @@ class Form:
         copy: bool = True,
     ) -> list[Array]:
         """Return the state's arrays as (passes, B, size), sorted as the rows; zero for what is not given."""
-        B, arrays = self.layout.batch_size, []
+        B, xp = self.layout.batch_size, get_array_module(like)
+        if state is None:
+            return [xp.zeros((passes, B, size), like.dtype) for size in sizes]
+        arrays = []
         for (label, x), size in zip(unpack_state(name, state, len(sizes)), sizes, strict=True):
             shape = passes, B, size
             if x is None:
-                arrays.append(get_array_module(like).zeros(shape, like.dtype))
+                arrays.append(xp.zeros(shape, like.dtype))
             else:
                 checks.floating(label, x, like)
                 x = self._sorted(label, x, shape)
