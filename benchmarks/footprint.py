@@ -91,7 +91,9 @@ def _minirnn_steps(cell, T, B, H, read_only=False, **options):
     import minirnn
 
     layer = getattr(minirnn, cell)(H, H, **options)
-    x, dy = np.random.default_rng(0).standard_normal((2, T, B, H), np.float32)
+    rng = np.random.default_rng(0)
+    # Each with memory of its own: a view is copied if what it is a view of can be written to.
+    x, dy = (rng.standard_normal((T, B, H), np.float32) for _ in range(2))
     x.flags.writeable = not read_only
 
     def run(steps):
