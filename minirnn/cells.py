@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Never
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -44,7 +44,7 @@ class _Cell(RecurrentWeights):
         self._add_pass(input_size, "", dtype, generator(rng))
 
     @quiet
-    def forward(self, input: Array, hx: Any = None, *more: Any) -> tuple[Any, Context]:
+    def forward(self, input: Array, hx: Any = None, *more: Never) -> tuple[Any, Context]:
         """Take one step.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
+from typing import Any, ClassVar, NamedTuple, Never, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -153,7 +153,7 @@ class Recurrent(Streaming):
     # -- forward -------------------------------------------------------------------------------
 
     def forward(
-        self, input: Any, h_0: Any = None, *more: Any, trace: bool = False
+        self, input: Any, h_0: Any = None, *more: Never, trace: bool = False
     ) -> tuple[Any, Context]:
         """Run over whole sequences.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Never, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -77,7 +77,7 @@ class Stateful(Hints, hints=MODULE):
         return ParameterBuffer(self.parameters())
 
     @quiet
-    def to(self, target: str | DTypeLike | None = None, **options: Any) -> Self:
+    def to(self, target: str | DTypeLike | None = None, **options: Never) -> Self:
         """Move the parameters to a backend (``"numpy"``, ``"cupy"``) or convert them to a dtype.
 
         Values and gradients go along; parameter buffers are made anew. The module is changed in

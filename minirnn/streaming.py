@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 from . import changes, checks, forms
 from .backend import Array, get_array_module, quiet
@@ -140,7 +140,7 @@ class Streaming(RecurrentWeights):
     ) -> list[Array]:
         return form.states(name, state, len(self._names), self._state_sizes, like, copy)
 
-    def step(self, x_t: Array, state: Any = None, *more: Any) -> tuple[Array, Any]:
+    def step(self, x_t: Array, state: Any = None, *more: Never) -> tuple[Array, Any]:
         """Take one time step at inference: streaming, equal to the forward pass over all steps.
 
         No dropout acts, whatever `training` says.
