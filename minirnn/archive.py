@@ -24,9 +24,8 @@ from .backend import Array, asnumpy
 MADE_BY = {"made_by": "minirnn", "format": "1"}
 # By the names that safetensors gives them.
 FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-CHECKPOINT = (
-    "checkpoint.json"  # what a checkpoint holds beside arrays, and a file of weights does not
-)
+# What a checkpoint holds beside arrays, and a file of weights does not.
+CHECKPOINT = "checkpoint.json"
 _HEADER = 10_000  # bytes: what describes one array
 
 

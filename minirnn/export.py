@@ -129,9 +129,9 @@ class Graph:
         An input that the operator does not need may be left out as ``""``.
         """
         _check_operator(self._onnx, op, len(inputs))
+        known = {"", *self._values()}
         for k, x in enumerate(inputs):
-            if not isinstance(x, str) or x:
-                _check_value(self._values(), f"inputs[{k}] of {op}", x)
+            _check_value(known, f"inputs[{k}] of {op}", x)
         return self._node(op, inputs, 1, attributes)[0]
 
     def constant(self, value: Any) -> str:
@@ -330,10 +330,10 @@ class Graph:
             raise TypeError("model: expected at least one layer with weights")
         self._inputs.setdefault(self.entry, ("FLOAT", ["T", "B", "features"]))
         names = {self.entry: "tokens"} if self._tokens else {}
-        _check_outputs(outputs, {*self._values(), *names.values()})
+        known = self._values()
+        _check_outputs(outputs, {*known, *names.values()})
         for name, value in outputs.items():
-            _check_value(self._values(), name, value)
-        for name, value in outputs.items():
+            _check_value(known, name, value)
             self._nodes.append(("Identity", [value], [name], {}))
         nodes = [
             helper.make_node(op, [names.get(i, i) for i in ins], outs, name=outs[0], **attributes)

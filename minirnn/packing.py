@@ -224,8 +224,7 @@ def pad_packed_sequence(
         if not whole or not T <= total_length <= np.iinfo(np.intp).max:
             raise ValueError(
                 f"total_length: expected an integer, at least the longest length, {T}, and what an array can "
-                "have, got "
-                f"{checks.got(total_length)}"
+                f"have, got {checks.got(total_length)}"
             )
         T = int(total_length)  # a narrow integer would wrap around below
     step, place = layout.step_and_sequence

@@ -32,6 +32,8 @@ from .atomic import PathLike, atomic_write
 from .backend import Array
 from .module import Module
 
+_A_RUN = "what save_checkpoint wrote is read by load_checkpoint(path, model=model)"
+
 
 def save_weights(model: Module, path: PathLike) -> None:
     """Write the model's weights, under torch's names, as ``.safetensors`` or ``.npz``.
@@ -130,9 +132,6 @@ def load_weights(model: Module, path: PathLike) -> None:
                 raise ValueError(f"{path}: expected weights alone, got a whole run: {_A_RUN}")
             values = read_weights(path, archive, own, "")
     model.load_state_dict(values)
-
-
-_A_RUN = "what save_checkpoint wrote is read by load_checkpoint(path, model=model)"
 
 
 def _suffix(path: PathLike, hint: str = "") -> str:

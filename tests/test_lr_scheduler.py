@@ -203,17 +203,27 @@ LENGTHS = [
 ]
 
 
+def schedule_of(where, parts, of):
+    """Return the schedule of these parts, from minirnn or from torch: the one, or a chain."""
+    found = [getattr(where, name)(of, **options) for name, options in parts]
+    return found[0] if len(found) == 1 else where.ChainedScheduler(found, of)
+
+
+def beside_torch(parts):
+    """Return optimisers, ours and torch's, and each one's schedule."""
+    torch = pytest.importorskip("torch")
+    ours, theirs = optimizer(0.7), torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.7)
+    return (
+        ours,
+        theirs,
+        schedule_of(minirnn, parts, ours),
+        schedule_of(torch.optim.lr_scheduler, parts, theirs),
+    )
+
+
 @pytest.mark.parametrize("parts", LENGTHS)
 def test_a_schedule_that_has_a_length_goes_on_beyond_it_as_torchs(parts):
-    torch = pytest.importorskip("torch")
-    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.7)
-    ours = optimizer(0.7)
-
-    def made(where, of):
-        found = [getattr(where, name)(of, **options) for name, options in parts]
-        return found[0] if len(found) == 1 else where.ChainedScheduler(found, of)
-
-    mine, reference = made(minirnn, ours), made(torch.optim.lr_scheduler, theirs)
+    _, theirs, mine, reference = beside_torch(parts)
     for _ in range(16):
         close(mine.get_last_lr(), reference.get_last_lr(), 1e-12)
         theirs.step()
@@ -251,19 +261,12 @@ CHAINS = [
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_a_chain_multiplies_as_torch_does(chain):
-    torch = pytest.importorskip("torch")
-    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.7)
-    ours = optimizer(0.7)
-
-    def made(where, of):
-        return where.ChainedScheduler([getattr(where, name)(of, **o) for name, o in chain], of)
-
-    mine, reference = made(minirnn, ours), made(torch.optim.lr_scheduler, theirs)
+    ours, theirs, mine, reference = beside_torch(chain)
     for step in range(50):
         assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12)
         if step == 20:
             state, ours = json.loads(json.dumps(mine.state_dict())), optimizer(0.7)
-            mine = made(minirnn, ours)
+            mine = schedule_of(minirnn, chain, ours)
             mine.load_state_dict(state)
         theirs.step()
         reference.step()
